@@ -1,0 +1,171 @@
+//! What can be proposed to the registry, and what comes of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::limits::LimitExceeded;
+use crate::names::{DeploymentName, NodeName};
+use crate::settings::SettingError;
+use crate::spec::{Spec, SpecError};
+use crate::state::{Addresses, Cluster, JoinToken, Role};
+use crate::time::Millis;
+
+/// One proposal. The same id is applied once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    pub id: RequestId,
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first entry of a cluster's life: its identity, its first node (id 1), the API token.
+    Init {
+        cluster: Cluster,
+        name: NodeName,
+        addresses: Addresses,
+        api_token_sha256: [u8; 32],
+    },
+    Join {
+        token: TokenId,
+        secret_sha256: [u8; 32],
+        now: Millis,
+        name: NodeName,
+        addresses: Addresses,
+    },
+    SetAddresses {
+        node: NodeId,
+        addresses: Addresses,
+    },
+    SetDraining {
+        node: NodeId,
+        draining: bool,
+    },
+    RemoveNode {
+        node: NodeId,
+    },
+    CreateJoinToken {
+        token: JoinToken,
+        now: Millis,
+    },
+    RevokeJoinToken {
+        token: TokenId,
+    },
+    CreateDeployment {
+        name: DeploymentName,
+        spec: Spec,
+        scale: u32,
+        artifact: Digest,
+        artifact_bytes: u64,
+        now: Millis,
+    },
+    /// A new release. `spec: None` keeps the current one.
+    UpdateDeployment {
+        name: DeploymentName,
+        spec: Option<Spec>,
+        artifact: Digest,
+        artifact_bytes: u64,
+        now: Millis,
+    },
+    ScaleDeployment {
+        name: DeploymentName,
+        scale: u32,
+    },
+    RestartDeployment {
+        name: DeploymentName,
+    },
+    RemoveDeployment {
+        name: DeploymentName,
+    },
+    SetSetting {
+        key: String,
+        value: String,
+    },
+    UnsetSetting {
+        key: String,
+    },
+    /// The scheduler's plan; refused when the state moved on since it was made.
+    Assign {
+        plan_revision: u64,
+        changes: Vec<Change>,
+    },
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Assign a new instance of the deployment's current release.
+    Start {
+        deployment: DeploymentName,
+        node: NodeId,
+    },
+    /// Take the instance out of every routing table, then stop it.
+    Stop { instance: InstanceId },
+    /// The instance is gone: drop its record.
+    Forget { instance: InstanceId },
+}
+
+/// What an accepted command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done; nothing further to tell.
+    Done,
+    Joined {
+        node: NodeId,
+        role: Role,
+    },
+    Deployed {
+        generation: u64,
+        release: ReleaseNumber,
+    },
+    Assigned {
+        started: u32,
+        stopped: u32,
+        forgotten: u32,
+    },
+}
+
+/// Why a command changed nothing. Stable: API codes and exit codes derive from it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Rejection {
+    #[error("the cluster is already initialised")]
+    AlreadyInitialised,
+    #[error("the cluster is not initialised")]
+    NotInitialised,
+    #[error(
+        "the join token is not known to this cluster (never issued, revoked, or expired and dropped)"
+    )]
+    TokenUnknown,
+    #[error("the join token has expired")]
+    TokenExpired,
+    #[error("the join token was already used")]
+    TokenUsed,
+    #[error("a node named '{0}' is already a member")]
+    NodeNameTaken(NodeName),
+    #[error("a member already uses the address {0}")]
+    AddressTaken(std::net::SocketAddr),
+    #[error("node {0} is not a member")]
+    NodeUnknown(NodeId),
+    #[error("node {0} is the only member that can vote; join another voter first")]
+    LastVoter(NodeId),
+    #[error("a deployment named '{0}' already exists")]
+    DeploymentExists(DeploymentName),
+    #[error("the deployment '{0}' is still being removed")]
+    DeploymentRemoving(DeploymentName),
+    #[error("there is no deployment named '{0}'")]
+    DeploymentUnknown(DeploymentName),
+    #[error("the host name '{host}' already belongs to the deployment '{owner}'")]
+    HostTaken { host: String, owner: DeploymentName },
+    #[error("'{0}' is a static site: it is served by every node and cannot be scaled")]
+    StaticScale(DeploymentName),
+    #[error("{0}")]
+    Spec(#[from] SpecError),
+    #[error("{0}")]
+    Setting(#[from] SettingError),
+    #[error("the setting '{0}' is not set")]
+    SettingUnset(String),
+    #[error("{0}")]
+    Limit(#[from] LimitExceeded),
+    #[error("the plan was made for revision {planned}, the state is at {current}")]
+    StalePlan { planned: u64, current: u64 },
+}

@@ -1,0 +1,30 @@
+//! The pure rules of Nebula: what the cluster wants, what it sees, and what follows from both.
+//!
+//! Nothing here may touch a clock, randomness, the network, the disk or an async runtime. Time
+//! arrives as a value ([`time::Millis`]), identities arrive from the registry's counters, and every
+//! decision leaves as data that an actor carries out.
+
+pub mod apply;
+pub mod backoff;
+pub mod command;
+pub mod ids;
+pub mod limits;
+pub mod names;
+pub mod observed;
+pub mod plan;
+pub mod probe;
+
+pub mod routes;
+pub mod settings;
+pub mod spec;
+pub mod state;
+pub mod status;
+pub mod time;
+pub mod voters;
+
+pub use apply::apply;
+pub use command::{Command, Outcome, Rejection, Request};
+pub use ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+pub use names::{DeploymentName, DomainName, NodeName};
+pub use observed::View;
+pub use state::State;

@@ -1,0 +1,84 @@
+//! The limits of desired state: each has a name, a value and a reason. What is over one is refused
+//! with [`LimitExceeded`], never cut.
+
+/// Something was larger than the limit with this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[error("{what} is {actual}, over the limit of {limit} ({name})")]
+pub struct LimitExceeded {
+    pub what: String,
+    pub actual: u64,
+    pub limit: u64,
+    pub name: String,
+}
+
+/// One limit on a count or a size.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub name: &'static str,
+    pub max: u64,
+}
+
+impl Limit {
+    pub fn check(self, what: &str, actual: usize) -> Result<(), LimitExceeded> {
+        let actual = actual as u64;
+        if actual <= self.max {
+            return Ok(());
+        }
+        Err(LimitExceeded {
+            what: what.to_owned(),
+            actual,
+            limit: self.max,
+            name: self.name.to_owned(),
+        })
+    }
+}
+
+/// A command line has to fit a spec that fits a log entry.
+pub const COMMAND_BYTES: Limit = Limit {
+    name: "command_bytes",
+    max: 4 * 1024,
+};
+/// All names and values of a deployment's environment together; configuration, not content.
+pub const ENV_BYTES: Limit = Limit {
+    name: "env_bytes",
+    max: 32 * 1024,
+};
+/// Copies of one deployment: beyond this a plan would not fit one log entry.
+pub const INSTANCES_PER_DEPLOYMENT: Limit = Limit {
+    name: "instances_per_deployment",
+    max: 500,
+};
+/// What a registry on small machines is meant for; see `docs/scaling.md`.
+pub const DEPLOYMENTS: Limit = Limit {
+    name: "deployments",
+    max: 10_000,
+};
+/// Members that one gossip view is meant for.
+pub const NODES: Limit = Limit {
+    name: "nodes",
+    max: 1_000,
+};
+/// Unexpired join tokens; expired ones are dropped when a new one is made.
+pub const JOIN_TOKENS: Limit = Limit {
+    name: "join_tokens",
+    max: 1_000,
+};
+/// One setting's value; the registry holds settings, not files.
+pub const SETTING_VALUE_BYTES: Limit = Limit {
+    name: "setting_value_bytes",
+    max: 4 * 1024,
+};
+/// Settings in all, those under `user.` included.
+pub const SETTINGS: Limit = Limit {
+    name: "settings",
+    max: 100_000,
+};
+/// Changes that one plan may make; the scheduler plans again for the rest.
+pub const CHANGES_PER_PLAN: Limit = Limit {
+    name: "changes_per_plan",
+    max: 256,
+};
+/// Old releases kept with their artifacts for each deployment.
+pub const RELEASES_KEPT: usize = 10;
+/// Outcomes remembered so that a repeated request is answered and not applied again.
+pub const REQUESTS_REMEMBERED: usize = 16_384;

@@ -1,0 +1,145 @@
+//! Names that people choose. A value of these types has been checked; nothing else constructs one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("'{value}' is not a valid {kind}: {reason}")]
+pub struct NameError {
+    pub kind: String,
+    pub value: String,
+    pub reason: String,
+}
+
+/// RFC 1123 section 2.1: letters, digits and inner dashes, at most 63 octets; lower case only, so
+/// that a name has one spelling.
+fn check_label(label: &str) -> Result<(), &'static str> {
+    if label.is_empty() {
+        return Err("it is empty; use 1 to 63 lower-case letters, digits and dashes");
+    }
+    if label.len() > 63 {
+        return Err("it is longer than 63 characters");
+    }
+    if !label
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        return Err("use only lower-case letters, digits and dashes");
+    }
+    if label.starts_with('-') || label.ends_with('-') {
+        return Err("it must not begin or end with a dash");
+    }
+    Ok(())
+}
+
+/// RFC 1123 host name: labels joined by dots, at most 253 octets.
+fn check_domain(domain: &str) -> Result<(), &'static str> {
+    if domain.len() > 253 {
+        return Err("it is longer than 253 characters");
+    }
+    domain.split('.').try_for_each(check_label)
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(value: String) -> Result<Self, NameError> {
+                match $check(&value) {
+                    Ok(()) => Ok($name(value)),
+                    Err(reason) => Err(NameError { kind: $kind.to_owned(), value, reason: reason.to_owned() }),
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(value: &str) -> Result<Self, NameError> {
+                value.to_owned().try_into()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// What a person calls an application; also the first label of its host name.
+    DeploymentName, "deployment name", check_label
+);
+name!(
+    /// What a person calls a machine; unique among the members.
+    NodeName, "node name", check_label
+);
+name!(
+    /// A domain under which deployments get their names, such as `mycompany.com`.
+    DomainName, "domain name", check_domain
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_rfc_1123() {
+        for good in ["a", "api", "a-b", "0x", &"a".repeat(63)] {
+            assert!(good.parse::<DeploymentName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a.b",
+            "ä",
+            &"a".repeat(64),
+            "a b",
+            "a/b",
+        ] {
+            assert!(bad.parse::<DeploymentName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn domains_are_labels_joined_by_dots() {
+        for good in ["test", "example.test", "a.b.c"] {
+            assert!(good.parse::<DomainName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a.",
+            "A.b",
+            &format!("{}.test", "a".repeat(64)),
+        ] {
+            assert!(bad.parse::<DomainName>().is_err(), "{bad}");
+        }
+    }
+}

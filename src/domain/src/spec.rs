@@ -1,0 +1,150 @@
+//! What a deployment is: the part of a release that a person writes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
+use crate::names::DomainName;
+
+/// Why a spec was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum SpecError {
+    #[error("the command is empty: give the program to run, such as --command \"python3 app.py\"")]
+    EmptyCommand,
+    #[error(
+        "'{0}' is not an environment variable name: use letters, digits and '_', not beginning with a digit"
+    )]
+    BadEnvName(String),
+    #[error(
+        "the environment variable PORT is set by Nebula: read it in the program instead of setting it"
+    )]
+    ReservedEnv,
+    #[error("the value of the environment variable '{0}' contains a NUL byte")]
+    BadEnvValue(String),
+    #[error("the probe path '{0}' must begin with '/' and hold no spaces or control characters")]
+    BadProbePath(String),
+    #[error("{0}")]
+    Limit(#[from] LimitExceeded),
+}
+
+/// One deployment's wishes, checked by [`Spec::check`] before they are proposed and again on apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    pub workload: Workload,
+    /// The domain the deployment's host name hangs under: `<name>.<tld>`.
+    pub tld: DomainName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Workload {
+    /// Files that every node's proxy serves by itself.
+    Static(StaticSite),
+    /// A program that listens on `PORT`.
+    Service(Service),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticSite {
+    /// Answer unknown paths that look like pages with `/index.html` (single-page applications).
+    pub spa: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Handed to `/bin/sh -c`, run in the artifact's folder.
+    pub command: String,
+    pub env: BTreeMap<String, String>,
+    pub probe: ProbeSpec,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+}
+
+/// How an instance is asked whether it can take requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeSpec {
+    pub kind: ProbeKind,
+    /// Between two probes of a settled instance.
+    pub period: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// Failures in a row that make a ready instance unready.
+    pub failure_threshold: u32,
+    /// Successes in a row that make an unready instance ready.
+    pub success_threshold: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeKind {
+    /// The port accepts a connection.
+    Tcp,
+    /// `GET path` answers 200 to 399.
+    Http { path: String },
+}
+
+impl Default for ProbeSpec {
+    fn default() -> Self {
+        ProbeSpec {
+            kind: ProbeKind::Tcp,
+            period: Duration::from_secs(2),
+            timeout: Duration::from_secs(2),
+            failure_threshold: 3,
+            success_threshold: 1,
+        }
+    }
+}
+
+/// Kubernetes, Nomad and Kamal all wait about this long before they kill.
+pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+
+impl Spec {
+    pub fn check(&self) -> Result<(), SpecError> {
+        match &self.workload {
+            Workload::Static(_) => Ok(()),
+            Workload::Service(service) => service.check(),
+        }
+    }
+
+    pub fn is_static(&self) -> bool {
+        matches!(self.workload, Workload::Static(_))
+    }
+}
+
+impl Service {
+    fn check(&self) -> Result<(), SpecError> {
+        if self.command.trim().is_empty() {
+            return Err(SpecError::EmptyCommand);
+        }
+        COMMAND_BYTES.check("the command's length in bytes", self.command.len())?;
+        let mut env_bytes = 0;
+        for (name, value) in &self.env {
+            check_env(name, value)?;
+            env_bytes += name.len() + value.len() + 2;
+        }
+        ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
+        if let ProbeKind::Http { path } = &self.probe.kind
+            && (!path.starts_with('/') || path.bytes().any(|b| b <= b' ' || b == 0x7f))
+        {
+            return Err(SpecError::BadProbePath(path.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// POSIX.1-2017 section 8.1: names of letters, digits and underscores, no leading digit.
+fn check_env(name: &str, value: &str) -> Result<(), SpecError> {
+    let legal = !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.as_bytes()[0].is_ascii_digit();
+    if !legal {
+        return Err(SpecError::BadEnvName(name.to_owned()));
+    }
+    if name == "PORT" {
+        return Err(SpecError::ReservedEnv);
+    }
+    if value.contains('\0') {
+        return Err(SpecError::BadEnvValue(name.to_owned()));
+    }
+    Ok(())
+}

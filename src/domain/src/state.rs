@@ -1,0 +1,215 @@
+//! Desired state: everything the registry replicates. Cloning is cheap (persistent maps), so every
+//! applied change is published as one immutable snapshot.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Outcome, Rejection};
+use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::names::{DeploymentName, NodeName};
+use crate::spec::Spec;
+use crate::time::Millis;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
+    pub revision: u64,
+    /// Counts changes to nodes, deployments and instances; a plan made against another value is refused.
+    pub plan_revision: u64,
+    pub cluster: Option<Cluster>,
+    pub nodes: OrdMap<NodeId, Node>,
+    /// Ids below this one that are not in `nodes` belonged to nodes that were removed for good.
+    pub next_node_id: u64,
+    pub next_instance_id: u64,
+    pub join_tokens: OrdMap<TokenId, JoinToken>,
+    /// SHA-256 of each bearer token of the API, with its name.
+    pub api_tokens: OrdMap<[u8; 32], String>,
+    pub deployments: OrdMap<DeploymentName, Deployment>,
+    pub instances: OrdMap<InstanceId, Instance>,
+    pub settings: OrdMap<String, String>,
+    pub remembered: Remembered,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub id: ClusterId,
+    /// The CA's certificate (public).
+    pub ca_pem: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    pub name: NodeName,
+    pub role: Role,
+    pub addresses: Addresses,
+    /// No new instances, and the present ones move away.
+    pub draining: bool,
+}
+
+/// Where a node is reached by others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    pub quic: SocketAddr,
+    pub api: SocketAddr,
+    pub edge: SocketAddr,
+}
+
+/// What a node may become; the join token decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// May vote and may sign certificates.
+    Voter,
+    /// Runs instances and serves traffic; follows the registry as a learner.
+    Worker,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    pub id: TokenId,
+    /// SHA-256 of the secret, which has 256 random bits: a slow hash would add nothing.
+    pub secret_sha256: [u8; 32],
+    pub role: Role,
+    pub created_at: Millis,
+    pub expires_at: Millis,
+    pub reusable: bool,
+    pub used: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub name: DeploymentName,
+    /// Grows with every change a person makes; a client waits for `>=` what it was told.
+    pub generation: u64,
+    /// Grows when running instances have to be replaced (a new release, a restart).
+    pub epoch: u64,
+    /// Wanted copies. A static site has one on every node instead and ignores this.
+    pub scale: u32,
+    /// Newest last; never empty; the last one is current.
+    pub releases: Vector<Arc<Release>>,
+    /// Set by `deploy remove`: the record goes once its last instance is gone.
+    pub removing: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub number: ReleaseNumber,
+    pub spec: Spec,
+    pub artifact: Digest,
+    pub artifact_bytes: u64,
+    pub created_at: Millis,
+}
+
+impl Deployment {
+    pub fn current(&self) -> &Arc<Release> {
+        self.releases
+            .last()
+            .expect("a deployment is created with a release and keeps its newest")
+    }
+
+    pub fn release(&self, number: ReleaseNumber) -> Option<&Arc<Release>> {
+        self.releases
+            .iter()
+            .find(|release| release.number == number)
+    }
+
+    /// `<name>.<tld>` of the current release.
+    pub fn host(&self) -> String {
+        format!("{}.{}", self.name, self.current().spec.tld)
+    }
+}
+
+/// One assignment: this release of this deployment on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub deployment: DeploymentName,
+    pub release: ReleaseNumber,
+    pub epoch: u64,
+    pub node: NodeId,
+    pub desired: Desired,
+    /// `State::revision` at which `desired` was last set. A supervisor stops the instance only once
+    /// every live node has routed by a revision at least this high.
+    pub since_revision: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Desired {
+    Run,
+    Stop,
+}
+
+/// Outcomes of the latest requests, oldest dropped first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    outcomes: OrdMap<RequestId, Result<Outcome, Rejection>>,
+    order: Vector<RequestId>,
+}
+
+impl Remembered {
+    pub fn get(&self, id: RequestId) -> Option<&Result<Outcome, Rejection>> {
+        self.outcomes.get(&id)
+    }
+
+    pub(crate) fn insert(&mut self, id: RequestId, outcome: Result<Outcome, Rejection>) {
+        if self.outcomes.insert(id, outcome).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > crate::limits::REQUESTS_REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.outcomes.remove(&oldest);
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+impl State {
+    /// Ids at or above this one may belong to nodes that joined after this state was current.
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        node.0 < self.next_node_id && !self.nodes.contains_key(&node)
+    }
+
+    pub fn instances_of<'a>(
+        &'a self,
+        name: &'a DeploymentName,
+    ) -> impl Iterator<Item = &'a Instance> + 'a {
+        self.instances
+            .values()
+            .filter(move |instance| instance.deployment == *name)
+    }
+
+    pub fn instances_on(&self, node: NodeId) -> impl Iterator<Item = &Instance> + '_ {
+        self.instances
+            .values()
+            .filter(move |instance| instance.node == node)
+    }
+
+    /// The release an instance runs, while it is kept.
+    pub fn release_of(&self, instance: &Instance) -> Option<&Arc<Release>> {
+        self.deployments
+            .get(&instance.deployment)?
+            .release(instance.release)
+    }
+
+    /// Artifacts that a kept release or an assigned instance still needs.
+    pub fn needed_artifacts(&self) -> std::collections::BTreeSet<Digest> {
+        self.deployments
+            .values()
+            .flat_map(|d| d.releases.iter())
+            .map(|r| r.artifact)
+            .collect()
+    }
+}

@@ -1,0 +1,363 @@
+//! JSON of the HTTP API, version 1. Additive changes only; field names are the contract.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
+pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
+/// Response header: `linearizable` or `stale`.
+pub const CONSISTENCY_HEADER: &str = "x-nebula-consistency";
+/// Response header: the registry revision that an answer speaks from.
+pub const REVISION_HEADER: &str = "x-nebula-revision";
+
+/// Every error of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiError {
+    pub code: ErrorCode,
+    /// One sentence: what is wrong.
+    pub message: String,
+    /// One sentence: what to do.
+    pub hint: String,
+}
+
+/// Stable names of what can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    BadRequest,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    LimitExceeded,
+    InvalidToken,
+    ArtifactMissing,
+    DigestMismatch,
+    BadArchive,
+    NoQuorum,
+    Timeout,
+    Unavailable,
+    Internal,
+}
+
+impl ErrorCode {
+    /// The one mapping from codes to HTTP statuses.
+    pub fn http_status(self) -> u16 {
+        match self {
+            ErrorCode::BadRequest | ErrorCode::BadArchive => 400,
+            ErrorCode::Unauthorized | ErrorCode::InvalidToken => 401,
+            ErrorCode::Forbidden => 403,
+            ErrorCode::NotFound => 404,
+            ErrorCode::AlreadyExists | ErrorCode::Conflict | ErrorCode::ArtifactMissing => 409,
+            ErrorCode::LimitExceeded => 413,
+            ErrorCode::DigestMismatch => 422,
+            ErrorCode::Internal => 500,
+            ErrorCode::NoQuorum | ErrorCode::Unavailable => 503,
+            ErrorCode::Timeout => 504,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Members {
+    pub cluster_id: String,
+    /// Node id of the leader, if one is known.
+    pub leader: Option<u64>,
+    pub term: u64,
+    pub members: Vec<Member>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Member {
+    pub id: u64,
+    pub name: String,
+    /// Mesh address (QUIC).
+    pub address: String,
+    pub api: String,
+    pub edge: String,
+    /// `voter`, or `learner` for a member that follows without a vote.
+    pub role: String,
+    pub status: MemberStatus,
+    pub leader: bool,
+    pub version: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberStatus {
+    Alive,
+    Draining,
+    Dead,
+}
+
+/// One node's own account of itself.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    pub cluster_id: String,
+    pub id: u64,
+    pub name: String,
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub leader: Option<u64>,
+    pub term: u64,
+    pub role: String,
+    /// Whether this node can reach a leader that a quorum follows.
+    pub quorum: bool,
+    pub revision: u64,
+    pub applied_index: u64,
+    pub rss_bytes: u64,
+    pub instances: u32,
+    pub deployments: u32,
+    pub certificate_expires_at: String,
+    pub data_dir: String,
+    pub api: String,
+    pub edge: String,
+    pub quic: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreateJoinToken {
+    /// `voter` or `worker`.
+    pub role: String,
+    pub ttl_seconds: u64,
+    #[serde(default)]
+    pub reusable: bool,
+}
+
+/// The only answer that holds the secret.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreatedJoinToken {
+    pub id: String,
+    pub token: String,
+    pub role: String,
+    pub expires_at: String,
+    pub reusable: bool,
+    /// API address to hand to `nodectl join`.
+    pub address: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokenInfo {
+    pub id: String,
+    pub role: String,
+    pub created_at: String,
+    pub expires_at: String,
+    pub reusable: bool,
+    pub used: u32,
+    pub expired: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokens {
+    pub tokens: Vec<JoinTokenInfo>,
+}
+
+/// Sent by a joiner after it has checked the CA.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct JoinRequest {
+    /// 32 hexadecimal digits; the same joiner repeats it when it tries again.
+    pub request_id: String,
+    pub token_id: String,
+    /// Hexadecimal.
+    pub secret: String,
+    pub name: String,
+    pub quic: String,
+    pub api: String,
+    pub edge: String,
+    /// PEM certificate signing request; its key is the node's.
+    pub csr: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JoinResponse {
+    pub cluster_id: String,
+    pub node_id: u64,
+    pub role: String,
+    pub certificate: String,
+    pub ca: String,
+    /// Members at the time, to reach the first of them before the registry has been received.
+    pub peers: Vec<Peer>,
+    /// `State::next_node_id` at the time.
+    pub next_node_id: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Peer {
+    pub id: u64,
+    pub quic: String,
+    /// `voter` or `worker`.
+    pub role: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentSpec {
+    /// `static` or `service`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Falls back to the setting `scheduler.default_tld`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tld: Option<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_ms: Option<u64>,
+    #[serde(default)]
+    pub spa: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Probe {
+    /// `tcp` or `http`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// An artifact already uploaded: its BLAKE3 in hexadecimal and its archive's size.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactInfo {
+    pub digest: String,
+    pub size_bytes: u64,
+    /// Nodes that hold it.
+    pub nodes: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreateDeployment {
+    pub name: String,
+    pub spec: DeploymentSpec,
+    pub instances: u32,
+    /// Digest of an uploaded artifact.
+    pub artifact: String,
+}
+
+/// A new release: `spec: null` keeps the current spec.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UpdateDeployment {
+    #[serde(default)]
+    pub spec: Option<DeploymentSpec>,
+    pub artifact: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Scale {
+    pub instances: u32,
+}
+
+/// Answer to every change of a deployment.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Deployed {
+    pub name: String,
+    pub generation: u64,
+    pub release: u32,
+    pub urls: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Deployments {
+    pub deployments: Vec<DeploymentStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentStatus {
+    pub name: String,
+    /// `static` or `service`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub generation: u64,
+    pub release: u32,
+    pub phase: DeploymentPhase,
+    /// Instances wanted.
+    pub desired: u32,
+    /// Instances of the current release that take requests.
+    pub ready: u32,
+    pub urls: Vec<String>,
+    pub artifact: String,
+    pub instances: Vec<InstanceStatus>,
+    /// Why instances are missing; empty when none is.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentPhase {
+    /// Instances are being started, replaced or stopped.
+    Progressing,
+    /// All wanted instances of the current release are ready and no other is left.
+    Ready,
+    /// Some are ready, and nothing is under way that would add the others soon.
+    Degraded,
+    /// None is ready and the program keeps ending.
+    Failed,
+    Removing,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct InstanceStatus {
+    pub id: String,
+    /// Node name.
+    pub node: String,
+    pub node_id: u64,
+    pub release: u32,
+    /// `pending`, `fetching`, `starting`, `running`, `backoff`, `stopping`, `stopped`, `lost`.
+    pub phase: String,
+    /// `unknown`, `healthy`, `unhealthy`.
+    pub health: String,
+    pub restarts: u32,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Settings {
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SettingValue {
+    pub value: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    pub revision: u64,
+}
+
+/// One line of an instance's output; the log endpoint sends one JSON object per line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// RFC 3339, UTC.
+    pub time: String,
+    pub instance: String,
+    pub node: String,
+    pub release: u32,
+    /// `stdout`, `stderr`, or `nebula` for what the platform says about the instance.
+    pub stream: String,
+    pub line: String,
+}
+
+/// The file that points a client at a cluster; `nodectl dev` and `nodectl init` write it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ClusterFile {
+    pub cluster_id: String,
+    /// `host:port` of every node's API.
+    pub apis: Vec<String>,
+    /// The CA's certificate, PEM.
+    pub ca: String,
+    /// Bearer token. The file is readable by its owner only.
+    pub token: String,
+}

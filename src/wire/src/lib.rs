@@ -1,0 +1,7 @@
+//! What travels: the HTTP API's JSON shapes ([`api`]), the messages between nodes ([`peer`]), and the
+//! one codec for bytes between nodes and on disk ([`codec`]).
+
+pub mod api;
+pub mod codec;
+pub mod peer;
+pub mod token;

@@ -1,0 +1,37 @@
+//! Messages between nodes, one module per protocol of the mesh.
+
+/// What a stream or message between two nodes is about; the first byte of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Protocol {
+    /// Append, vote and snapshot of the registry.
+    Raft = 1,
+    /// chitchat envelopes.
+    Gossip = 2,
+    /// Proposals and read indexes forwarded to the leader.
+    Registry = 3,
+    /// Artifact archives.
+    Artifact = 4,
+    /// Proxied requests to an instance of the other node.
+    Tunnel = 5,
+    /// Output of instances.
+    Logs = 6,
+    /// Joining, renewing certificates, the sealed CA key.
+    Identity = 7,
+}
+
+impl TryFrom<u8> for Protocol {
+    type Error = u8;
+    fn try_from(byte: u8) -> Result<Self, u8> {
+        Ok(match byte {
+            1 => Protocol::Raft,
+            2 => Protocol::Gossip,
+            3 => Protocol::Registry,
+            4 => Protocol::Artifact,
+            5 => Protocol::Tunnel,
+            6 => Protocol::Logs,
+            7 => Protocol::Identity,
+            other => return Err(other),
+        })
+    }
+}
