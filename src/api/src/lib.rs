@@ -1,1 +1,22 @@
-//! nebula-api
+//! The HTTP API of a node: authenticate, authorise, translate, propose. It reads the registry and the
+//! view and proposes to the registry; it never reaches into the scheduler, the supervisor or drivers.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod access;
+mod app;
+mod artifacts;
+mod deployments;
+mod error;
+mod join;
+mod logs;
+mod members;
+mod node;
+mod router;
+mod server;
+mod settings;
+mod tokens;
+
+pub use app::{App, NodeInfo};
+pub use router::openapi;
+pub use server::{Api, ApiHandle, ApiStartError, Config};

@@ -110,10 +110,9 @@ pub enum Change {
 pub enum Outcome {
     /// Done; nothing further to tell.
     Done,
-    Joined {
-        node: NodeId,
-        role: Role,
-    },
+    /// The answer to `Init` and to `Join`.
+    Joined { node: NodeId, role: Role },
+    /// The answer to every change that a person makes to a deployment, its removal included.
     Deployed {
         generation: u64,
         release: ReleaseNumber,

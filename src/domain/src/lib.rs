@@ -4,6 +4,8 @@
 //! arrives as a value ([`time::Millis`]), identities arrive from the registry's counters, and every
 //! decision leaves as data that an actor carries out.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod apply;
 pub mod backoff;
 pub mod command;
@@ -13,12 +15,13 @@ pub mod names;
 pub mod observed;
 pub mod plan;
 pub mod probe;
-
 pub mod routes;
 pub mod settings;
 pub mod spec;
 pub mod state;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod voters;
 

@@ -25,9 +25,16 @@ pub enum SpecError {
     BadEnvValue(String),
     #[error("the probe path '{0}' must begin with '/' and hold no spaces or control characters")]
     BadProbePath(String),
+    #[error(
+        "the host name '<name>.<tld>' would have {host_bytes} characters, over the {HOST_BYTES_MAX} of RFC 1123: use a shorter name or domain"
+    )]
+    HostTooLong { host_bytes: usize },
     #[error("{0}")]
     Limit(#[from] LimitExceeded),
 }
+
+/// RFC 1123 section 2.1: a host name has at most 253 octets (255 on the wire).
+pub const HOST_BYTES_MAX: usize = 253;
 
 /// One deployment's wishes, checked by [`Spec::check`] before they are proposed and again on apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,1 +1,318 @@
-//! (see docs/architecture.md)
+//! What a person is told of a deployment: desired and observed state in one picture.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::command::Change;
+use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber};
+use crate::names::DeploymentName;
+use crate::observed::{Health, InstanceFacts, Phase as Told, View};
+use crate::plan::{Plan, plan};
+use crate::state::{Deployment, Desired, Instance, State};
+
+/// Problems listed at most; the first few tell what to look at.
+const PROBLEMS_SHOWN: usize = 16;
+
+/// Restarts after which ending by itself is no accident any more.
+const CRASHING_RESTARTS: u32 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    pub name: DeploymentName,
+    pub is_static: bool,
+    pub generation: u64,
+    /// The current one.
+    pub release: ReleaseNumber,
+    pub artifact: Digest,
+    pub phase: Phase,
+    /// Instances wanted; for a static site, the live nodes that are not draining.
+    pub desired: u32,
+    /// Instances of the current epoch that take requests.
+    pub ready: u32,
+    pub urls: Vec<String>,
+    /// In the order of their ids, those that are being stopped included.
+    pub instances: Vec<InstanceSummary>,
+    /// Why instances are missing or fail, one sentence each.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Instances are being started, replaced or stopped.
+    Progressing,
+    /// All wanted instances of the current epoch are ready and no other is left.
+    Ready,
+    /// Instances are missing, and nothing is under way that would add them soon.
+    Degraded,
+    /// None is ready and the program keeps ending.
+    Failed,
+    Removing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSummary {
+    pub id: InstanceId,
+    pub node: NodeId,
+    pub node_name: String,
+    pub release: ReleaseNumber,
+    pub phase: InstancePhase,
+    pub health: Health,
+    pub restarts: u32,
+    pub reason: String,
+}
+
+/// An instance's phase as its node tells it, or `Lost` when the node is dead or no member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstancePhase {
+    Told(Told),
+    Lost,
+}
+
+impl fmt::Display for InstancePhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InstancePhase::Lost => f.write_str("lost"),
+            InstancePhase::Told(phase) => phase.fmt(f),
+        }
+    }
+}
+
+/// One deployment, or `None` when there is none of this name.
+pub fn summarise(state: &State, view: &View, name: &DeploymentName) -> Option<Summary> {
+    let deployment = state.deployments.get(name)?;
+    let instances: Vec<&Instance> = state.instances_of(name).collect();
+    let plan = plan(state, view);
+    Some(Picture::new(state, view, deployment, &instances, &plan).summary())
+}
+
+/// All deployments; for lists, because it plans once for all of them.
+pub fn summarise_all(state: &State, view: &View) -> BTreeMap<DeploymentName, Summary> {
+    let plan = plan(state, view);
+    let mut instances: BTreeMap<&DeploymentName, Vec<&Instance>> = BTreeMap::new();
+    for instance in state.instances.values() {
+        instances
+            .entry(&instance.deployment)
+            .or_default()
+            .push(instance);
+    }
+    state
+        .deployments
+        .iter()
+        .map(|(name, deployment)| {
+            let own = instances.get(name).map_or(&[][..], Vec::as_slice);
+            let picture = Picture::new(state, view, deployment, own, &plan);
+            (name.clone(), picture.summary())
+        })
+        .collect()
+}
+
+/// One instance of the deployment beside what its node says of it.
+struct Seen<'a> {
+    instance: &'a Instance,
+    alive: bool,
+    facts: Option<&'a InstanceFacts>,
+}
+
+impl Seen<'_> {
+    fn is_ready(&self) -> bool {
+        self.alive && self.facts.is_some_and(InstanceFacts::is_ready)
+    }
+
+    fn is_crashing(&self) -> bool {
+        self.alive
+            && self.facts.is_some_and(|facts| {
+                facts.phase == Told::Backoff
+                    && (facts.restarts >= CRASHING_RESTARTS || !facts.reason.is_empty())
+            })
+    }
+
+    /// On its way to being ready, as far as anyone can tell.
+    fn is_coming(&self) -> bool {
+        self.alive
+            && self.facts.is_none_or(|facts| match facts.phase {
+                Told::Pending | Told::Fetching | Told::Starting => !self.is_crashing(),
+                Told::Running => facts.health == Health::Unknown,
+                Told::Backoff => !self.is_crashing(),
+                Told::Stopping | Told::Stopped => false,
+            })
+    }
+
+    fn phase(&self) -> InstancePhase {
+        if !self.alive {
+            return InstancePhase::Lost;
+        }
+        let told = self.facts.map_or(Told::Pending, |facts| facts.phase);
+        InstancePhase::Told(match (self.instance.desired, told) {
+            (Desired::Stop, Told::Stopped) => Told::Stopped,
+            (Desired::Stop, _) => Told::Stopping,
+            (Desired::Run, told) => told,
+        })
+    }
+}
+
+/// Everything that a summary is made from.
+struct Picture<'a> {
+    state: &'a State,
+    view: &'a View,
+    deployment: &'a Deployment,
+    seen: Vec<Seen<'a>>,
+    plan: &'a Plan,
+}
+
+impl<'a> Picture<'a> {
+    fn new(
+        state: &'a State,
+        view: &'a View,
+        deployment: &'a Deployment,
+        instances: &[&'a Instance],
+        plan: &'a Plan,
+    ) -> Picture<'a> {
+        let seen = instances
+            .iter()
+            .map(|instance| Seen {
+                instance,
+                alive: state.nodes.contains_key(&instance.node) && view.is_alive(instance.node),
+                facts: view.instance(instance.node, instance.id),
+            })
+            .collect();
+        Picture {
+            state,
+            view,
+            deployment,
+            seen,
+            plan,
+        }
+    }
+
+    /// Instances of the current epoch that are meant to run.
+    fn current(&self) -> impl Iterator<Item = &Seen<'a>> {
+        self.seen.iter().filter(|seen| {
+            seen.instance.epoch == self.deployment.epoch && seen.instance.desired == Desired::Run
+        })
+    }
+
+    fn desired(&self) -> u32 {
+        if self.deployment.removing {
+            return 0;
+        }
+        if !self.deployment.current().spec.is_static() {
+            return self.deployment.scale;
+        }
+        let open = self.state.nodes.values();
+        open.filter(|node| !node.draining && self.view.is_alive(node.id))
+            .count() as u32
+    }
+
+    fn ready(&self) -> u32 {
+        self.current().filter(|seen| seen.is_ready()).count() as u32
+    }
+
+    fn phase(&self) -> Phase {
+        let (desired, ready) = (self.desired(), self.ready());
+        if self.deployment.removing {
+            return Phase::Removing;
+        }
+        if ready == 0 && desired > 0 && self.current().any(Seen::is_crashing) {
+            return Phase::Failed;
+        }
+        if ready >= desired {
+            let present = self.seen.iter().filter(|seen| seen.alive).count() as u32;
+            return if present > desired {
+                Phase::Progressing
+            } else {
+                Phase::Ready
+            };
+        }
+        let starting = self.plan.changes.iter().any(|change| {
+            matches!(change, Change::Start { deployment, .. } if *deployment == self.deployment.name)
+        });
+        let stopping = self
+            .seen
+            .iter()
+            .any(|seen| seen.alive && seen.instance.desired == Desired::Stop);
+        let coming = starting || stopping || self.current().any(Seen::is_coming);
+        let untold = self.plan.unplaced.get(&self.deployment.name).is_none()
+            && (self.current().count() as u32) < desired;
+        if coming || untold {
+            Phase::Progressing
+        } else {
+            Phase::Degraded
+        }
+    }
+
+    fn node_name(&self, id: NodeId) -> String {
+        match self.state.nodes.get(&id) {
+            Some(node) => node.name.to_string(),
+            None => id.to_string(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let unplaced = self.plan.unplaced.get(&self.deployment.name);
+        let failing = self.current().filter_map(|seen| {
+            let facts = seen.facts.filter(|_| seen.alive)?;
+            let what = match facts.phase {
+                Told::Backoff if facts.reason.is_empty() => "ended by itself",
+                Told::Backoff => facts.reason.as_str(),
+                Told::Running if facts.health == Health::Unhealthy && facts.reason.is_empty() => {
+                    "runs but does not answer its probe"
+                }
+                Told::Pending | Told::Fetching | Told::Starting | Told::Running
+                    if facts.health != Health::Healthy && !facts.reason.is_empty() =>
+                {
+                    facts.reason.as_str()
+                }
+                _ => return None,
+            };
+            let restarts = match facts.restarts {
+                0 => String::new(),
+                1 => " (restarted once)".to_owned(),
+                n => format!(" (restarted {n} times)"),
+            };
+            let node = self.node_name(seen.instance.node);
+            Some(format!(
+                "instance {} on node {node}: {what}{restarts}",
+                seen.instance.id
+            ))
+        });
+        unplaced
+            .into_iter()
+            .flatten()
+            .cloned()
+            .chain(failing)
+            .take(PROBLEMS_SHOWN)
+            .collect()
+    }
+
+    fn summary(&self) -> Summary {
+        let release = self.deployment.current();
+        let instances = self.seen.iter().map(|seen| InstanceSummary {
+            id: seen.instance.id,
+            node: seen.instance.node,
+            node_name: self.node_name(seen.instance.node),
+            release: seen.instance.release,
+            phase: seen.phase(),
+            health: seen.facts.map_or(Health::Unknown, |facts| facts.health),
+            restarts: seen.facts.map_or(0, |facts| facts.restarts),
+            reason: seen
+                .facts
+                .map_or(String::new(), |facts| facts.reason.clone()),
+        });
+        Summary {
+            name: self.deployment.name.clone(),
+            is_static: release.spec.is_static(),
+            generation: self.deployment.generation,
+            release: release.number,
+            artifact: release.artifact,
+            phase: self.phase(),
+            desired: self.desired(),
+            ready: self.ready(),
+            urls: vec![format!("http://{}/", self.deployment.host())],
+            instances: instances.collect(),
+            problems: self.problems(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,16 @@
-//! nebula-drivers
+//! How a node runs the programs of its instances: the [`Driver`] trait, its two kinds
+//! ([`process::ProcessDriver`] and [`fake::FakeDriver`]), the shim that is the parent of every
+//! program, and the format of an instance's log file.
+//!
+//! A driver knows what runs and nothing of what should: it never restarts anything by itself.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod driver;
+pub mod fake;
+pub mod logfile;
+pub mod process;
+mod procfs;
+mod record;
+pub mod shim;
+
+pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};

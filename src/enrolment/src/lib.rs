@@ -1,1 +1,171 @@
-//! nebula-enrolment
+//! How a machine becomes a member and stays one: joining with a token, renewing its certificate at
+//! half-life, and handing the CA key to voters, sealed.
+//!
+//! Any voter can sign, so that losing the first machine for good stops neither joins nor renewals.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod join;
+mod renewal;
+mod service;
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use nebula_domain::NodeId;
+use nebula_domain::state::Role;
+use nebula_mesh::Mesh;
+use nebula_pki::{Authority, Identity, IdentityCell};
+use nebula_registry::Registry;
+use nebula_telemetry::Clock;
+use nebula_wire::peer::Protocol;
+use nebula_wire::peer::identity::{IdentityAnswer, IdentityRequest};
+
+pub use error::{EnrolError, propose_error};
+pub use renewal::Renewal;
+
+/// One exchange with another node about identities.
+const EXCHANGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What enrolment works with.
+pub struct Parts {
+    pub data_dir: PathBuf,
+    pub registry: Registry,
+    pub mesh: Mesh,
+    /// Shared with the API's TLS, so that a renewal reaches it.
+    pub identity: IdentityCell,
+    pub clock: Clock,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Enrolment {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    data_dir: PathBuf,
+    registry: Registry,
+    mesh: Mesh,
+    clock: Clock,
+    /// Held by voters once it has reached them.
+    authority: RwLock<Option<Arc<Authority>>>,
+    identity: IdentityCell,
+}
+
+impl Enrolment {
+    /// Loads the CA key if this node holds it, and answers other nodes from now on.
+    pub fn start(parts: Parts) -> Result<Enrolment, EnrolError> {
+        let authority = Authority::load(&parts.data_dir)?.map(Arc::new);
+        let shared = Shared {
+            data_dir: parts.data_dir,
+            registry: parts.registry,
+            mesh: parts.mesh.clone(),
+            clock: parts.clock,
+            authority: RwLock::new(authority),
+            identity: parts.identity,
+        };
+        let enrolment = Enrolment {
+            shared: Arc::new(shared),
+        };
+        parts.mesh.serve(
+            Protocol::Identity,
+            Arc::new(service::IdentityService(enrolment.clone())),
+        );
+        Ok(enrolment)
+    }
+
+    /// SHA-256 of the CA's certificate, for join tokens.
+    pub fn ca_sha256(&self) -> [u8; 32] {
+        self.identity().ca_sha256()
+    }
+
+    /// This node's present identity.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.shared.identity.current()
+    }
+
+    /// The loop that renews the certificate and fetches the CA key, to be run by a guardian.
+    pub fn renewal(&self) -> Renewal {
+        Renewal::new(self.clone())
+    }
+
+    /// Whether this node can sign.
+    pub fn can_sign(&self) -> bool {
+        self.authority().is_some()
+    }
+
+    fn authority(&self) -> Option<Arc<Authority>> {
+        self.shared
+            .authority
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Other members that may hold the CA key: the leader first.
+    fn signers(&self) -> Vec<NodeId> {
+        let me = self.shared.mesh.me();
+        let leader = self.shared.registry.status().borrow().leader;
+        let state = self.shared.registry.state();
+        let mut voters: Vec<NodeId> = if state.nodes.is_empty() {
+            // Not caught up yet: those that were members when this node joined.
+            let directory = self.shared.mesh.directory().borrow().clone();
+            directory
+                .nodes
+                .iter()
+                .filter(|(_, e)| e.role == Role::Voter)
+                .map(|(id, _)| *id)
+                .collect()
+        } else {
+            state
+                .nodes
+                .values()
+                .filter(|n| n.role == Role::Voter)
+                .map(|n| n.id)
+                .collect()
+        };
+        voters.retain(|id| *id != me);
+        voters.sort_by_key(|id| Some(*id) != leader);
+        voters
+    }
+
+    /// Asks one voter after the other until one answers.
+    async fn ask(&self, request: &IdentityRequest) -> Result<IdentityAnswer, EnrolError> {
+        let frame = nebula_wire::codec::encode(request).map_err(|_| EnrolError::BadAnswer)?;
+        let mut refusal = None;
+        for voter in self.signers() {
+            let call = self.shared.mesh.call(
+                voter,
+                Protocol::Identity,
+                frame.clone().into(),
+                EXCHANGE_DEADLINE,
+            );
+            let answer = match call.await {
+                Ok(bytes) => {
+                    nebula_wire::codec::decode(&bytes).map_err(|_| EnrolError::BadAnswer)?
+                }
+                Err(error) => {
+                    tracing::debug!(%voter, %error, "a voter did not answer about identities");
+                    continue;
+                }
+            };
+            match answer {
+                IdentityAnswer::Refused { error_json } => {
+                    let error: nebula_wire::api::ApiError =
+                        serde_json::from_slice(&error_json).map_err(|_| EnrolError::BadAnswer)?;
+                    // Without the key itself, another voter may still have it.
+                    let elsewhere = error.code == nebula_wire::api::ErrorCode::Unavailable;
+                    refusal = Some(error);
+                    if !elsewhere {
+                        break;
+                    }
+                }
+                answer => return Ok(answer),
+            }
+        }
+        Err(refusal.map_or(EnrolError::NoSigner, EnrolError::Refused))
+    }
+}

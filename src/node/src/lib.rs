@@ -1,1 +1,20 @@
-//! nebula-node
+//! The daemon: configuration, preparing a data folder, wiring, start and orderly stop.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod announce;
+mod artifacts;
+mod config;
+mod directory;
+mod facts;
+mod files;
+mod lock;
+mod run;
+mod setup;
+mod wiring;
+
+pub use config::{Config, ConfigError, LogConfig, LogFormat, Overrides, default_data_dir};
+pub use files::{API_SOCKET, CLUSTER_FILE, INSTANCES_DIR};
+pub use lock::{LockError, daemon_pid};
+pub use run::{RunError, run};
+pub use setup::{Initialised, Joined, SetupError, init, is_prepared, join};

@@ -1,1 +1,19 @@
-//! nebula-registry
+//! The replicated registry of desired state: openraft over the mesh, with log, vote and snapshots in
+//! sled.
+//!
+//! [`Registry::propose`] changes the state through the leader, wherever it is called;
+//! [`Registry::state`] shows what this node has applied, [`Registry::read`] what the cluster has agreed
+//! on by now. Everything acknowledged is on stable storage on a majority of the voters.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod disk;
+mod error;
+mod limits;
+mod log;
+mod machine;
+mod types;
+
+pub use config::{Compaction, Config, Timing};
+pub use error::{ProposeError, ReadError, StartError};
+pub use nebula_wire::peer::registry::Applied;

@@ -1,1 +1,18 @@
-//! nebula-scheduler
+//! The reconciler that plans placements. It runs on every node and acts only on the leader.
+//!
+//! What to do is `domain::plan`'s decision alone. This crate asks for a plan when something
+//! changed, proposes it, and waits until it sees its own proposal applied before it plans again.
+//!
+//! There is no grace after an election, so that a lost leader's instances are replaced at once. A
+//! leader that has just started has a fresh view: nodes not heard of yet count as alive there and
+//! say nothing, and a plan moves nothing away from a node that is alive. Until the view lists every
+//! member there is no plan at all.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod metrics;
+mod registrar;
+mod scheduler;
+
+pub use metrics::UNPLACED_SERIES;
+pub use registrar::Registrar;
+pub use scheduler::{MIN_GAP, PERIOD, PLANS_PER_PASS, Scheduler, SchedulerError};

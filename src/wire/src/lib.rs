@@ -3,5 +3,6 @@
 
 pub mod api;
 pub mod codec;
+pub mod convert;
 pub mod peer;
 pub mod token;

@@ -1,5 +1,10 @@
 //! Messages between nodes, one module per protocol of the mesh.
 
+pub mod artifact;
+pub mod identity;
+pub mod logs;
+pub mod registry;
+
 /// What a stream or message between two nodes is about; the first byte of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

@@ -1,0 +1,58 @@
+//! Measures Nebula, side by side with peers where there are any. Prints tables and keeps the raw figures
+//! in `bench/results/`. Nothing here asserts a time: see `bench/README.md` for how to read the figures.
+
+mod cluster;
+mod etcd;
+mod pick;
+mod report;
+mod writes;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures Nebula beside its peers")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Memory and CPU of an idle three-node cluster, and how long it takes to start.
+    Idle,
+    /// A static site of 100 files: from the command to 200 from every node.
+    Deploy,
+    /// kill -9 of each node in turn: failed requests, writes back, instances replaced.
+    Failover,
+    /// Durable registry writes per second beside etcd (Debian package `etcd-server`).
+    Writes {
+        /// Seconds for each measurement.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// Interleaved rounds; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// `routes::pick` with 10,000 routes.
+    Pick,
+    /// All of it.
+    All,
+}
+
+fn main() -> anyhow::Result<()> {
+    nebula_pki::install_crypto_provider();
+    match Args::parse().what {
+        What::Idle => cluster::idle(),
+        What::Deploy => cluster::deploy(),
+        What::Failover => cluster::failover(),
+        What::Writes { seconds, rounds } => writes::run(seconds, rounds),
+        What::Pick => pick::run(),
+        What::All => {
+            pick::run()?;
+            cluster::idle()?;
+            cluster::deploy()?;
+            cluster::failover()?;
+            writes::run(5, 3)
+        }
+    }
+}

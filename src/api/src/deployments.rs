@@ -1,0 +1,237 @@
+//! `/v1/deployments`: what runs.
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Ex};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use nebula_domain::settings::DEFAULT_TLD;
+use nebula_domain::status::{Summary, summarise};
+use nebula_domain::{Command, DeploymentName, Rejection, State, View};
+use nebula_wire::api::{
+    ApiError, CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, Deployments,
+    InstanceStatus, Scale, UpdateDeployment,
+};
+use nebula_wire::convert;
+
+use crate::app::{App, Consistency};
+use crate::artifacts;
+use crate::error::{Answer, Failure};
+
+fn name(text: &str) -> Answer<DeploymentName> {
+    Ok(text.parse()?)
+}
+
+fn unknown(name: &DeploymentName) -> Failure {
+    ApiError::from(&Rejection::DeploymentUnknown(name.clone())).into()
+}
+
+/// All deployments with their instances.
+#[utoipa::path(get, path = "/v1/deployments", params(Consistency), responses((status = 200, body = Deployments)))]
+pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> Answer<Response> {
+    let read = app.read(consistency).await?;
+    let view = app.view();
+    let deployments = read
+        .state
+        .deployments
+        .keys()
+        .filter_map(|name| status(&read.state, &view, name))
+        .collect();
+    Ok(read.answer(Json(Deployments { deployments })))
+}
+
+/// One deployment with its instances.
+#[utoipa::path(get, path = "/v1/deployments/{name}", params(("name" = String, Path), Consistency),
+    responses((status = 200, body = DeploymentStatus), (status = 404, body = ApiError)))]
+pub async fn get(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    Query(consistency): Query<Consistency>,
+) -> Answer<Response> {
+    let name = name(&text)?;
+    let read = app.read(consistency).await?;
+    let status = status(&read.state, &app.view(), &name).ok_or_else(|| unknown(&name))?;
+    Ok(read.answer(Json(status)))
+}
+
+fn status(state: &State, view: &View, name: &DeploymentName) -> Option<DeploymentStatus> {
+    let deployment = state.deployments.get(name)?;
+    let release = deployment.current();
+    let summary = summarise(state, view, name)?;
+    Some(DeploymentStatus {
+        name: name.to_string(),
+        kind: if release.spec.is_static() {
+            "static"
+        } else {
+            "service"
+        }
+        .to_owned(),
+        generation: deployment.generation,
+        release: release.number.0,
+        phase: phase(&summary),
+        desired: summary.desired,
+        ready: summary.ready,
+        urls: summary.urls.clone(),
+        artifact: release.artifact.to_string(),
+        instances: summary
+            .instances
+            .iter()
+            .map(|i| instance(state, i))
+            .collect(),
+        problems: summary.problems,
+    })
+}
+
+fn phase(summary: &Summary) -> DeploymentPhase {
+    use nebula_domain::status::Phase as P;
+    match summary.phase {
+        P::Progressing => DeploymentPhase::Progressing,
+        P::Ready => DeploymentPhase::Ready,
+        P::Degraded => DeploymentPhase::Degraded,
+        P::Failed => DeploymentPhase::Failed,
+        P::Removing => DeploymentPhase::Removing,
+    }
+}
+
+fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) -> InstanceStatus {
+    InstanceStatus {
+        id: instance.id.to_string(),
+        node: state
+            .nodes
+            .get(&instance.node)
+            .map_or_else(|| instance.node.to_string(), |n| n.name.to_string()),
+        node_id: instance.node.0,
+        release: instance.release.0,
+        phase: instance.phase.to_string(),
+        health: instance.health.to_string(),
+        restarts: instance.restarts,
+        reason: instance.reason.clone(),
+    }
+}
+
+/// The answer to a change, from the state that holds it.
+async fn deployed(app: &App, name: &DeploymentName, revision: u64) -> Answer<Deployed> {
+    let state = app
+        .registry
+        .at_least(revision, crate::app::READ_DEADLINE)
+        .await?;
+    let deployment = state.deployments.get(name).ok_or_else(|| unknown(name))?;
+    Ok(Deployed {
+        name: name.to_string(),
+        generation: deployment.generation,
+        release: deployment.current().number.0,
+        urls: vec![format!("http://{}/", deployment.host())],
+    })
+}
+
+/// Creates a deployment from an uploaded artifact.
+#[utoipa::path(post, path = "/v1/deployments", request_body = CreateDeployment,
+    responses((status = 201, body = Deployed), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn create(
+    Ex(app): Ex<App>,
+    headers: HeaderMap,
+    Json(body): Json<CreateDeployment>,
+) -> Answer<(StatusCode, Json<Deployed>)> {
+    let name = name(&body.name)?;
+    let state = app.registry.state();
+    let spec = convert::spec(
+        &body.spec,
+        state.settings.get(DEFAULT_TLD).map(String::as_str),
+    )?;
+    let artifact = artifacts::parse(&body.artifact)?;
+    let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
+    let now = app.clock.now();
+    let command = Command::CreateDeployment {
+        name: name.clone(),
+        spec,
+        scale: body.instances,
+        artifact,
+        artifact_bytes,
+        now,
+    };
+    let applied = app.change(&headers, command).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(deployed(&app, &name, applied.revision).await?),
+    ))
+}
+
+/// Makes a new release.
+#[utoipa::path(put, path = "/v1/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path)),
+    responses((status = 200, body = Deployed), (status = 404, body = ApiError)))]
+pub async fn update(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<UpdateDeployment>,
+) -> Answer<Json<Deployed>> {
+    let name = name(&text)?;
+    let state = app.registry.state();
+    let current_tld = state
+        .deployments
+        .get(&name)
+        .map(|d| d.current().spec.tld.to_string());
+    let spec = body
+        .spec
+        .as_ref()
+        .map(|spec| convert::spec(spec, current_tld.as_deref()))
+        .transpose()?;
+    let artifact = artifacts::parse(&body.artifact)?;
+    let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
+    let now = app.clock.now();
+    let command = Command::UpdateDeployment {
+        name: name.clone(),
+        spec,
+        artifact,
+        artifact_bytes,
+        now,
+    };
+    let applied = app.change(&headers, command).await?;
+    Ok(Json(deployed(&app, &name, applied.revision).await?))
+}
+
+/// Changes the number of instances.
+#[utoipa::path(post, path = "/v1/deployments/{name}/scale", request_body = Scale, params(("name" = String, Path)),
+    responses((status = 200, body = Deployed), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn scale(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Scale>,
+) -> Answer<Json<Deployed>> {
+    let name = name(&text)?;
+    let command = Command::ScaleDeployment {
+        name: name.clone(),
+        scale: body.instances,
+    };
+    let applied = app.change(&headers, command).await?;
+    Ok(Json(deployed(&app, &name, applied.revision).await?))
+}
+
+/// Replaces every instance by a new one of the same release.
+#[utoipa::path(post, path = "/v1/deployments/{name}/restart", params(("name" = String, Path)),
+    responses((status = 200, body = Deployed), (status = 404, body = ApiError)))]
+pub async fn restart(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Answer<Json<Deployed>> {
+    let name = name(&text)?;
+    let applied = app
+        .change(&headers, Command::RestartDeployment { name: name.clone() })
+        .await?;
+    Ok(Json(deployed(&app, &name, applied.revision).await?))
+}
+
+/// Stops all instances, then forgets the deployment.
+#[utoipa::path(delete, path = "/v1/deployments/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = ApiError)))]
+pub async fn remove(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let name = name(&text)?;
+    app.change(&headers, Command::RemoveDeployment { name })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

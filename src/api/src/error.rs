@@ -1,0 +1,109 @@
+//! The one place that turns errors into HTTP answers.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use nebula_artifacts::ArtifactError;
+use nebula_domain::names::NameError;
+use nebula_enrolment::EnrolError;
+use nebula_registry::{ProposeError, ReadError};
+use nebula_wire::api::{ApiError, ErrorCode};
+
+/// An [`ApiError`] on its way to the client.
+#[derive(Debug)]
+pub struct Failure(pub ApiError);
+
+pub type Answer<T> = Result<T, Failure>;
+
+impl Failure {
+    pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Failure(ApiError::new(code, message, hint))
+    }
+
+    pub fn not_found(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message, hint)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.0)).into_response()
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Failure(error)
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Self {
+        Failure(error.into())
+    }
+}
+
+impl From<ProposeError> for Failure {
+    fn from(error: ProposeError) -> Self {
+        Failure(nebula_enrolment::propose_error(&error))
+    }
+}
+
+impl From<EnrolError> for Failure {
+    fn from(error: EnrolError) -> Self {
+        Failure(error.to_api())
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Failure::new(
+            ErrorCode::NoQuorum,
+            format!("a linearizable read is not possible now: {error}"),
+            "bring back a majority of the voters, or read with consistency=stale",
+        )
+    }
+}
+
+impl From<ArtifactError> for Failure {
+    fn from(error: ArtifactError) -> Self {
+        let (code, hint) = artifact_code(&error);
+        Failure::new(code, with_causes(&error), hint)
+    }
+}
+
+fn artifact_code(error: &ArtifactError) -> (ErrorCode, &'static str) {
+    use nebula_artifacts::ErrorKind as K;
+    match error.kind() {
+        K::DigestMismatch => (ErrorCode::DigestMismatch, "upload the archive again"),
+        K::BadArchive => (
+            ErrorCode::BadArchive,
+            "correct the folder and deploy it again",
+        ),
+        K::TooLarge => (ErrorCode::LimitExceeded, "deploy a smaller folder"),
+        K::Missing => (ErrorCode::ArtifactMissing, "upload the artifact first"),
+        K::NotReplicated => (
+            ErrorCode::Unavailable,
+            "see 'nodectl members': another member has to be reachable",
+        ),
+        K::Interrupted => (ErrorCode::BadRequest, "upload the archive again"),
+        K::Disk => (
+            ErrorCode::Internal,
+            "see this node's log and its disk space",
+        ),
+    }
+}
+
+/// The error and what caused it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

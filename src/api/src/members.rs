@@ -1,0 +1,125 @@
+//! `/v1/members`: who belongs to the cluster.
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Ex};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use nebula_domain::state::Node;
+use nebula_domain::{Command, NodeId, State};
+use nebula_registry::Status;
+use nebula_wire::api::{ApiError, Member, MemberStatus, Members};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::{App, Consistency};
+use crate::error::{Answer, Failure};
+
+/// Members with their part in the registry and how they are seen from this node.
+#[utoipa::path(get, path = "/v1/members", params(Consistency), responses((status = 200, body = Members)))]
+pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> Answer<Response> {
+    let read = app.read(consistency).await?;
+    let status = app.registry.status().borrow().clone();
+    let members = read
+        .state
+        .nodes
+        .values()
+        .map(|node| member(&app, node, &status))
+        .collect();
+    let cluster_id = read
+        .state
+        .cluster
+        .as_ref()
+        .map(|c| c.id.to_string())
+        .unwrap_or_default();
+    let body = Members {
+        cluster_id,
+        leader: status.leader.map(|n| n.0),
+        term: status.term,
+        members,
+    };
+    Ok(read.answer(Json(body)))
+}
+
+fn member(app: &App, node: &Node, status: &Status) -> Member {
+    let view = app.view();
+    let seen = view.nodes.get(&node.id);
+    let state = match (seen.is_some_and(|n| n.alive), node.draining) {
+        (false, _) => MemberStatus::Dead,
+        (true, true) => MemberStatus::Draining,
+        (true, false) => MemberStatus::Alive,
+    };
+    Member {
+        id: node.id.0,
+        name: node.name.to_string(),
+        address: node.addresses.quic.to_string(),
+        api: node.addresses.api.to_string(),
+        edge: node.addresses.edge.to_string(),
+        role: if status.voters.contains(&node.id) {
+            "voter"
+        } else {
+            "learner"
+        }
+        .to_owned(),
+        status: state,
+        leader: status.leader == Some(node.id),
+        version: seen.map(|n| n.facts.version.clone()).unwrap_or_default(),
+    }
+}
+
+/// A member by id or by name.
+pub fn find(state: &State, text: &str) -> Answer<NodeId> {
+    let by_id = text.parse().ok().filter(|id| state.nodes.contains_key(id));
+    let by_name = || {
+        state
+            .nodes
+            .values()
+            .find(|node| node.name.as_str() == text)
+            .map(|node| node.id)
+    };
+    by_id.or_else(by_name).ok_or_else(|| {
+        Failure::not_found(
+            format!("there is no member '{text}'"),
+            "see 'nodectl members'",
+        )
+    })
+}
+
+/// Removes a member for good: its certificate is refused from then on and its instances move.
+#[utoipa::path(delete, path = "/v1/members/{node}", params(("node" = String, Path, description = "id or name")),
+    responses((status = 204), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn remove(
+    Ex(app): Ex<App>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let node = find(&app.registry.state(), &node)?;
+    app.change(&headers, Command::RemoveNode { node }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct Drain {
+    pub draining: bool,
+}
+
+/// Moves a member's instances elsewhere and gives it no new ones, or takes that back.
+#[utoipa::path(post, path = "/v1/members/{node}/drain", request_body = Drain,
+    params(("node" = String, Path, description = "id or name")),
+    responses((status = 204), (status = 404, body = ApiError)))]
+pub async fn drain(
+    Ex(app): Ex<App>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Drain>,
+) -> Answer<StatusCode> {
+    let node = find(&app.registry.state(), &node)?;
+    app.change(
+        &headers,
+        Command::SetDraining {
+            node,
+            draining: body.draining,
+        },
+    )
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,129 @@
+//! Paths to handlers, and the OpenAPI document that follows from them.
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use nebula_wire::api::ErrorCode;
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::error::Failure;
+use crate::{access, artifacts, deployments, join, logs, members, node, settings, tokens};
+
+/// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
+const MAX_JSON_BYTES: usize = 256 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(info(title = "Nebula", description = "The API that every node serves."))]
+struct Description;
+
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(node::health))
+        .routes(routes!(node::status))
+        .routes(routes!(join::join))
+        .routes(routes!(members::list))
+        .routes(routes!(members::remove))
+        .routes(routes!(members::drain))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(deployments::list, deployments::create))
+        .routes(routes!(
+            deployments::get,
+            deployments::update,
+            deployments::remove
+        ))
+        .routes(routes!(deployments::scale))
+        .routes(routes!(deployments::restart))
+        .routes(routes!(logs::stream))
+        .routes(routes!(settings::list))
+        .routes(routes!(settings::get, settings::set, settings::unset))
+        .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(artifacts::get, artifacts::put))
+                .layer(DefaultBodyLimit::disable()),
+        )
+}
+
+/// The document served at `/v1/openapi.json`.
+pub fn openapi() -> Document {
+    documented().split_for_parts().1
+}
+
+/// The whole API behind its guard.
+pub fn router(app: App) -> Router {
+    let (router, document) = documented().split_for_parts();
+    router
+        .route(
+            "/v1/openapi.json",
+            get(move || async move { Json(document) }),
+        )
+        .route("/metrics", get(node::metrics))
+        .method_not_allowed_fallback(not_an_action)
+        .route_layer(middleware::from_fn_with_state(app.clone(), access::guard))
+        .fallback(not_an_action)
+        .layer(middleware::map_response(plain_rejections_as_json))
+        .with_state(app)
+}
+
+async fn not_an_action(request: Request) -> Failure {
+    let message = format!(
+        "there is no action {} {}",
+        request.method(),
+        request.uri().path()
+    );
+    Failure::new(ErrorCode::NotFound, message, "see GET /v1/openapi.json")
+}
+
+/// axum's own refusals (bad JSON, bad query, body too large) are plain text: give them the one shape.
+async fn plain_rejections_as_json(response: Response) -> Response {
+    let status = response.status();
+    let plain = response
+        .headers()
+        .get(axum::http::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
+    if !status.is_client_error() || !plain {
+        return response;
+    }
+    let code = match status.as_u16() {
+        413 => ErrorCode::LimitExceeded,
+        404 | 405 => ErrorCode::NotFound,
+        _ => ErrorCode::BadRequest,
+    };
+    let body = axum::body::to_bytes(response.into_body(), 4096)
+        .await
+        .unwrap_or_default();
+    let message = String::from_utf8_lossy(&body).trim().to_owned();
+    let mut answer = Failure::new(code, message, "see GET /v1/openapi.json").into_response();
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Every action that the document names.
+#[cfg(test)]
+pub fn documented_actions() -> (Vec<(axum::http::Method, String)>, Document) {
+    use axum::http::Method;
+    let document = openapi();
+    let mut actions = Vec::new();
+    for (path, item) in &document.paths.paths {
+        let methods = [
+            (item.get.is_some(), Method::GET),
+            (item.put.is_some(), Method::PUT),
+            (item.post.is_some(), Method::POST),
+            (item.delete.is_some(), Method::DELETE),
+        ];
+        actions.extend(
+            methods
+                .into_iter()
+                .filter(|(there, _)| *there)
+                .map(|(_, method)| (method, path.clone())),
+        );
+    }
+    (actions, document)
+}

@@ -1,0 +1,172 @@
+//! The log endpoint's stream: one JSON object per line, for as long as the caller listens.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{Stream, TryStreamExt};
+use http_body_util::BodyExt;
+use nebula_wire::api::LogLine;
+
+use crate::path::segment;
+use crate::send::{Call, innermost};
+use crate::{Client, ClientError, limits};
+
+/// Which lines of a deployment's output are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// Go on with new lines as they are written.
+    pub follow: bool,
+    /// So many of the newest lines of each instance; the node's default otherwise.
+    pub tail: Option<usize>,
+    /// Of this instance only, such as `i-17`.
+    pub instance: Option<String>,
+}
+
+impl LogQuery {
+    fn path(&self, name: &str) -> String {
+        let mut path = format!(
+            "/v1/deployments/{}/logs?follow={}",
+            segment(name),
+            self.follow
+        );
+        if let Some(tail) = self.tail {
+            path.push_str(&format!("&tail={tail}"));
+        }
+        if let Some(instance) = &self.instance {
+            path.push_str(&format!("&instance={}", segment(instance)));
+        }
+        path
+    }
+}
+
+impl Client {
+    /// A deployment's output. The first answer is bounded by the deadline, the stream is not.
+    pub async fn logs(
+        &self,
+        name: &str,
+        query: &LogQuery,
+    ) -> Result<impl Stream<Item = Result<LogLine, ClientError>> + Send + Unpin + use<>, ClientError>
+    {
+        let call = Call::read(query.path(name));
+        let answer = self.send(&call, Instant::now() + self.deadline).await?;
+        let address = answer.address;
+        let broken = address.clone();
+        let chunks = answer
+            .response
+            .into_body()
+            .into_data_stream()
+            .map_err(move |e| ClientError::BadAnswer {
+                address: broken.clone(),
+                reason: format!("the log ended early: {}", innermost(&e)),
+            });
+        Ok(Box::pin(futures::stream::try_unfold(
+            (chunks, Lines::default()),
+            move |(mut chunks, mut lines)| {
+                let address = address.clone();
+                async move {
+                    let bad = |reason| ClientError::BadAnswer {
+                        address: address.clone(),
+                        reason,
+                    };
+                    loop {
+                        if let Some(line) = lines.take() {
+                            let line = serde_json::from_slice(&line)
+                                .map_err(|e| bad(format!("a log line does not fit: {e}")))?;
+                            return Ok(Some((line, (chunks, lines))));
+                        }
+                        match chunks.try_next().await? {
+                            Some(chunk) => lines.add(&chunk).map_err(&bad)?,
+                            None if lines.finish() => {}
+                            None => return Ok(None),
+                        }
+                    }
+                }
+            },
+        )))
+    }
+}
+
+/// Cuts chunks into lines; blank ones (keep-alives) are skipped.
+#[derive(Default)]
+struct Lines {
+    buffer: BytesMut,
+}
+
+impl Lines {
+    fn add(&mut self, chunk: &Bytes) -> Result<(), String> {
+        self.buffer.extend_from_slice(chunk);
+        // Whole lines are taken before the next chunk is added, so that this bounds one line.
+        if self.buffer.len() > limits::LOG_LINE_BYTES + chunk.len() {
+            return Err(format!(
+                "a log line is over {} bytes",
+                limits::LOG_LINE_BYTES
+            ));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        loop {
+            let end = self.buffer.iter().position(|b| *b == b'\n')?;
+            let line = self.buffer.split_to(end).freeze();
+            self.buffer.advance(1);
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Ends a last line that has no newline; false when there is none.
+    fn finish(&mut self) -> bool {
+        let rest = !self.buffer.is_empty();
+        if rest {
+            self.buffer.extend_from_slice(b"\n");
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_however_they_are_cut() {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for chunk in ["a", "b\n", "\nc\nd\n\n", "e"] {
+            lines.add(&Bytes::from(chunk)).unwrap();
+            while let Some(line) = lines.take() {
+                seen.push(String::from_utf8(line.to_vec()).unwrap());
+            }
+        }
+        assert!(lines.finish());
+        seen.push(String::from_utf8(lines.take().unwrap().to_vec()).unwrap());
+        assert!(!lines.finish());
+        assert_eq!(seen, ["ab", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let mut lines = Lines::default();
+        let chunk = Bytes::from(vec![b'x'; limits::LOG_LINE_BYTES]);
+        assert!(lines.add(&chunk).is_ok());
+        assert!(lines.take().is_none());
+        assert!(lines.add(&chunk).is_ok(), "at the limit");
+        assert!(lines.take().is_none());
+        assert!(lines.add(&chunk).is_err());
+    }
+
+    #[test]
+    fn the_query_is_in_the_path() {
+        let query = LogQuery {
+            follow: true,
+            tail: Some(5),
+            instance: Some("i-1".into()),
+        };
+        assert_eq!(
+            query.path("api"),
+            "/v1/deployments/api/logs?follow=true&tail=5&instance=i-1"
+        );
+    }
+}

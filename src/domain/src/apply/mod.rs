@@ -1,0 +1,133 @@
+//! Applying one request to desired state: the only way it ever changes.
+//!
+//! Every node applies the same requests in the same order and must end in the same state, so nothing
+//! here may read a clock, draw a number, or depend on the order of a hash map. Each handler checks
+//! everything first and changes the state only when nothing can fail any more.
+
+mod assign;
+mod deployments;
+mod members;
+
+#[cfg(test)]
+mod tests;
+
+use crate::command::{Command, Outcome, Rejection, Request};
+use crate::limits::SETTINGS;
+use crate::settings;
+use crate::state::State;
+
+/// Applies a request once. The same request id again returns the first answer and changes nothing.
+///
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments or instances changed.
+/// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] is not remembered:
+/// revisions only grow, so the same plan is refused again without help, and a busy scheduler would
+/// push clients' answers out of memory.
+pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection> {
+    if let Some(answer) = state.remembered.get(request.id) {
+        return answer.clone();
+    }
+    let before = (
+        state.nodes.clone(),
+        state.deployments.clone(),
+        state.instances.clone(),
+    );
+    let answer = execute(state, &request.command);
+    if answer.is_ok() {
+        state.revision += 1;
+        let planned_for = state.nodes.ptr_eq(&before.0)
+            && state.deployments.ptr_eq(&before.1)
+            && state.instances.ptr_eq(&before.2);
+        if !planned_for {
+            state.plan_revision += 1;
+        }
+    }
+    if !matches!(answer, Err(Rejection::StalePlan { .. })) {
+        state.remembered.insert(request.id, answer.clone());
+    }
+    answer
+}
+
+fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
+    if state.cluster.is_none() && !matches!(command, Command::Init { .. }) {
+        return Err(Rejection::NotInitialised);
+    }
+    match command {
+        Command::Init {
+            cluster,
+            name,
+            addresses,
+            api_token_sha256,
+        } => members::init(state, cluster, name, addresses, api_token_sha256),
+        Command::Join {
+            token,
+            secret_sha256,
+            now,
+            name,
+            addresses,
+        } => members::join(state, token, secret_sha256, *now, name, addresses),
+        Command::SetAddresses { node, addresses } => {
+            members::set_addresses(state, *node, addresses)
+        }
+        Command::SetDraining { node, draining } => members::set_draining(state, *node, *draining),
+        Command::RemoveNode { node } => members::remove(state, *node),
+        Command::CreateJoinToken { token, now } => members::create_token(state, token, *now),
+        Command::RevokeJoinToken { token } => match state.join_tokens.remove(token) {
+            Some(_) => Ok(Outcome::Done),
+            None => Err(Rejection::TokenUnknown),
+        },
+        Command::CreateDeployment {
+            name,
+            spec,
+            scale,
+            artifact,
+            artifact_bytes,
+            now,
+        } => deployments::create(
+            state,
+            name,
+            spec,
+            *scale,
+            (*artifact, *artifact_bytes),
+            *now,
+        ),
+        Command::UpdateDeployment {
+            name,
+            spec,
+            artifact,
+            artifact_bytes,
+            now,
+        } => deployments::update(
+            state,
+            name,
+            spec.as_ref(),
+            (*artifact, *artifact_bytes),
+            *now,
+        ),
+        Command::ScaleDeployment { name, scale } => deployments::scale(state, name, *scale),
+        Command::RestartDeployment { name } => deployments::restart(state, name),
+        Command::RemoveDeployment { name } => deployments::remove(state, name),
+        Command::SetSetting { key, value } => set(state, key, value),
+        Command::UnsetSetting { key } => unset(state, key),
+        Command::Assign {
+            plan_revision,
+            changes,
+        } => assign::assign(state, *plan_revision, changes),
+    }
+}
+
+fn set(state: &mut State, key: &str, value: &str) -> Result<Outcome, Rejection> {
+    settings::check(key, value)?;
+    if !state.settings.contains_key(key) {
+        SETTINGS.check("the number of settings", state.settings.len() + 1)?;
+    }
+    state.settings.insert(key.to_owned(), value.to_owned());
+    Ok(Outcome::Done)
+}
+
+fn unset(state: &mut State, key: &str) -> Result<Outcome, Rejection> {
+    settings::check_key(key)?;
+    match state.settings.remove(key) {
+        Some(_) => Ok(Outcome::Done),
+        None => Err(Rejection::SettingUnset(key.to_owned())),
+    }
+}

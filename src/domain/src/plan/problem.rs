@@ -1,0 +1,150 @@
+//! What there is to decide, freed of everything that does not matter for it.
+
+use std::collections::BTreeMap;
+
+use super::fleet::{Fleet, Standing};
+use crate::ids::{InstanceId, NodeId};
+use crate::names::DeploymentName;
+use crate::observed::{InstanceFacts, Phase, View};
+use crate::state::{Desired, Instance, State};
+
+#[derive(Debug)]
+pub(super) struct Problem<'a> {
+    pub fleet: Fleet<'a>,
+    /// In the order of their names.
+    pub jobs: Vec<Job<'a>>,
+    /// Stopped instances whose records are of no more use.
+    pub forget: Vec<InstanceId>,
+}
+
+/// One deployment: what is wanted and what was assigned before.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    pub name: &'a DeploymentName,
+    pub kind: Kind,
+    /// Instances that are meant to run.
+    pub copies: Vec<Copy>,
+    /// Instances that are being stopped on live nodes and still take room.
+    pub stopping: usize,
+    /// Instances that have stopped since the last plan and no longer take room.
+    pub freed: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Being removed: nothing is wanted.
+    Gone,
+    /// A static site: one instance on every open node.
+    Site,
+    Service {
+        scale: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copy {
+    pub id: InstanceId,
+    pub node: NodeId,
+    pub epoch: u64,
+    /// Of the deployment's current epoch.
+    pub current: bool,
+    pub place: Place,
+    pub ready: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// Its node is dead or no member.
+    Lost,
+    /// Its node is draining.
+    Leaving,
+    Staying,
+}
+
+impl<'a> Problem<'a> {
+    pub fn new(state: &'a State, view: &View) -> Problem<'a> {
+        let mut fleet = Fleet::new(state, view);
+        let mut jobs: BTreeMap<&DeploymentName, Job> = state
+            .deployments
+            .values()
+            .map(|deployment| {
+                let kind = if deployment.removing {
+                    Kind::Gone
+                } else if deployment.current().spec.is_static() {
+                    Kind::Site
+                } else {
+                    Kind::Service {
+                        scale: deployment.scale,
+                    }
+                };
+                (&deployment.name, Job::new(&deployment.name, kind))
+            })
+            .collect();
+        let mut forget = Vec::new();
+        for instance in state.instances.values() {
+            let standing = fleet.standing(instance.node);
+            let facts = view.instance(instance.node, instance.id);
+            let stopped = facts.is_some_and(|facts| facts.phase == Phase::Stopped);
+            let job = jobs
+                .entry(&instance.deployment)
+                .or_insert_with(|| Job::new(&instance.deployment, Kind::Gone));
+            match instance.desired {
+                // A dead node that returns stops whatever it no longer finds in the registry.
+                Desired::Stop if stopped || standing == Standing::Dead => {
+                    forget.push(instance.id);
+                    job.freed += usize::from(standing == Standing::Open);
+                    continue;
+                }
+                Desired::Stop => job.stopping += 1,
+                Desired::Run => job.copies.push(copy(state, instance, standing, facts)),
+            }
+            let takes_room = state
+                .release_of(instance)
+                .is_none_or(|release| !release.spec.is_static());
+            if takes_room {
+                fleet.take(instance.node);
+            }
+        }
+        Problem {
+            fleet,
+            jobs: jobs.into_values().collect(),
+            forget,
+        }
+    }
+}
+
+impl<'a> Job<'a> {
+    fn new(name: &'a DeploymentName, kind: Kind) -> Job<'a> {
+        Job {
+            name,
+            kind,
+            copies: Vec::new(),
+            stopping: 0,
+            freed: 0,
+        }
+    }
+}
+
+fn copy(
+    state: &State,
+    instance: &Instance,
+    standing: Standing,
+    facts: Option<&InstanceFacts>,
+) -> Copy {
+    let place = match standing {
+        Standing::Dead => Place::Lost,
+        Standing::Draining => Place::Leaving,
+        Standing::Open | Standing::Silent => Place::Staying,
+    };
+    Copy {
+        id: instance.id,
+        node: instance.node,
+        epoch: instance.epoch,
+        current: state
+            .deployments
+            .get(&instance.deployment)
+            .is_some_and(|deployment| deployment.epoch == instance.epoch),
+        place,
+        ready: place != Place::Lost && facts.is_some_and(InstanceFacts::is_ready),
+    }
+}

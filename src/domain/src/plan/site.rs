@@ -1,0 +1,73 @@
+//! Placing a static site: one instance of the current epoch on every open node, whatever its capacity
+//! for programs, because each node's proxy serves the site by itself.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Solution;
+use super::fleet::{Fleet, Standing, sentence};
+use super::problem::{Copy, Job, Place};
+use crate::ids::NodeId;
+
+pub(super) fn solve(job: &Job, fleet: &Fleet, solution: &mut Solution) {
+    let mut by_node: BTreeMap<NodeId, Vec<Copy>> = BTreeMap::new();
+    for copy in job.copies.iter().filter(|c| c.place != Place::Lost) {
+        by_node.entry(copy.node).or_default().push(*copy);
+    }
+    let served: BTreeSet<NodeId> = current(job).map(|copy| copy.node).collect();
+    let ready_to_stay = current(job).any(|copy| copy.ready && copy.place == Place::Staying);
+
+    for copies in by_node.values_mut() {
+        match copies[0].place {
+            Place::Staying => stop_all_but_needed(copies, solution),
+            // The last node of a site goes on serving it while it drains.
+            Place::Leaving if ready_to_stay => copies.iter().for_each(|c| solution.stop(c.id)),
+            Place::Leaving | Place::Lost => {}
+        }
+    }
+
+    let mut silent = Vec::new();
+    let mut wanted = 0;
+    for (node, slot) in fleet.iter() {
+        match slot.standing {
+            Standing::Open if !served.contains(&node) && solution.has_room() => {
+                solution.start(job.name, node);
+            }
+            Standing::Silent if !served.contains(&node) => {
+                silent.push(format!("node {} has not reported yet", slot.name));
+            }
+            _ => {}
+        }
+        wanted += u32::from(matches!(slot.standing, Standing::Open | Standing::Silent));
+    }
+    if wanted == 0 {
+        let reason = format!("no node can serve the site: {}", fleet.why_none());
+        solution.explain(job.name, reason);
+    } else if !silent.is_empty() {
+        let reason = format!(
+            "{} of {wanted} nodes cannot serve the site yet: {}",
+            silent.len(),
+            sentence(silent)
+        );
+        solution.explain(job.name, reason);
+    }
+}
+
+fn current<'a>(job: &'a Job) -> impl Iterator<Item = &'a Copy> {
+    job.copies
+        .iter()
+        .filter(|copy| copy.current && copy.place != Place::Lost)
+}
+
+/// Of one node's instances the best of the current epoch is needed and, until that one is ready, the
+/// best of those it replaces.
+fn stop_all_but_needed(copies: &mut [Copy], solution: &mut Solution) {
+    copies.sort_by_key(|copy| (Reverse((copy.current, copy.ready, copy.epoch)), copy.id));
+    let newest = copies.iter().take_while(|copy| copy.current).count();
+    let (newest, replaced) = copies.split_at(newest);
+    let taken_over = newest.first().is_some_and(|copy| copy.ready);
+    let needed = usize::from(!taken_over);
+    for copy in newest.iter().skip(1).chain(replaced.iter().skip(needed)) {
+        solution.stop(copy.id);
+    }
+}

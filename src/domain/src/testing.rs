@@ -1,0 +1,283 @@
+//! A cluster on paper for tests: desired state changed through `apply`, and a view to match it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::apply;
+use crate::command::{Change, Command, Outcome, Rejection, Request};
+use crate::ids::{ClusterId, Digest, InstanceId, NodeId, RequestId, TokenId};
+use crate::names::{DeploymentName, NodeName};
+use crate::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
+use crate::plan::{Plan, plan};
+use crate::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
+use crate::state::{Addresses, Cluster, Desired, Instance, JoinToken, Role, State};
+use crate::time::Millis;
+
+pub const NOW: Millis = Millis(1_000_000);
+
+pub struct Sim {
+    pub state: State,
+    pub view: View,
+    next_request: u128,
+}
+
+pub fn name(text: &str) -> DeploymentName {
+    text.parse().unwrap()
+}
+
+pub fn node_name(number: u64) -> NodeName {
+    format!("n{number}").parse().unwrap()
+}
+
+pub fn addresses(number: u64) -> Addresses {
+    let port = |base: u64| format!("127.0.0.1:{}", base + number).parse().unwrap();
+    Addresses {
+        quic: port(10_000),
+        api: port(20_000),
+        edge: port(30_000),
+    }
+}
+
+pub fn service_spec() -> Spec {
+    Spec {
+        workload: Workload::Service(Service {
+            command: "serve".into(),
+            env: BTreeMap::new(),
+            probe: ProbeSpec::default(),
+            stop_grace: Duration::from_secs(1),
+        }),
+        tld: "example.test".parse().unwrap(),
+    }
+}
+
+pub fn static_spec() -> Spec {
+    Spec {
+        workload: Workload::Static(StaticSite { spa: false }),
+        tld: "example.test".parse().unwrap(),
+    }
+}
+
+pub fn init_command() -> Command {
+    Command::Init {
+        cluster: Cluster {
+            id: ClusterId("test".into()),
+            ca_pem: String::new(),
+        },
+        name: node_name(1),
+        addresses: addresses(1),
+        api_token_sha256: [1; 32],
+    }
+}
+
+pub fn join_token(id: &str, role: Role, reusable: bool) -> JoinToken {
+    JoinToken {
+        id: TokenId(id.into()),
+        secret_sha256: [2; 32],
+        role,
+        created_at: NOW,
+        expires_at: Millis(NOW.0 + 1_000),
+        reusable,
+        used: 0,
+    }
+}
+
+pub fn join_command(token: &str, number: u64) -> Command {
+    Command::Join {
+        token: TokenId(token.into()),
+        secret_sha256: [2; 32],
+        now: NOW,
+        name: node_name(number),
+        addresses: addresses(number),
+    }
+}
+
+pub fn facts(phase: Phase, health: Health) -> InstanceFacts {
+    InstanceFacts {
+        phase,
+        health,
+        restarts: 0,
+        reason: String::new(),
+    }
+}
+
+impl Sim {
+    /// Nodes 1 to `nodes`, all alive, each willing to run `capacity` program instances.
+    pub fn new(nodes: u64, capacity: u32) -> Sim {
+        let mut sim = Sim {
+            state: State::default(),
+            view: View::default(),
+            next_request: 1,
+        };
+        sim.ok(init_command());
+        sim.ok(Command::CreateJoinToken {
+            token: join_token("all", Role::Voter, true),
+            now: NOW,
+        });
+        sim.see_node(1, capacity);
+        for number in 2..=nodes {
+            sim.ok(join_command("all", number));
+            sim.see_node(number, capacity);
+        }
+        sim
+    }
+
+    pub fn see_node(&mut self, number: u64, capacity: u32) {
+        let facts = NodeFacts {
+            version: "0.1.0".into(),
+            capacity_instances: capacity,
+            ..NodeFacts::default()
+        };
+        let seen = NodeView {
+            alive: true,
+            facts,
+            instances: BTreeMap::new(),
+        };
+        self.view.nodes.insert(NodeId(number), seen);
+    }
+
+    pub fn run(&mut self, command: Command) -> Result<Outcome, Rejection> {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        apply(&mut self.state, &Request { id, command })
+    }
+
+    #[track_caller]
+    pub fn ok(&mut self, command: Command) -> Outcome {
+        self.run(command).unwrap()
+    }
+
+    pub fn create(&mut self, text: &str, spec: Spec, scale: u32) -> Outcome {
+        self.ok(Command::CreateDeployment {
+            name: name(text),
+            spec,
+            scale,
+            artifact: Digest([1; 32]),
+            artifact_bytes: 1,
+            now: NOW,
+        })
+    }
+
+    pub fn update(&mut self, text: &str, artifact: u8) -> Outcome {
+        self.ok(Command::UpdateDeployment {
+            name: name(text),
+            spec: None,
+            artifact: Digest([artifact; 32]),
+            artifact_bytes: 1,
+            now: NOW,
+        })
+    }
+
+    pub fn scale(&mut self, text: &str, scale: u32) -> Outcome {
+        self.ok(Command::ScaleDeployment {
+            name: name(text),
+            scale,
+        })
+    }
+
+    pub fn drain(&mut self, number: u64, draining: bool) {
+        self.ok(Command::SetDraining {
+            node: NodeId(number),
+            draining,
+        });
+    }
+
+    pub fn set_alive(&mut self, number: u64, alive: bool) {
+        self.view.nodes.get_mut(&NodeId(number)).unwrap().alive = alive;
+    }
+
+    /// Plans and applies the plan. Returns it.
+    pub fn step(&mut self) -> Plan {
+        let made = plan(&self.state, &self.view);
+        if !made.changes.is_empty() {
+            self.ok(Command::Assign {
+                plan_revision: made.plan_revision,
+                changes: made.changes.clone(),
+            });
+        }
+        made
+    }
+
+    pub fn start(&mut self, deployment: &str, number: u64) -> InstanceId {
+        let id = InstanceId(self.state.next_instance_id);
+        self.assign(Change::Start {
+            deployment: name(deployment),
+            node: NodeId(number),
+        });
+        id
+    }
+
+    pub fn assign(&mut self, change: Change) -> Outcome {
+        let plan_revision = self.state.plan_revision;
+        self.ok(Command::Assign {
+            plan_revision,
+            changes: vec![change],
+        })
+    }
+
+    pub fn tell(&mut self, id: InstanceId, facts: InstanceFacts) {
+        let node = self.state.instances[&id].node;
+        let seen = self.view.nodes.get_mut(&node).unwrap();
+        seen.instances.insert(id, facts);
+    }
+
+    pub fn tell_ready(&mut self, id: InstanceId) {
+        self.tell(id, facts(Phase::Running, Health::Healthy));
+    }
+
+    /// Live nodes do at once what the registry asks of them.
+    pub fn obey(&mut self) {
+        let instances: Vec<Instance> = self.state.instances.values().cloned().collect();
+        for instance in instances {
+            if !self.view.is_alive(instance.node) {
+                continue;
+            }
+            match instance.desired {
+                Desired::Run => self.tell_ready(instance.id),
+                Desired::Stop => self.tell(instance.id, facts(Phase::Stopped, Health::Unknown)),
+            }
+        }
+    }
+
+    /// Plans and obeys until nothing is left to do. `check` looks at every plan applied.
+    pub fn settle_with(&mut self, mut check: impl FnMut(&Sim)) -> Plan {
+        for _ in 0..2_000 {
+            let before = self.view.clone();
+            let made = self.step();
+            check(self);
+            self.obey();
+            if made.changes.is_empty() && self.view == before {
+                return made;
+            }
+        }
+        panic!("does not settle: {:?}", plan(&self.state, &self.view));
+    }
+
+    pub fn settle(&mut self) -> Plan {
+        self.settle_with(|_| {})
+    }
+
+    /// Ids of the deployment's instances that are meant to run, on live nodes.
+    pub fn running(&self, deployment: &str) -> Vec<InstanceId> {
+        let deployment = name(deployment);
+        self.state
+            .instances_of(&deployment)
+            .filter(|i| i.desired == Desired::Run && self.view.is_alive(i.node))
+            .map(|i| i.id)
+            .collect()
+    }
+
+    /// How many of them each live member that is not draining has.
+    pub fn spread(&self, deployment: &str) -> BTreeMap<u64, usize> {
+        let mut spread: BTreeMap<u64, usize> = self
+            .state
+            .nodes
+            .values()
+            .filter(|node| !node.draining && self.view.is_alive(node.id))
+            .map(|node| (node.id.0, 0))
+            .collect();
+        for id in self.running(deployment) {
+            *spread.entry(self.state.instances[&id].node.0).or_default() += 1;
+        }
+        spread
+    }
+}

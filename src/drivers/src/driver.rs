@@ -1,0 +1,165 @@
+//! The trait that every way of running programs implements, and its vocabulary.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nebula_domain::ids::{InstanceId, ReleaseNumber};
+use nebula_domain::names::DeploymentName;
+use nebula_domain::time::Millis;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// Starts one run of an instance; `Ok` means that the program's parent has started it, not
+    /// that it is well. The run is in [`Driver::runs`] before this returns. Dropping the future
+    /// does not take the start back.
+    ///
+    /// # Errors
+    /// [`DriverError::AlreadyRuns`] when an earlier run of the instance has not ended.
+    async fn start(&self, spec: StartSpec) -> Result<(), DriverError>;
+
+    /// Asks for an end: SIGTERM now, SIGKILL after `grace`, for the program and everything it
+    /// started. Returns once asked; the end shows in [`Driver::runs`]. Asking again can shorten
+    /// the grace and never lengthens it. An instance that does not run is no error.
+    async fn stop(&self, instance: InstanceId, grace: Duration) -> Result<(), DriverError>;
+
+    /// The latest run of every instance that has not been removed, those from before a restart of
+    /// the daemon included.
+    fn runs(&self) -> watch::Receiver<Arc<Runs>>;
+
+    /// Forgets an ended instance and deletes what it left, its output included. An unknown
+    /// instance is no error.
+    ///
+    /// # Errors
+    /// [`DriverError::AlreadyRuns`] when it has not ended.
+    async fn remove(&self, instance: InstanceId) -> Result<(), DriverError>;
+
+    /// Adds a line of the platform's own to the instance's output. Best effort.
+    fn note(&self, instance: InstanceId, text: &str);
+}
+
+/// The latest run of each instance.
+pub type Runs = BTreeMap<InstanceId, Run>;
+
+/// What to run.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartSpec {
+    pub instance: InstanceId,
+    /// Counts the starts of this instance, from 1.
+    pub run: u64,
+    pub deployment: DeploymentName,
+    pub release: ReleaseNumber,
+    /// This node's name, for the program's `NEBULA_NODE`.
+    pub node: String,
+    /// Handed to `/bin/sh -c`.
+    pub command: String,
+    pub env: BTreeMap<String, String>,
+    /// The working directory: the unpacked artifact.
+    pub workdir: PathBuf,
+    /// On 127.0.0.1; the program's `PORT`.
+    pub port: u16,
+    /// From SIGTERM to SIGKILL when a stop does not say.
+    pub stop_grace: Duration,
+}
+
+/// Names of variables only: values and arguments may hold secrets.
+impl fmt::Debug for StartSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartSpec")
+            .field("instance", &self.instance)
+            .field("run", &self.run)
+            .field("deployment", &self.deployment)
+            .field("release", &self.release)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One run of an instance's program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub run: u64,
+    pub deployment: DeploymentName,
+    pub release: ReleaseNumber,
+    pub port: u16,
+    pub started_at: Millis,
+    pub status: RunStatus,
+}
+
+impl Run {
+    pub fn is_running(&self) -> bool {
+        self.status == RunStatus::Running
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunStatus {
+    Running,
+    /// The program and everything it had started are gone.
+    Ended { exit: Exit, at: Millis },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// Its parent was killed, so nobody saw the end.
+    Unseen,
+    /// The machine went down while it ran.
+    Reboot,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // POSIX.1-2017, "Shell Command Language", 2.8.2: what sh says of a command it cannot run.
+            Exit::Code(127) => f.write_str("exited with code 127 (command not found)"),
+            Exit::Code(126) => f.write_str("exited with code 126 (the command is not executable)"),
+            Exit::Code(code) => write!(f, "exited with code {code}"),
+            Exit::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => write!(f, "killed by {}", signal.as_str()),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+            Exit::Unseen => f.write_str("ended with its parent process, which was killed"),
+            Exit::Reboot => f.write_str("ended when the machine went down"),
+        }
+    }
+}
+
+/// Why a driver could not do as asked. Never holds a variable's value.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("{0} already runs")]
+    AlreadyRuns(InstanceId),
+    #[error("{what} ({path})")]
+    Io {
+        what: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Start(String),
+    #[error("the parent process of {0} did not report within {1:?}")]
+    StartTimeout(InstanceId, Duration),
+}
+
+impl DriverError {
+    pub(crate) fn io(
+        what: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> DriverError {
+        let path = path.display().to_string();
+        move |source| DriverError::Io { what, path, source }
+    }
+}

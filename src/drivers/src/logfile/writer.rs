@@ -1,0 +1,151 @@
+//! The shim's side of a log file. Never waits for room on the disk: what does not fit is dropped,
+//! counted, and mentioned once there is room again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use nebula_domain::time::Millis;
+
+use super::{ROTATE_BYTES, Stream, current, format_line, previous};
+
+pub(crate) struct Writer {
+    dir: PathBuf,
+    file: Option<File>,
+    /// Bytes in the current file, notes by others since the last look not counted.
+    size: u64,
+    rotate_bytes: u64,
+    /// Lines that were not written since the last that was.
+    dropped: u64,
+    batch: String,
+    batch_lines: u64,
+}
+
+impl Writer {
+    pub(crate) fn open(dir: PathBuf) -> Writer {
+        Writer::with_limit(dir, ROTATE_BYTES)
+    }
+
+    fn with_limit(dir: PathBuf, rotate_bytes: u64) -> Writer {
+        let mut writer = Writer {
+            dir,
+            file: None,
+            size: 0,
+            rotate_bytes,
+            dropped: 0,
+            batch: String::new(),
+            batch_lines: 0,
+        };
+        // A failure is met again, and counted, by the first write.
+        let _ = writer.reopen();
+        writer
+    }
+
+    /// Adds a line to the batch.
+    pub(crate) fn line(&mut self, at: Millis, stream: Stream, text: &str) {
+        self.batch.push_str(&format_line(at, stream, text));
+        self.batch_lines += 1;
+    }
+
+    /// Writes the batch in one append.
+    pub(crate) fn flush(&mut self, at: Millis) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut text = std::mem::take(&mut self.batch);
+        let lines = std::mem::take(&mut self.batch_lines);
+        if self.dropped > 0 {
+            let note = format!("{} lines were lost: the log could not be written", self.dropped);
+            text.insert_str(0, &format_line(at, Stream::Nebula, &note));
+        }
+        match self.append(text.as_bytes()) {
+            Ok(()) => self.dropped = 0,
+            Err(_) => self.dropped += lines,
+        }
+        text.clear();
+        // One burst must not keep its memory for the life of a quiet program.
+        text.shrink_to(64 * 1024);
+        self.batch = text;
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.size > 0 && self.size + bytes.len() as u64 > self.rotate_bytes {
+            self.rotate()?;
+        }
+        if self.file.is_none() {
+            self.reopen()?;
+        }
+        let Some(file) = self.file.as_mut() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let before = file.metadata()?.len();
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.size = before + bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // Half a line would be read as part of the next one.
+                let _ = file.set_len(before);
+                Err(error)
+            }
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.file = None;
+        fs::rename(current(&self.dir), previous(&self.dir))?;
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(current(&self.dir))?;
+        self.size = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_rotated_at_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::with_limit(dir.path().to_owned(), 200);
+        for n in 0..20 {
+            writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
+            writer.flush(Millis(0));
+        }
+        let new = fs::read_to_string(current(dir.path())).unwrap();
+        let old = fs::read_to_string(previous(dir.path())).unwrap();
+        assert!(new.len() <= 200 && old.len() <= 200);
+        assert!(new.ends_with("line 19\n"));
+        let last_old: u32 = old.trim().rsplit(' ').next().unwrap().parse().unwrap();
+        let first_new = new.lines().next().unwrap();
+        assert!(first_new.ends_with(&format!("line {}", last_old + 1)));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("later");
+        let mut writer = Writer::with_limit(dir.clone(), 1000);
+        for _ in 0..3 {
+            writer.line(Millis(0), Stream::Stdout, "lost");
+            writer.flush(Millis(0));
+        }
+        fs::create_dir(&dir).unwrap();
+        writer.line(Millis(0), Stream::Stdout, "kept");
+        writer.flush(Millis(0));
+        let text = fs::read_to_string(current(&dir)).unwrap();
+        assert!(text.contains("nebula 3 lines were lost"), "{text}");
+        assert!(text.ends_with("stdout kept\n"));
+    }
+}

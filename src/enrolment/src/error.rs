@@ -1,0 +1,68 @@
+//! Why a join, a renewal or a hand-over of the CA key did not happen.
+
+use nebula_registry::ProposeError;
+use nebula_wire::api::{ApiError, ErrorCode};
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("no voter that can sign certificates is reachable from this node")]
+    NoSigner,
+    #[error("{0}")]
+    Proposal(#[from] ProposeError),
+    #[error("node {0} is not a voter and may not hold the CA key")]
+    NotAVoter(nebula_domain::NodeId),
+    #[error("the certificate or its request was refused: {0}")]
+    Pki(#[from] nebula_pki::PkiError),
+    #[error("another node refused: {}", .0.message)]
+    Refused(ApiError),
+    #[error("the answer of another node could not be read")]
+    BadAnswer,
+}
+
+impl EnrolError {
+    pub fn to_api(&self) -> ApiError {
+        let (code, hint) = match self {
+            EnrolError::Refused(error) => return error.clone(),
+            EnrolError::Proposal(error) => return propose_error(error),
+            EnrolError::BadRequest(_) | EnrolError::BadAnswer | EnrolError::Pki(_) => (
+                ErrorCode::BadRequest,
+                "use the same version of nodectl on all machines",
+            ),
+            EnrolError::NoSigner => (
+                ErrorCode::Unavailable,
+                "try again, or join through the address of a voter",
+            ),
+            EnrolError::NotAVoter(_) => (ErrorCode::Forbidden, "join the node with a voter token"),
+        };
+        ApiError::new(code, self.to_string(), hint)
+    }
+}
+
+/// The one mapping from failed proposals to API errors.
+pub fn propose_error(error: &ProposeError) -> ApiError {
+    match error {
+        ProposeError::Rejected(rejection) => ApiError::from(rejection),
+        ProposeError::NoQuorum => ApiError::new(
+            ErrorCode::NoQuorum,
+            "the cluster has no leader that a majority of the voters follows, so nothing can be changed",
+            "bring back enough voters (see 'nodectl members'); what runs goes on running",
+        ),
+        ProposeError::Timeout => ApiError::new(
+            ErrorCode::Timeout,
+            "the change was not confirmed in time; it may still happen",
+            "look at the present state, or repeat the same request id",
+        ),
+        ProposeError::TooLarge(limit) => ApiError::new(
+            ErrorCode::LimitExceeded,
+            limit.to_string(),
+            "ask for less in one change",
+        ),
+        other => ApiError::new(
+            ErrorCode::Unavailable,
+            other.to_string(),
+            "try again at another node",
+        ),
+    }
+}

@@ -1,0 +1,15 @@
+//! Where verdicts go: the node's membership, or a record of them in a test.
+
+use nebula_domain::InstanceId;
+use nebula_domain::observed::Health;
+use nebula_membership::Membership;
+
+pub trait Verdicts: Send + Sync + 'static {
+    fn publish(&self, instance: InstanceId, health: Health);
+}
+
+impl Verdicts for Membership {
+    fn publish(&self, instance: InstanceId, health: Health) {
+        self.publish_health(instance, health);
+    }
+}

@@ -1,0 +1,214 @@
+//! Verdicts about real sockets, under a real guardian.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nebula_actors::{Child, Guardian};
+use nebula_domain::InstanceId;
+use nebula_domain::observed::{Health as Verdict, LocalInstance, LocalInstances};
+use nebula_domain::spec::{ProbeKind, ProbeSpec};
+use nebula_health::{Health, PROBES_AT_ONCE, Verdicts};
+use nebula_telemetry::Metrics;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[derive(Clone)]
+struct Record(mpsc::UnboundedSender<(InstanceId, Verdict)>);
+
+impl Verdicts for Record {
+    fn publish(&self, instance: InstanceId, health: Verdict) {
+        let _ = self.0.send((instance, health));
+    }
+}
+
+struct Bench {
+    guardian: Guardian,
+    child: Child,
+    locals: watch::Sender<Arc<LocalInstances>>,
+    verdicts: mpsc::UnboundedReceiver<(InstanceId, Verdict)>,
+}
+
+impl Bench {
+    fn start() -> Bench {
+        let (locals, seen) = watch::channel(Arc::new(LocalInstances::new()));
+        let (record, verdicts) = mpsc::unbounded_channel();
+        let guardian = Guardian::start(&Metrics::new());
+        let child = guardian.supervise("health", move || {
+            Health::new(seen.clone(), Record(record.clone()))
+        });
+        Bench {
+            guardian,
+            child,
+            locals,
+            verdicts,
+        }
+    }
+
+    fn set(&self, locals: impl IntoIterator<Item = (u64, LocalInstance)>) {
+        let locals: BTreeMap<_, _> = locals
+            .into_iter()
+            .map(|(id, local)| (InstanceId(id), local))
+            .collect();
+        self.locals.send_replace(Arc::new(locals));
+    }
+
+    async fn verdict(&mut self) -> (InstanceId, Verdict) {
+        timeout(DEADLINE, self.verdicts.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+fn local(address: SocketAddr, run: u64) -> LocalInstance {
+    LocalInstance {
+        address,
+        probe: ProbeSpec {
+            kind: ProbeKind::Http {
+                path: "/ready".into(),
+            },
+            period: Duration::from_millis(10),
+            timeout: Duration::from_secs(5),
+            failure_threshold: 2,
+            success_threshold: 1,
+        },
+        run,
+    }
+}
+
+/// Answers every request with the status that is set; counts the requests.
+struct Server {
+    address: SocketAddr,
+    status: Arc<AtomicU16>,
+    asked: Arc<AtomicUsize>,
+}
+
+async fn server(status: u16) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server {
+        address: listener.local_addr().unwrap(),
+        status: Arc::new(AtomicU16::new(status)),
+        asked: Arc::default(),
+    };
+    let (status, asked) = (server.status.clone(), server.asked.clone());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            asked.fetch_add(1, Ordering::SeqCst);
+            let status = status.load(Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    server
+}
+
+#[tokio::test]
+async fn publishes_changes_only_and_starts_over_with_a_new_run() {
+    let mut bench = Bench::start();
+    let server = server(200).await;
+    bench.set([(1, local(server.address, 1))]);
+    assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
+
+    // Many more good probes say nothing new.
+    let asked = server.asked.load(Ordering::SeqCst);
+    timeout(DEADLINE, async {
+        while server.asked.load(Ordering::SeqCst) < asked + 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(bench.verdicts.try_recv().is_err());
+
+    server.status.store(503, Ordering::SeqCst);
+    assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Unhealthy));
+    server.status.store(301, Ordering::SeqCst);
+    assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
+
+    // Healthy in its next run as well: said again, since the run's health began as unknown.
+    bench.set([(1, local(server.address, 2))]);
+    assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
+    bench.guardian.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_one_probes_again_and_a_vanished_instance_is_left_alone() {
+    let mut bench = Bench::start();
+    let server = server(200).await;
+    bench.set([(1, local(server.address, 1))]);
+    bench.verdict().await;
+    bench.child.kill();
+    assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
+    assert_eq!(bench.child.restarts(), 1);
+
+    // A second instance settles after the first vanished; the first is asked no more.
+    let other = self::server(200).await;
+    bench.set([(2, local(other.address, 1))]);
+    assert_eq!(bench.verdict().await, (InstanceId(2), Verdict::Healthy));
+    let asked = server.asked.load(Ordering::SeqCst);
+    let later = other.asked.load(Ordering::SeqCst) + 10;
+    timeout(DEADLINE, async {
+        while other.asked.load(Ordering::SeqCst) < later {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    // One may have been on its way when the instance vanished.
+    assert!(server.asked.load(Ordering::SeqCst) <= asked + 1);
+    bench.guardian.stop().await;
+}
+
+#[tokio::test]
+async fn probes_at_once_are_bounded_and_hanging_ones_hold_up_nobody_for_good() {
+    let mut bench = Bench::start();
+    // Accepts and never answers; counts the connections it holds.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let open = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (counted, peak) = (open.clone(), most.clone());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            peak.fetch_max(now, Ordering::SeqCst);
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let mut sink = Vec::new();
+                let _ = stream.read_to_end(&mut sink).await;
+                counted.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let good = server(200).await;
+    let mut hanging = local(address, 1);
+    hanging.probe.timeout = Duration::from_millis(100);
+    let count = PROBES_AT_ONCE as u64 * 2;
+    bench.set(
+        (1..=count)
+            .map(|id| (id, hanging.clone()))
+            .chain([(count + 1, local(good.address, 1))]),
+    );
+    assert_eq!(
+        bench.verdict().await,
+        (InstanceId(count + 1), Verdict::Healthy)
+    );
+    // Closed connections may be counted a moment late on the server's side; without the bound all
+    // of them would be open at once.
+    assert!(most.load(Ordering::SeqCst) < PROBES_AT_ONCE * 2);
+    bench.guardian.stop().await;
+}

@@ -1,0 +1,52 @@
+//! What the mesh counts.
+
+use nebula_telemetry::metrics::Label;
+use nebula_telemetry::{Counter, Family, Metrics};
+
+#[derive(Clone)]
+pub(crate) struct Counters {
+    refused: Family<Label, Counter>,
+    dials: Family<Label, Counter>,
+    dropped: Family<Label, Counter>,
+    pub(crate) messages_sent: Counter,
+    pub(crate) messages_received: Counter,
+    pub(crate) streams_opened: Counter,
+    pub(crate) streams_served: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) suspected: Counter,
+}
+
+impl Counters {
+    pub(crate) fn new(metrics: &Metrics) -> Counters {
+        Counters {
+            refused: metrics.counters(
+                "mesh_refused",
+                "Connections, streams and messages refused, by reason",
+            ),
+            dials: metrics.counters("mesh_dials", "Connections dialled, by outcome"),
+            dropped: metrics.counters("mesh_messages_dropped", "Messages dropped, by reason"),
+            messages_sent: metrics.counter("mesh_messages_sent", "Messages handed to a connection"),
+            messages_received: metrics.counter("mesh_messages_received", "Messages delivered"),
+            streams_opened: metrics.counter("mesh_streams_opened", "Streams opened to others"),
+            streams_served: metrics.counter("mesh_streams_served", "Streams answered for others"),
+            lost: metrics.counter("mesh_connections_lost", "Connections lost and made again"),
+            suspected: metrics.counter("mesh_suspected", "Times a peer fell silent"),
+        }
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        count(&self.refused, "reason", reason);
+    }
+
+    pub(crate) fn dialled(&self, outcome: &'static str) {
+        count(&self.dials, "outcome", outcome);
+    }
+
+    pub(crate) fn dropped(&self, reason: &'static str) {
+        count(&self.dropped, "reason", reason);
+    }
+}
+
+fn count(family: &Family<Label, Counter>, label: &'static str, value: &'static str) {
+    family.get_or_create(&[(label, value.to_owned())]).inc();
+}

@@ -1,0 +1,80 @@
+//! The connections others have dialled to us.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use nebula_domain::NodeId;
+use quinn::Connection;
+
+use crate::error::code;
+use crate::{Admission, Directory, Limits};
+
+/// All accepted connections, in order of arrival.
+#[derive(Default)]
+pub(crate) struct Incoming(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    open: BTreeMap<u64, (NodeId, Connection)>,
+}
+
+impl Incoming {
+    /// Takes a connection in, or says that there are too many. The peer's oldest one gives way when
+    /// it has more than its share.
+    pub(crate) fn add(
+        &self,
+        node: NodeId,
+        connection: &Connection,
+        limits: &Limits,
+    ) -> Option<u64> {
+        let mut table = self.lock();
+        let of_peer: Vec<u64> = table
+            .open
+            .iter()
+            .filter(|(_, (owner, _))| *owner == node)
+            .map(|(&number, _)| number)
+            .collect();
+        if of_peer.len() >= limits.max_connections_per_peer {
+            if let Some((_, old)) = of_peer.first().and_then(|n| table.open.remove(n)) {
+                old.close(code::DONE, b"replaced by a newer connection");
+            }
+        } else if table.open.len() >= limits.max_connections {
+            return None;
+        }
+        let number = table.next;
+        table.next += 1;
+        table.open.insert(number, (node, connection.clone()));
+        Some(number)
+    }
+
+    pub(crate) fn remove(&self, number: u64) {
+        self.lock().open.remove(&number);
+    }
+
+    /// Closes what the directory no longer admits; how many there were.
+    pub(crate) fn sweep(&self, directory: &Directory) -> usize {
+        let mut table = self.lock();
+        let removed = table
+            .open
+            .extract_if(.., |_, (node, _)| {
+                directory.admission(*node) == Admission::Removed
+            })
+            .map(|(_, (node, connection))| refuse_removed(node, &connection))
+            .count();
+        removed
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().open.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn refuse_removed(node: NodeId, connection: &Connection) {
+    let reason = format!("node {node} was removed from the cluster; join again to get a new id");
+    connection.close(code::REFUSED, reason.as_bytes());
+}

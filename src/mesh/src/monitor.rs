@@ -1,0 +1,72 @@
+//! Watches one connection: notices within `suspect_after` that a peer with work in flight fell
+//! silent, and lets go of the connection when it is no longer needed. Asleep while nothing is owed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::link::Link;
+use crate::mesh::Inner;
+use crate::messages::PING;
+use crate::slot::Slot;
+
+/// Looks without anything received before a peer is suspect. A look counts once, however long it was
+/// in coming: after this process was stopped for a while, the peers have as long to be heard as ever.
+const LOOKS: u32 = 4;
+
+/// A retired connection stays so long after its last user, for acknowledgements still to come.
+const LINGER: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(inner: Arc<Inner>, slot: Arc<Slot>, link: Arc<Link>) {
+    let pause = inner.limits.suspect_after / LOOKS;
+    let unused = inner.limits.unused_timeout;
+    let mut heard = link.datagrams_received();
+    let mut quiet = 0;
+    loop {
+        if link.is_retired() && !link.in_use() {
+            tokio::select! {
+                _ = link.connection.closed() => {}
+                () = sleep(LINGER) => {}
+            }
+            return;
+        }
+        if Instant::now() >= link.expires && !link.is_retired() {
+            slot.retire();
+            inner.suspects.clear(link.node, link.lane);
+            continue;
+        }
+        if quiet == 0 && !link.owed() {
+            let wake = (link.last_used() + unused).min(link.expires);
+            tokio::select! {
+                error = link.connection.closed() => return inner.lost(&slot, &link, &error),
+                () = link.stirred.notified() => heard = link.datagrams_received(),
+                () = sleep_until(wake) => {
+                    slot.release_unused(&link, unused);
+                }
+            }
+            continue;
+        }
+        tokio::select! {
+            error = link.connection.closed() => return inner.lost(&slot, &link, &error),
+            () = sleep(pause) => {}
+        }
+        let now = link.datagrams_received();
+        if now != heard {
+            heard = now;
+            link.heard();
+            if quiet >= LOOKS && !link.is_retired() {
+                inner.suspects.clear(link.node, link.lane);
+            }
+            quiet = 0;
+            continue;
+        }
+        quiet = (quiet + 1).min(LOOKS);
+        if quiet == LOOKS && !link.is_retired() {
+            inner.suspect(link.node, link.lane);
+        }
+        // The acknowledgement is the answer. A full buffer means that there is something to answer already.
+        let _ = link.connection.send_datagram(Bytes::from_static(&[PING]));
+    }
+}

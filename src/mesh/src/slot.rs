@@ -1,0 +1,354 @@
+//! The connection to each peer: made on demand, kept, and made again after it was lost.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use nebula_domain::NodeId;
+use nebula_domain::time::Millis;
+use nebula_wire::peer::Protocol;
+use quinn::ConnectionError;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::error::{code, lost};
+use crate::lane::Lane;
+use crate::link::{Busy, Link};
+use crate::mesh::Inner;
+use crate::{CallError, monitor, transport};
+
+/// A connection that lasted this long was a good one: when it is lost, the next dial is at once.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// A lost or unreachable peer is dialled again in the background while somebody has wanted it within
+/// this time.
+const WANTED_FOR: Duration = Duration::from_secs(60);
+
+pub(crate) type Message = (Protocol, Bytes);
+
+/// One peer's place on one lane.
+pub(crate) struct Slot {
+    pub(crate) node: NodeId,
+    pub(crate) lane: Lane,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    state: State,
+    wanted: Instant,
+}
+
+enum State {
+    Idle,
+    Dialling {
+        outcome: watch::Receiver<Option<Result<(), CallError>>>,
+        queue: Vec<Message>,
+    },
+    Up(Arc<Link>),
+    Failed {
+        until: Instant,
+        failures: u32,
+        error: CallError,
+    },
+}
+
+pub(crate) enum Demand {
+    Ready(Busy),
+    Wait(watch::Receiver<Option<Result<(), CallError>>>),
+    Failed(CallError),
+}
+
+impl Slot {
+    pub(crate) fn new(node: NodeId, lane: Lane) -> Slot {
+        Slot {
+            node,
+            lane,
+            inside: Mutex::new(Inside {
+                state: State::Idle,
+                wanted: Instant::now(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up the present connection, if there is one: its users keep it, the next one dials.
+    pub(crate) fn retire(&self) -> Option<Arc<Link>> {
+        let mut inside = self.lock();
+        let State::Up(link) = &inside.state else {
+            return None;
+        };
+        let link = link.clone();
+        inside.state = State::Idle;
+        link.retire();
+        Some(link)
+    }
+
+    /// Lets go of a connection that nobody has used for `unused`. Decided under the lock, so that a
+    /// user who gets the link at this moment is seen.
+    pub(crate) fn release_unused(&self, link: &Arc<Link>, unused: Duration) -> bool {
+        let mut inside = self.lock();
+        let idle = !link.owed() && link.last_used().elapsed() >= unused;
+        if idle && inside.holds(link) {
+            inside.state = State::Idle;
+            link.retire();
+        }
+        idle
+    }
+}
+
+impl Inside {
+    fn holds(&self, link: &Arc<Link>) -> bool {
+        matches!(&self.state, State::Up(up) if Arc::ptr_eq(up, link))
+    }
+}
+
+impl Inner {
+    /// A connection to the peer, dialled if there is none. Waits; the caller sets the deadline.
+    pub(crate) async fn link(
+        self: &Arc<Self>,
+        node: NodeId,
+        lane: Lane,
+    ) -> Result<Busy, CallError> {
+        loop {
+            let slot = self.slot(node, lane)?;
+            let mut outcome = match self.demand(&slot, None) {
+                Demand::Ready(busy) => return Ok(busy),
+                Demand::Failed(error) => return Err(error),
+                Demand::Wait(outcome) => outcome,
+            };
+            match outcome.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(Err(error))) => return Err(error.clone()),
+                Ok(_) => {}
+                Err(_) => return Err(CallError::Closed),
+            }
+        }
+    }
+
+    /// What there is of a connection now; begins a dial if there is nothing. A message waits for it.
+    pub(crate) fn demand(self: &Arc<Self>, slot: &Arc<Slot>, message: Option<Message>) -> Demand {
+        let mut inside = slot.lock();
+        inside.wanted = Instant::now();
+        let failures = match &mut inside.state {
+            State::Up(link) if link.connection.close_reason().is_none() => {
+                return Demand::Ready(Busy::new(link));
+            }
+            State::Dialling { outcome, queue } => {
+                if let Some(message) = message {
+                    if queue.len() < self.limits.queued_messages {
+                        queue.push(message);
+                    } else {
+                        self.counters.dropped("queue_full");
+                    }
+                }
+                return Demand::Wait(outcome.clone());
+            }
+            State::Failed { until, error, .. } if Instant::now() < *until => {
+                return Demand::Failed(error.clone());
+            }
+            State::Failed { failures, .. } => *failures,
+            State::Idle | State::Up(_) => 0,
+        };
+        let queue = message.into_iter().collect();
+        Demand::Wait(self.begin_dial(slot, &mut inside, failures, queue))
+    }
+
+    fn begin_dial(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        inside: &mut Inside,
+        failures: u32,
+        queue: Vec<Message>,
+    ) -> watch::Receiver<Option<Result<(), CallError>>> {
+        let (told, outcome) = watch::channel(None);
+        inside.state = State::Dialling {
+            outcome: outcome.clone(),
+            queue,
+        };
+        let (inner, slot) = (self.clone(), slot.clone());
+        self.spawn(async move {
+            let result = inner.dial(&slot, failures).await;
+            let result = inner.dialled(&slot, failures, result);
+            // No one may be waiting any more.
+            let _ = told.send(Some(result));
+        });
+        outcome
+    }
+
+    async fn dial(&self, slot: &Slot, failures: u32) -> Result<Arc<Link>, CallError> {
+        let node = slot.node;
+        let address = self
+            .directory
+            .borrow()
+            .nodes
+            .get(&node)
+            .map(|entry| entry.quic)
+            .ok_or(CallError::UnknownNode(node))?;
+        let unreachable = |reason: String| CallError::Unreachable {
+            node,
+            address,
+            reason,
+        };
+        let config = transport::client(&self.limits, &self.identity, node)
+            .map_err(|error| unreachable(error.to_string()))?;
+        let connecting = self
+            .endpoint()
+            .ok_or(CallError::Closed)?
+            .connect_with(config, address, "node")
+            .map_err(|error| unreachable(error.to_string()))?;
+        let deadline = self.limits.handshake_deadline;
+        let connection = timeout(deadline, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} ms", deadline.as_millis())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let (_, lifetime) = peer_of(&connection).map_err(|e| unreachable(e.to_string()))?;
+        Ok(Link::new(node, slot.lane, connection, lifetime, failures))
+    }
+
+    /// Puts a dial's result in place.
+    fn dialled(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        failures: u32,
+        result: Result<Arc<Link>, CallError>,
+    ) -> Result<(), CallError> {
+        // Removed while the dial went on.
+        let gone = !self.directory.borrow().nodes.contains_key(&slot.node);
+        let mut inside = slot.lock();
+        let before = std::mem::replace(&mut inside.state, State::Idle);
+        let queue = match before {
+            State::Dialling { queue, .. } => queue,
+            _ => Vec::new(),
+        };
+        match result {
+            _ if gone => {
+                self.suspects.clear(slot.node, slot.lane);
+                Err(CallError::UnknownNode(slot.node))
+            }
+            Ok(link) => {
+                self.counters.dialled("connected");
+                inside.state = State::Up(link.clone());
+                drop(inside);
+                self.suspects.clear(slot.node, slot.lane);
+                self.spawn(monitor::run(self.clone(), slot.clone(), link.clone()));
+                for (protocol, bytes) in queue {
+                    self.transmit(&link, protocol, bytes);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.counters.dialled("failed");
+                tracing::debug!(node = slot.node.0, %error, "dial failed");
+                queue
+                    .iter()
+                    .for_each(|_| self.counters.dropped("unreachable"));
+                self.fail(slot, &mut inside, failures + 1, error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// The peer is out of reach: callers are told at once, and it is dialled again after a pause.
+    fn fail(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        inside: &mut Inside,
+        failures: u32,
+        error: CallError,
+    ) {
+        let pause = self
+            .limits
+            .redial_min
+            .saturating_mul(1 << failures.saturating_sub(1).min(10))
+            .min(self.limits.redial_max);
+        let until = Instant::now() + pause;
+        inside.state = State::Failed {
+            until,
+            failures,
+            error,
+        };
+        self.suspect(slot.node, slot.lane);
+        let (inner, slot) = (self.clone(), slot.clone());
+        self.spawn(async move {
+            tokio::time::sleep_until(until).await;
+            inner.redial(&slot, until);
+        });
+    }
+
+    fn redial(self: &Arc<Self>, slot: &Arc<Slot>, after: Instant) {
+        let known = self.directory.borrow().nodes.contains_key(&slot.node);
+        let mut inside = slot.lock();
+        let failures = match &inside.state {
+            State::Failed {
+                until, failures, ..
+            } if *until == after => *failures,
+            // Somebody else has begun already.
+            _ => return,
+        };
+        if known && inside.wanted.elapsed() < WANTED_FOR {
+            self.begin_dial(slot, &mut inside, failures, Vec::new());
+        } else {
+            inside.state = State::Idle;
+            self.suspects.clear(slot.node, slot.lane);
+        }
+    }
+
+    /// A connection ended without our doing.
+    pub(crate) fn lost(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        link: &Arc<Link>,
+        error: &ConnectionError,
+    ) {
+        let mut inside = slot.lock();
+        if !inside.holds(link) {
+            return;
+        }
+        inside.state = State::Idle;
+        if matches!(error, ConnectionError::LocallyClosed) {
+            self.suspects.clear(slot.node, slot.lane);
+            return;
+        }
+        self.counters.lost.inc();
+        tracing::debug!(node = slot.node.0, lane = ?slot.lane, %error, "connection lost");
+        if inside.wanted.elapsed() >= WANTED_FOR {
+            self.suspects.clear(slot.node, slot.lane);
+            return;
+        }
+        let refused = matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code::REFUSED);
+        if link.born.elapsed() >= STABLE && !refused {
+            self.suspect(slot.node, slot.lane);
+            self.begin_dial(slot, &mut inside, 0, Vec::new());
+        } else {
+            let error = lost(slot.node, error);
+            self.fail(slot, &mut inside, link.failures + 1, error);
+        }
+    }
+
+    pub(crate) fn suspect(&self, node: NodeId, lane: Lane) {
+        if self.suspects.mark(node, lane) {
+            self.counters.suspected.inc();
+            tracing::debug!(node = node.0, ?lane, "peer is silent");
+        }
+    }
+}
+
+/// Who is at the other end, and how much longer its certificate is valid.
+pub(crate) fn peer_of(
+    connection: &quinn::Connection,
+) -> Result<(NodeId, Duration), nebula_pki::PkiError> {
+    let chain = connection.peer_identity().and_then(|any| {
+        any.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+            .ok()
+    });
+    let leaf = chain.as_deref().and_then(|chain| chain.first());
+    let leaf = leaf.map(AsRef::as_ref).unwrap_or_default();
+    let (_, node) = nebula_pki::node_of(leaf)?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    Ok((node, nebula_pki::not_after(leaf)?.since(now)))
+}

@@ -1,0 +1,41 @@
+//! Drops artifacts that no kept release needs.
+
+use std::time::{Duration, SystemTime};
+
+use nebula_actors::{BoxError, Reconciler};
+use nebula_artifacts::Artifacts;
+use nebula_registry::Registry;
+
+/// Disk space is not urgent; listing the store is not free.
+const PERIOD: Duration = Duration::from_secs(300);
+
+pub(crate) struct Collector {
+    pub artifacts: Artifacts,
+    pub registry: Registry,
+}
+
+#[async_trait::async_trait]
+impl Reconciler for Collector {
+    async fn wake(&mut self) {
+        tokio::time::sleep(PERIOD).await;
+    }
+
+    async fn pass(&mut self) -> Result<(), BoxError> {
+        let state = self.registry.state();
+        // A registry that has not caught up needs nothing; that is no reason to drop everything.
+        if state.cluster.is_none() || !self.registry.status().borrow().quorum {
+            return Ok(());
+        }
+        let collected = self
+            .artifacts
+            .collect(&state.needed_artifacts(), SystemTime::now())
+            .await?;
+        if collected.bytes > 0 {
+            tracing::info!(
+                bytes = collected.bytes,
+                "dropped artifacts that no release needs"
+            );
+        }
+        Ok(())
+    }
+}

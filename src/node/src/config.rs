@@ -1,0 +1,276 @@
+//! What a node is told: built-in defaults, then `node.toml`, then `NEBULA_*` variables and flags
+//! (clap reads both into [`Overrides`]).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use nebula_domain::NodeName;
+use serde::{Deserialize, Serialize};
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot write the configuration file {}", path.display())]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the configuration file {} is not valid: {reason}", path.display())]
+    Parse { path: PathBuf, reason: String },
+    #[error("this machine's host name '{0}' cannot be a node name: choose one with --name")]
+    HostName(String),
+    #[error(
+        "{what} is {address}, which other machines cannot reach: set --advertise to this machine's address"
+    )]
+    Unreachable {
+        what: &'static str,
+        address: SocketAddr,
+    },
+}
+
+/// QUIC between nodes.
+pub const DEFAULT_QUIC_PORT: u16 = 7600;
+/// HTTPS API.
+pub const DEFAULT_API_PORT: u16 = 7601;
+/// Edge for root and for everyone else, who may not bind port 80.
+pub const DEFAULT_EDGE_PORTS: (u16, u16) = (80, 8080);
+
+/// A node's settings, as `<data-dir>/node.toml` holds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the node keeps everything; not part of the file, which lies in it.
+    #[serde(skip)]
+    pub data_dir: PathBuf,
+    pub name: NodeName,
+    /// Where the mesh listens (UDP).
+    pub quic: SocketAddr,
+    /// Where the API listens (TCP, TLS).
+    pub api: SocketAddr,
+    /// Where the proxy listens (TCP).
+    pub edge: SocketAddr,
+    /// The address that others reach this node at, when it listens on all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<IpAddr>,
+    /// Service instances this node is willing to run; 0 keeps it free of them.
+    pub capacity_instances: u32,
+    /// Threads of the proxy; 0 for one per core.
+    #[serde(default)]
+    pub edge_threads: usize,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// Such as `info` or `info,nebula_mesh=debug`.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        // openraft logs each heartbeat failure at warn, and its own transitions at info.
+        LogConfig {
+            format: LogFormat::Text,
+            filter: "info,openraft=error,chitchat=error".to_owned(),
+        }
+    }
+}
+
+/// What flags and variables say; `None` keeps the file's or the default value.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub data_dir: Option<PathBuf>,
+    pub name: Option<NodeName>,
+    pub quic: Option<SocketAddr>,
+    pub api: Option<SocketAddr>,
+    pub edge: Option<SocketAddr>,
+    pub advertise: Option<IpAddr>,
+    pub capacity_instances: Option<u32>,
+    pub edge_threads: Option<usize>,
+    pub log_format: Option<LogFormat>,
+    pub log_filter: Option<String>,
+}
+
+/// `/var/lib/nebula` for root, the XDG data folder otherwise.
+pub fn default_data_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/nebula");
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute())
+        .or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("nebula")
+}
+
+/// The machine's name in the form of a node name: its first label, in lower case.
+fn host_name() -> Result<NodeName, ConfigError> {
+    let raw = nix::unistd::gethostname()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let label: String = raw.split('.').next().unwrap_or_default().to_lowercase();
+    label.parse().map_err(|_| ConfigError::HostName(raw))
+}
+
+impl Config {
+    pub fn file_in(data_dir: &Path) -> PathBuf {
+        data_dir.join("node.toml")
+    }
+
+    /// Reads `file`, or `<data-dir>/node.toml` if there is one, over the defaults and under the overrides.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ConfigError> {
+        let data_dir = overrides.data_dir.clone().unwrap_or_else(default_data_dir);
+        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+        let path = file.map_or_else(|| Config::file_in(&data_dir), Path::to_owned);
+        let mut config = match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Parse {
+                path,
+                reason: e.to_string().trim().to_owned(),
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
+                Config::defaults(overrides)?
+            }
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        config.data_dir = data_dir;
+        config.apply(overrides);
+        Ok(config)
+    }
+
+    fn defaults(overrides: &Overrides) -> Result<Config, ConfigError> {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let root = nix::unistd::geteuid().is_root();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Config {
+            data_dir: PathBuf::new(),
+            name: overrides.name.clone().map_or_else(host_name, Ok)?,
+            quic: any(DEFAULT_QUIC_PORT),
+            api: any(DEFAULT_API_PORT),
+            edge: any(if root {
+                DEFAULT_EDGE_PORTS.0
+            } else {
+                DEFAULT_EDGE_PORTS.1
+            }),
+            advertise: None,
+            // Without resource limits, a count per core is the only honest measure of room.
+            capacity_instances: u32::try_from(cores * 32).unwrap_or(u32::MAX),
+            edge_threads: 0,
+            log: LogConfig::default(),
+        })
+    }
+
+    fn apply(&mut self, overrides: &Overrides) {
+        fn set<T: Clone>(field: &mut T, value: &Option<T>) {
+            if let Some(value) = value {
+                field.clone_from(value);
+            }
+        }
+        set(&mut self.name, &overrides.name);
+        set(&mut self.quic, &overrides.quic);
+        set(&mut self.api, &overrides.api);
+        set(&mut self.edge, &overrides.edge);
+        set(&mut self.capacity_instances, &overrides.capacity_instances);
+        set(&mut self.edge_threads, &overrides.edge_threads);
+        set(&mut self.log.format, &overrides.log_format);
+        set(&mut self.log.filter, &overrides.log_filter);
+        if overrides.advertise.is_some() {
+            self.advertise = overrides.advertise;
+        }
+    }
+
+    /// Writes `<data-dir>/node.toml`.
+    pub fn store(&self) -> Result<(), ConfigError> {
+        let path = Config::file_in(&self.data_dir);
+        let text = toml::to_string(self).map_err(|e| ConfigError::Parse {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
+        std::fs::write(&path, text).map_err(|source| ConfigError::Write { path, source })
+    }
+
+    /// The address that others use for what listens on `listen`: itself, unless it listens on all.
+    pub fn advertised(
+        &self,
+        what: &'static str,
+        listen: SocketAddr,
+    ) -> Result<SocketAddr, ConfigError> {
+        match (listen.ip().is_unspecified(), self.advertise) {
+            (false, _) => Ok(listen),
+            (true, Some(ip)) => Ok(SocketAddr::new(ip, listen.port())),
+            (true, None) => match outward_address() {
+                Some(ip) => Ok(SocketAddr::new(ip, listen.port())),
+                None => Err(ConfigError::Unreachable {
+                    what,
+                    address: listen,
+                }),
+            },
+        }
+    }
+}
+
+/// The source address the kernel would use towards other networks. A connected UDP socket sends nothing.
+fn outward_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // TEST-NET-1 (RFC 5737): never assigned, so that no real host is meant.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overrides(dir: &Path) -> Overrides {
+        Overrides {
+            data_dir: Some(dir.to_owned()),
+            name: Some("n1".parse().unwrap()),
+            ..Overrides::default()
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stored = Config::load(None, &overrides(dir.path())).unwrap();
+        stored.capacity_instances = 7;
+        stored.api = "127.0.0.1:9".parse().unwrap();
+        stored.store().unwrap();
+        let flags = Overrides {
+            api: Some("127.0.0.1:10".parse().unwrap()),
+            ..overrides(dir.path())
+        };
+        let read = Config::load(None, &flags).unwrap();
+        assert_eq!(read.capacity_instances, 7);
+        assert_eq!(read.api.port(), 10);
+        assert_eq!(read.quic.port(), DEFAULT_QUIC_PORT);
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(Config::file_in(dir.path()), "nmae = \"x\"\n").unwrap();
+        let error = Config::load(None, &overrides(dir.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("nmae"), "{error}");
+    }
+}

@@ -1,0 +1,66 @@
+//! What lies where in a data folder, and writing a private file whole or not at all.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// `nodectl` and `nebula` on this machine reach the API here without a token.
+pub const API_SOCKET: &str = "api.sock";
+/// Points other machines' CLIs at the cluster; holds a token.
+pub const CLUSTER_FILE: &str = "cluster.json";
+pub const INSTANCES_DIR: &str = "instances";
+pub(crate) const ARTIFACTS_DIR: &str = "artifacts";
+pub(crate) const REGISTRY_DIR: &str = "registry";
+/// Members at the time of joining.
+pub(crate) const PEERS_FILE: &str = "peers.json";
+/// The first node's first proposal, until it has been made.
+pub(crate) const BOOTSTRAP_FILE: &str = "bootstrap.json";
+pub(crate) const LOCK_FILE: &str = "lock";
+
+/// Makes a folder that only its owner may enter; one that exists is left as it is.
+pub(crate) fn private_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Writes a file that only its owner may read: to a temporary name, synced, then renamed.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    let parent = path.parent().unwrap_or_else(|| Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn private_files_are_private_and_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret.json");
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

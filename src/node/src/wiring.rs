@@ -1,0 +1,358 @@
+//! Which parts a node has, in which order they start, and in which order they stop.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nebula_actors::Guardian;
+use nebula_api::{Api, ApiHandle, App, NodeInfo};
+use nebula_artifacts::Artifacts;
+use nebula_domain::observed::LocalInstances;
+use nebula_domain::routes::RouteTable;
+use nebula_domain::state::Cluster;
+use nebula_domain::{Command, NodeId, Request, State};
+use nebula_drivers::process::ProcessDriver;
+use nebula_enrolment::Enrolment;
+use nebula_health::Health;
+use nebula_logs::Logs;
+use nebula_membership::Membership;
+use nebula_mesh::Mesh;
+use nebula_pki::{Identity, IdentityCell};
+use nebula_proxy::{Proxy, ProxyHandle};
+use nebula_registry::Registry;
+use nebula_routing::Routing;
+use nebula_scheduler::Scheduler;
+use nebula_supervisor::{Supervisor, SupervisorConfig};
+use nebula_telemetry::{Clock, Metrics, Random};
+use tokio::sync::watch;
+
+use crate::announce::Announcer;
+use crate::artifacts::Collector;
+use crate::config::{Config, ConfigError};
+use crate::directory::{DirectoryKeeper, Peers, directory};
+use crate::facts::FactsKeeper;
+use crate::files::{
+    API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, private_dir,
+};
+use crate::setup::{self, Bootstrap};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The part that did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot read or write {what} in the data folder")]
+    DataDir {
+        what: &'static str,
+        source: std::io::Error,
+    },
+    #[error(
+        "this node's certificate ended while it was away: remove the node ('nodectl remove') and join it again in an empty data folder"
+    )]
+    CertificateExpired,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Pki(#[from] nebula_pki::PkiError),
+    #[error("the mesh cannot start")]
+    Mesh(#[from] nebula_mesh::MeshError),
+    #[error("the registry cannot start")]
+    Registry(#[from] nebula_registry::StartError),
+    #[error("the cluster's first entry was not accepted")]
+    Bootstrap(#[source] nebula_registry::ProposeError),
+    #[error("the artifact store cannot start")]
+    Artifacts(#[from] nebula_artifacts::ArtifactError),
+    #[error("the instances' driver cannot start")]
+    Driver(#[from] nebula_drivers::DriverError),
+    #[error("enrolment cannot start")]
+    Enrolment(#[from] nebula_enrolment::EnrolError),
+    #[error("the proxy cannot start")]
+    Proxy(#[from] nebula_proxy::ProxyError),
+    #[error("the API cannot start")]
+    Api(#[from] nebula_api::ApiStartError),
+}
+
+/// A running node.
+pub(crate) struct Node {
+    pub me: NodeId,
+    pub quic: SocketAddr,
+    pub api: SocketAddr,
+    pub edge: SocketAddr,
+    guardian: Guardian,
+    mesh: Mesh,
+    registry: Registry,
+    membership: Membership,
+    supervisor: nebula_supervisor::Handle,
+    proxy: ProxyHandle,
+    api_handle: ApiHandle,
+}
+
+impl Node {
+    pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
+        let started = Instant::now();
+        let (clock, random, metrics) = (Clock::system(), Random::system(), Metrics::new());
+        let dir = config.data_dir.clone();
+        let identity = Identity::load(&dir)?;
+        if identity.is_expired(clock.now()) {
+            return Err(StartError::CertificateExpired);
+        }
+        let me = identity.node();
+        let told = Peers::load(&dir).map_err(|source| StartError::DataDir {
+            what: "peers.json",
+            source,
+        })?;
+
+        // Between nodes.
+        let (directory_tx, directory_rx) =
+            watch::channel(Arc::new(directory(me, &State::default(), &told)));
+        let cell = IdentityCell::new(identity.clone())?;
+        let mesh_config = nebula_mesh::Config {
+            listen: config.quic,
+            limits: nebula_mesh::Limits::default(),
+        };
+        let mesh = Mesh::bind(mesh_config, identity, directory_rx, &metrics)?;
+        let registry_config = nebula_registry::Config::new(dir.join(REGISTRY_DIR));
+        let registry =
+            Registry::start(registry_config, mesh.clone(), random.clone(), &metrics).await?;
+        let membership_config =
+            nebula_membership::Config::new(cell.current().cluster().clone(), clock.now());
+        let membership = Membership::start(membership_config, mesh.clone(), &metrics);
+        let artifacts_config = nebula_artifacts::Config::new(dir.join(ARTIFACTS_DIR));
+        let artifacts = Artifacts::open(artifacts_config, mesh.clone(), &metrics)?;
+        let instances_dir = dir.join(INSTANCES_DIR);
+        private_dir(&instances_dir).map_err(|source| StartError::DataDir {
+            what: "instances",
+            source,
+        })?;
+        let logs_config = nebula_logs::Config {
+            instances_dir: instances_dir.clone(),
+            me,
+        };
+        let logs = Logs::start(
+            logs_config,
+            mesh.clone(),
+            registry.watch(),
+            membership.view(),
+        );
+        let enrolment = Enrolment::start(nebula_enrolment::Parts {
+            data_dir: dir.clone(),
+            registry: registry.clone(),
+            mesh: mesh.clone(),
+            identity: cell.clone(),
+            clock: clock.clone(),
+        })?;
+
+        // Towards people and programs: bound before anything is promised.
+        let (table_tx, table_rx) = watch::channel(Arc::new(RouteTable::default()));
+        let (locals_tx, locals_rx) = watch::channel(Arc::new(LocalInstances::new()));
+        let edge = Proxy::bind(
+            nebula_proxy::Config::new(me, config.edge, config.edge_threads, artifacts.trees_dir()),
+            table_rx.clone(),
+            locals_rx.clone(),
+            mesh.clone(),
+            &metrics,
+        )?;
+        let edge_address = edge.local_addr();
+        let api = Api::bind(nebula_api::Config {
+            listen: config.api,
+            unix_socket: dir.join(API_SOCKET),
+            tls: nebula_pki::server_config_rotating(&cell)?,
+        })
+        .await?;
+
+        // The loops.
+        let guardian = Guardian::start(&metrics);
+        let directory_tx = Arc::new(directory_tx);
+        {
+            let (registry, told) = (registry.clone(), told.clone());
+            guardian.supervise("directory", move || {
+                let mut state = registry.watch();
+                // The first pass is for what was already there.
+                state.mark_changed();
+                DirectoryKeeper {
+                    me,
+                    told: told.clone(),
+                    state,
+                    directory: directory_tx.clone(),
+                }
+            });
+        }
+        if let Some(request) = bootstrap_request(&dir, &config)? {
+            registry
+                .initialise(request)
+                .await
+                .map_err(StartError::Bootstrap)?;
+            std::fs::remove_file(dir.join(BOOTSTRAP_FILE)).map_err(|source| {
+                StartError::DataDir {
+                    what: BOOTSTRAP_FILE,
+                    source,
+                }
+            })?;
+        }
+        registry.manage_voters(membership.view());
+
+        let (table_tx, locals_tx) = (Arc::new(table_tx), Arc::new(locals_tx));
+        {
+            let (registry, membership) = (registry.clone(), membership.clone());
+            guardian.supervise("routing", move || {
+                Routing::new(me, registry.watch(), membership.view(), table_tx.clone())
+            });
+        }
+        {
+            let (membership, status) = (membership.clone(), registry.status());
+            guardian.supervise("facts", move || FactsKeeper {
+                membership: membership.clone(),
+                table: table_rx.clone(),
+                status: status.clone(),
+                capacity_instances: config.capacity_instances,
+                version: VERSION,
+            });
+        }
+        {
+            let (registry, membership, metrics) =
+                (registry.clone(), membership.clone(), metrics.clone());
+            guardian.supervise("scheduler", move || {
+                Scheduler::new(registry.clone(), membership.view(), &metrics)
+            });
+        }
+        {
+            let (membership, clock, locals_rx) =
+                (membership.clone(), clock.clone(), locals_rx.clone());
+            guardian.supervise("health", move || {
+                Health::new(locals_rx.clone(), membership.clone(), clock.clone())
+            });
+        }
+        let driver = Arc::new(ProcessDriver::open(&instances_dir).await?);
+        let supervisor = nebula_supervisor::Handle::new(
+            SupervisorConfig::new(me, instances_dir),
+            driver,
+            locals_tx,
+        );
+        {
+            let (handle, registry) = (supervisor.clone(), registry.clone());
+            let (membership, artifacts, clock) =
+                (membership.clone(), artifacts.clone(), clock.clone());
+            guardian.supervise("supervisor", move || {
+                Supervisor::new(
+                    handle.clone(),
+                    registry.watch(),
+                    membership.clone(),
+                    artifacts.clone(),
+                    clock.clone(),
+                )
+            });
+        }
+        let proxy = edge.spawn();
+        {
+            let enrolment = enrolment.clone();
+            guardian.supervise("renewal", move || enrolment.renewal());
+        }
+        {
+            let (artifacts, registry) = (artifacts.clone(), registry.clone());
+            guardian.supervise("collector", move || Collector {
+                artifacts: artifacts.clone(),
+                registry: registry.clone(),
+            });
+        }
+        {
+            let registry = registry.clone();
+            let addresses = setup::addresses(&config)?;
+            guardian.supervise("announcer", move || Announcer {
+                me,
+                addresses: addresses.clone(),
+                state: registry.watch(),
+                registry: registry.clone(),
+            });
+        }
+
+        let api_address = api.local_addr().unwrap_or(config.api);
+        let info = NodeInfo {
+            me,
+            version: VERSION,
+            data_dir: dir,
+            started,
+            quic: mesh.local_addr(),
+            api: api_address,
+            edge: edge_address,
+        };
+        let api_handle = api.spawn(App {
+            registry: registry.clone(),
+            view: membership.view(),
+            artifacts,
+            logs,
+            enrolment,
+            metrics,
+            clock,
+            random,
+            node: Arc::new(info),
+        });
+        Ok(Node {
+            me,
+            quic: mesh.local_addr(),
+            api: api_address,
+            edge: edge_address,
+            guardian,
+            mesh,
+            registry,
+            membership,
+            supervisor,
+            proxy,
+            api_handle,
+        })
+    }
+
+    /// Returns when the registry says that this node is no longer a member.
+    pub(crate) async fn removed(&self) {
+        let mut state = self.registry.watch();
+        let me = self.me;
+        if state.wait_for(|state| state.was_removed(me)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// No new work first, then the work under way, then what it stood on.
+    pub(crate) async fn stop(self, stop_instances: bool, deadline: Duration) {
+        self.api_handle.stop();
+        self.guardian.stop().await;
+        self.proxy.drain(deadline).await;
+        if stop_instances {
+            self.supervisor.stop_all(deadline).await;
+        }
+        self.membership.shutdown().await;
+        self.registry.shutdown().await;
+        self.mesh.close().await;
+    }
+}
+
+/// The first entry of a cluster's life, if this node has yet to make it. The request id is kept
+/// with it, so that a crash in between does not make it twice.
+fn bootstrap_request(dir: &Path, config: &Config) -> Result<Option<Request>, StartError> {
+    let broken = |source| StartError::DataDir {
+        what: BOOTSTRAP_FILE,
+        source,
+    };
+    let bytes = match std::fs::read(dir.join(BOOTSTRAP_FILE)) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(broken(e)),
+    };
+    let bootstrap: Bootstrap = serde_json::from_slice(&bytes).map_err(|e| broken(e.into()))?;
+    let invalid = || broken(std::io::Error::other("it is not what 'nodectl init' wrote"));
+    let mut api_token_sha256 = [0; 32];
+    hex::decode_to_slice(&bootstrap.api_token_sha256, &mut api_token_sha256)
+        .map_err(|_| invalid())?;
+    let identity = Identity::load(dir)?;
+    Ok(Some(Request {
+        id: bootstrap.request_id.parse().map_err(|_| invalid())?,
+        command: Command::Init {
+            cluster: Cluster {
+                id: identity.cluster().clone(),
+                ca_pem: bootstrap.ca_pem,
+            },
+            name: config.name.clone(),
+            addresses: setup::addresses(config)?,
+            api_token_sha256,
+        },
+    }))
+}

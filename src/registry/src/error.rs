@@ -1,0 +1,53 @@
+//! What can go wrong, for those who start, write and read.
+
+use std::io;
+use std::path::PathBuf;
+
+use nebula_domain::Rejection;
+use nebula_domain::limits::LimitExceeded;
+
+/// The registry's errors by what was asked of it: [`StartError`], [`ProposeError`], [`ReadError`].
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the store '{path}' cannot be opened")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the store '{path}' is damaged: {detail}; remove this node and join it again with an empty folder"
+    )]
+    Corrupt { path: PathBuf, detail: String },
+    #[error("the Raft timing is not usable: {0}")]
+    Timing(String),
+    #[error("Raft did not start: {0}")]
+    Raft(String),
+}
+
+/// Why a request has no outcome. After `NoQuorum` and `Timeout` it may still be applied; proposing it
+/// again with the same id is safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    #[error(transparent)]
+    Rejected(Rejection),
+    #[error("the cluster has no quorum: no majority of the voters can be reached")]
+    NoQuorum,
+    #[error("the registry did not answer in time")]
+    Timeout,
+    #[error("the request is too large: {0}")]
+    TooLarge(LimitExceeded),
+    #[error("the registry of this node has stopped")]
+    Stopped,
+}
+
+/// Why a linearizable read was not possible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the cluster has no quorum: no majority of the voters can be reached")]
+    NoQuorum,
+    #[error("the registry did not answer in time")]
+    Timeout,
+    #[error("the registry of this node has stopped")]
+    Stopped,
+}

@@ -1,0 +1,172 @@
+//! A state as bytes: a run of encoded pieces, each behind its length. One value of the codec is
+//! bounded, a state is not.
+
+use std::io;
+use std::sync::Arc;
+
+use nebula_domain::State;
+use nebula_domain::ids::{InstanceId, NodeId, TokenId};
+use nebula_domain::names::DeploymentName;
+use nebula_domain::state::{
+    Cluster, Deployment, Instance, JoinToken, Node, Release, Remembered,
+};
+use nebula_wire::codec;
+use serde::{Deserialize, Serialize};
+
+/// Values of one map in one piece. A deployment with its releases is the largest; this many of a few
+/// KiB stay far below the codec's limit.
+const PIECE_ITEMS: usize = 256;
+const LENGTH_BYTES: usize = 4;
+
+#[derive(Serialize, Deserialize)]
+enum Piece {
+    Scalars {
+        revision: u64,
+        plan_revision: u64,
+        cluster: Option<Cluster>,
+        next_node_id: u64,
+        next_instance_id: u64,
+    },
+    Nodes(Vec<(NodeId, Node)>),
+    JoinTokens(Vec<(TokenId, JoinToken)>),
+    ApiTokens(Vec<([u8; 32], String)>),
+    /// Without the releases, which follow one by one: the specs of all of them may be large.
+    Deployments(Vec<(DeploymentName, Deployment)>),
+    Releases(DeploymentName, Vec<Arc<Release>>),
+    Instances(Vec<(InstanceId, Instance)>),
+    Settings(Vec<(String, String)>),
+    Remembered(Remembered),
+    /// The last piece: a state without it is cut off.
+    End,
+}
+
+pub fn encode(state: &State) -> io::Result<Vec<u8>> {
+    // Named one by one, so that a field added to the state cannot be forgotten here.
+    let State {
+        revision,
+        plan_revision,
+        cluster,
+        nodes,
+        next_node_id,
+        next_instance_id,
+        join_tokens,
+        api_tokens,
+        deployments,
+        instances,
+        settings,
+        remembered,
+    } = state;
+    let mut out = Vec::new();
+    push(
+        &mut out,
+        &Piece::Scalars {
+            revision: *revision,
+            plan_revision: *plan_revision,
+            cluster: cluster.clone(),
+            next_node_id: *next_node_id,
+            next_instance_id: *next_instance_id,
+        },
+    )?;
+    push_map(&mut out, nodes, Piece::Nodes)?;
+    push_map(&mut out, join_tokens, Piece::JoinTokens)?;
+    push_map(&mut out, api_tokens, Piece::ApiTokens)?;
+    let without_releases = |(name, deployment): (&DeploymentName, &Deployment)| {
+        let bare = Deployment {
+            releases: Default::default(),
+            ..deployment.clone()
+        };
+        (name.clone(), bare)
+    };
+    push_all(
+        &mut out,
+        deployments.iter().map(without_releases),
+        Piece::Deployments,
+    )?;
+    for (name, deployment) in deployments {
+        for release in &deployment.releases {
+            push(
+                &mut out,
+                &Piece::Releases(name.clone(), vec![release.clone()]),
+            )?;
+        }
+    }
+    push_map(&mut out, instances, Piece::Instances)?;
+    push_map(&mut out, settings, Piece::Settings)?;
+    push(&mut out, &Piece::Remembered(remembered.clone()))?;
+    push(&mut out, &Piece::End)?;
+    Ok(out)
+}
+
+fn push(out: &mut Vec<u8>, piece: &Piece) -> io::Result<()> {
+    let bytes = codec::encode(piece).map_err(io::Error::other)?;
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&bytes);
+    Ok(())
+}
+
+fn push_map<K: Ord + Clone, V: Clone>(
+    out: &mut Vec<u8>,
+    map: &imbl::OrdMap<K, V>,
+    piece: impl Fn(Vec<(K, V)>) -> Piece,
+) -> io::Result<()> {
+    push_all(out, map.iter().map(|(k, v)| (k.clone(), v.clone())), piece)
+}
+
+fn push_all<T>(
+    out: &mut Vec<u8>,
+    mut items: impl Iterator<Item = T>,
+    piece: impl Fn(Vec<T>) -> Piece,
+) -> io::Result<()> {
+    loop {
+        let some: Vec<T> = items.by_ref().take(PIECE_ITEMS).collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        push(out, &piece(some))?;
+    }
+}
+
+pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut state = State::default();
+    loop {
+        let (length, rest) = bytes
+            .split_first_chunk::<LENGTH_BYTES>()
+            .ok_or_else(|| bad("the snapshot is cut off"))?;
+        let (piece, rest) = rest
+            .split_at_checked(u32::from_be_bytes(*length) as usize)
+            .ok_or_else(|| bad("the snapshot is cut off"))?;
+        bytes = rest;
+        match codec::decode(piece).map_err(io::Error::other)? {
+            Piece::Scalars {
+                revision,
+                plan_revision,
+                cluster,
+                next_node_id,
+                next_instance_id,
+            } => {
+                state.revision = revision;
+                state.plan_revision = plan_revision;
+                state.cluster = cluster;
+                state.next_node_id = next_node_id;
+                state.next_instance_id = next_instance_id;
+            }
+            Piece::Nodes(some) => state.nodes.extend(some),
+            Piece::JoinTokens(some) => state.join_tokens.extend(some),
+            Piece::ApiTokens(some) => state.api_tokens.extend(some),
+            Piece::Deployments(some) => state.deployments.extend(some),
+            Piece::Releases(name, some) => state
+                .deployments
+                .get_mut(&name)
+                .ok_or_else(|| bad("the snapshot has a release without a deployment"))?
+                .releases
+                .extend(some),
+            Piece::Instances(some) => state.instances.extend(some),
+            Piece::Settings(some) => state.settings.extend(some),
+            Piece::Remembered(all) => state.remembered = all,
+            Piece::End if bytes.is_empty() => return Ok(state),
+            Piece::End => return Err(bad("the snapshot goes on after its end")),
+        }
+    }
+}

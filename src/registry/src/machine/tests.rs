@@ -1,0 +1,122 @@
+//! Snapshots survive a restart whole, replace one another, and are refused when damaged.
+
+use nebula_domain::{Command, Request, RequestId};
+use openraft::{CommittedLeaderId, EntryPayload};
+use tempfile::TempDir;
+
+use super::*;
+use crate::types::Item;
+
+fn open(dir: &TempDir) -> Result<(Machine, SnapshotStore, Published), StartError> {
+    Machine::open(
+        &dir.path().join("raft-state"),
+        u64::MAX,
+        Counter::default(),
+        Gauge::default(),
+    )
+}
+
+fn setting(id: u128, index: u64) -> Entry {
+    let request = Request {
+        id: RequestId(id),
+        command: Command::SetSetting {
+            key: format!("user.k{id}"),
+            value: "v".repeat(2000),
+        },
+    };
+    Entry {
+        log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
+        payload: EntryPayload::Normal(Batch::new(vec![Item::new(request).unwrap()])),
+    }
+}
+
+fn state_with(settings: u32) -> State {
+    let mut state = State::default();
+    for n in 0..settings {
+        state.settings.insert(format!("user.{n}"), "x".repeat(100));
+    }
+    state.revision = u64::from(settings);
+    state
+}
+
+#[test]
+fn a_state_goes_through_bytes_and_back() {
+    let state = state_with(1000);
+    let bytes = pieces::encode(&state).unwrap();
+    assert_eq!(pieces::decode(&bytes).unwrap(), state);
+    for cut in [0, 3, 4, 50, bytes.len() - 1] {
+        assert!(pieces::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_survives_a_restart_and_the_next_one_replaces_it() {
+    let dir = TempDir::new().unwrap();
+    let (mut machine, store, _) = open(&dir).unwrap();
+    machine.state = state_with(2000);
+    machine.apply([setting(1, 1)]).await.unwrap();
+    let first = machine
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .unwrap();
+    assert!(store.get().unwrap().stored_parts() > 5, "large enough to be cut");
+    machine.state = state_with(3);
+    machine.apply([setting(2, 2)]).await.unwrap();
+    let second = machine
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .unwrap();
+    assert_ne!(first.meta.snapshot_id, second.meta.snapshot_id);
+    assert_eq!(store.get().unwrap().stored_parts(), 1, "the first is gone");
+    let expected = machine.state.clone();
+    store.close();
+    drop(machine);
+
+    let (mut machine, _, published) = open(&dir).unwrap();
+    assert_eq!(machine.state, expected);
+    assert_eq!(**published.state.borrow(), expected);
+    assert_eq!(machine.applied_state().await.unwrap().0, second.meta.last_log_id);
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (mut machine, store, _) = open(&dir).unwrap();
+    machine.apply([setting(1, 1)]).await.unwrap();
+    machine
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .unwrap();
+    store.get().unwrap().damage();
+    assert!(machine.get_current_snapshot().await.is_err());
+    store.close();
+    drop(machine);
+    assert!(matches!(open(&dir), Err(StartError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn installing_is_durable_and_refuses_rubbish() {
+    let dir = TempDir::new().unwrap();
+    let (mut machine, store, published) = open(&dir).unwrap();
+    let state = state_with(10);
+    let meta = SnapshotMeta {
+        last_log_id: Some(LogId::new(CommittedLeaderId::new(2, 1), 90)),
+        last_membership: StoredMembership::default(),
+        snapshot_id: "given".to_owned(),
+    };
+    let rubbish = Box::new(Cursor::new(vec![1, 2, 3]));
+    assert!(machine.install_snapshot(&meta, rubbish).await.is_err());
+    let bytes = Box::new(Cursor::new(pieces::encode(&state).unwrap()));
+    machine.install_snapshot(&meta, bytes).await.unwrap();
+    assert_eq!(**published.state.borrow(), state);
+    assert_eq!(*published.applied.borrow(), 90);
+    store.close();
+    drop(machine);
+    assert_eq!(open(&dir).unwrap().0.state, state);
+}

@@ -1,0 +1,58 @@
+//! What an operator sees of the scheduler's work.
+
+use std::collections::BTreeMap;
+
+use nebula_domain::DeploymentName;
+use nebula_telemetry::{Counter, Family, Gauge, Metrics};
+
+/// Deployments with a series of their own. More than these being short at once is one problem of
+/// the cluster (nodes are missing), not hundreds; the total still counts them all.
+pub const UNPLACED_SERIES: usize = 100;
+
+type DeploymentLabel = [(&'static str, String); 1];
+
+/// Asking for the same names again gives the same metrics, so a scheduler made anew goes on with them.
+pub(crate) struct SchedulerMetrics {
+    pub(crate) plans: Counter,
+    pub(crate) stale: Counter,
+    unplaced: Family<DeploymentLabel, Gauge>,
+    unplaced_deployments: Gauge,
+}
+
+impl SchedulerMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> SchedulerMetrics {
+        SchedulerMetrics {
+            plans: metrics.counter(
+                "scheduler_plans",
+                "Plans with changes that were accepted",
+            ),
+            stale: metrics.counter(
+                "scheduler_stale_plans",
+                "Plans refused because the state had moved on",
+            ),
+            unplaced: metrics.gauges::<DeploymentLabel>(
+                "scheduler_unplaced",
+                "Instances without a node, by deployment (leader only, the first 100)",
+            ),
+            unplaced_deployments: metrics.gauge(
+                "scheduler_unplaced_deployments",
+                "Deployments with instances that have no node (leader only)",
+            ),
+        }
+    }
+
+    /// Replaces all series by what the latest plan could not place.
+    pub(crate) fn set_unplaced(&self, unplaced: &BTreeMap<DeploymentName, Vec<String>>) {
+        self.unplaced.clear();
+        self.unplaced_deployments.set(count(unplaced.len()));
+        for (name, reasons) in unplaced.iter().take(UNPLACED_SERIES) {
+            self.unplaced
+                .get_or_create(&[("deployment", name.to_string())])
+                .set(count(reasons.len()));
+        }
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,176 @@
+//! The loop: wake, plan, propose, see it applied, plan again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nebula_actors::{BoxError, Reconciler};
+use nebula_domain::observed::View;
+use nebula_domain::plan::{self, Plan};
+use nebula_domain::{Command, NodeId, Rejection, State};
+use nebula_registry::{ProposeError, Status};
+use nebula_telemetry::Metrics;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::metrics::SchedulerMetrics;
+use crate::registrar::Registrar;
+
+/// A leader plans at least this often: nothing depends on a change being noticed.
+pub const PERIOD: Duration = Duration::from_secs(1);
+/// Passes are at least this far apart, so that a burst of gossip costs one plan and not hundreds.
+pub const MIN_GAP: Duration = Duration::from_millis(20);
+/// Plans in one pass. A plan is limited to 256 changes, and each stale one is made again; were
+/// neither to end, the next wake goes on.
+pub const PLANS_PER_PASS: usize = 16;
+/// How long to wait for the local state to show what the leader (this node) has applied. Longer
+/// means that leadership is gone or the registry is in trouble; the next wake finds out.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// A plan that the registry refuses for good is a fault of the rules, not of the moment.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    #[error("the registry refused the plan")]
+    Refused(#[source] Rejection),
+    #[error("the plan is too large for the registry")]
+    TooLarge(#[source] nebula_domain::limits::LimitExceeded),
+}
+
+/// Plans placements while this node leads.
+pub struct Scheduler<R> {
+    registry: R,
+    state: watch::Receiver<Arc<State>>,
+    status: watch::Receiver<Status>,
+    view: watch::Receiver<Arc<View>>,
+    metrics: SchedulerMetrics,
+    last_pass: Option<Instant>,
+}
+
+impl<R: Registrar> Scheduler<R> {
+    pub fn new(
+        registry: R,
+        view: watch::Receiver<Arc<View>>,
+        metrics: &Metrics,
+    ) -> Scheduler<R> {
+        Scheduler {
+            state: registry.watch(),
+            status: registry.status(),
+            registry,
+            view,
+            metrics: SchedulerMetrics::new(metrics),
+            last_pass: None,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.status.borrow().is_leader
+    }
+
+    /// Plans and proposes once; whether to plan again at once.
+    async fn step(&mut self) -> Result<bool, SchedulerError> {
+        let state = self.state.borrow_and_update().clone();
+        let view = self.view.borrow_and_update().clone();
+        if let Some(node) = unseen(&state, &view) {
+            tracing::debug!(%node, "no plan before the view has an entry for every member");
+            return Ok(false);
+        }
+        let Plan {
+            plan_revision,
+            changes,
+            unplaced,
+            ..
+        } = plan::plan(&state, &view);
+        self.metrics.set_unplaced(&unplaced);
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        tracing::debug!(plan_revision, changes = changes.len(), "proposing a plan");
+        let command = Command::Assign {
+            plan_revision,
+            changes,
+        };
+        match self.registry.propose(command).await {
+            Ok(applied) => {
+                self.metrics.plans.inc();
+                tracing::info!(
+                    revision = applied.revision,
+                    outcome = ?applied.outcome,
+                    "placements changed"
+                );
+                let seen = self.see(|state| state.revision >= applied.revision).await;
+                Ok(seen)
+            }
+            Err(ProposeError::Rejected(Rejection::StalePlan { planned, current })) => {
+                self.metrics.stale.inc();
+                tracing::debug!(planned, current, "the state moved on; planning again");
+                Ok(self.see(|state| state.plan_revision >= current).await)
+            }
+            Err(ProposeError::Rejected(rejection)) => Err(SchedulerError::Refused(rejection)),
+            Err(ProposeError::TooLarge(limit)) => Err(SchedulerError::TooLarge(limit)),
+            // No quorum, a time-out, or the registry is on its way down: the next wake tries
+            // again. Should the proposal be applied after all, the next plan sees that, or is stale.
+            Err(error) => {
+                tracing::debug!(%error, "the plan was not accepted");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the local state came to satisfy `condition` in time.
+    async fn see(&mut self, condition: impl FnMut(&Arc<State>) -> bool) -> bool {
+        matches!(
+            timeout(SEEN_WITHIN, self.state.wait_for(condition)).await,
+            Ok(Ok(_))
+        )
+    }
+}
+
+#[async_trait]
+impl<R: Registrar> Reconciler for Scheduler<R> {
+    async fn wake(&mut self) {
+        let Some(last_pass) = self.last_pass else {
+            return;
+        };
+        if self.leads() {
+            tokio::select! {
+                () = changed(&mut self.state) => {}
+                () = changed(&mut self.view) => {}
+                () = changed(&mut self.status) => {}
+                () = tokio::time::sleep_until(last_pass + PERIOD) => {}
+            }
+            tokio::time::sleep_until(last_pass + MIN_GAP).await;
+        } else {
+            // A follower has nothing to do but to wait for its turn.
+            changed(&mut self.status).await;
+        }
+    }
+
+    async fn pass(&mut self) -> Result<(), BoxError> {
+        self.last_pass = Some(Instant::now());
+        for _ in 0..PLANS_PER_PASS {
+            if !self.status.borrow_and_update().is_leader {
+                self.metrics.set_unplaced(&Default::default());
+                return Ok(());
+            }
+            if !self.step().await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A member that the view has no entry for. The view lists every member, dead ones too, but it
+/// learns of them from the state, and so a moment later: for that moment, above all right after a
+/// start, a missing entry says nothing about the node, and a plan would replace all it runs.
+fn unseen(state: &State, view: &View) -> Option<NodeId> {
+    let mut members = state.nodes.keys();
+    members.find(|node| !view.nodes.contains_key(node)).copied()
+}
+
+/// A source that is gone never changes again.
+async fn changed<T>(watch: &mut watch::Receiver<T>) {
+    if watch.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,262 @@
+//! Between the API's JSON and the domain's types. Whatever comes in is checked here, once.
+
+use std::time::Duration;
+
+use nebula_domain::names::NameError;
+use nebula_domain::spec::{
+    DEFAULT_STOP_GRACE, ProbeKind, ProbeSpec, Service, Spec, StaticSite, Workload,
+};
+use nebula_domain::state::Role;
+use nebula_domain::{DomainName, Rejection};
+
+use crate::api::{ApiError, DeploymentSpec, ErrorCode, Probe};
+
+/// Longest probe period and time limit: beyond an hour a probe says nothing.
+pub const MAX_PROBE_MS: u64 = 3_600_000;
+/// Longest wait between SIGTERM and SIGKILL.
+pub const MAX_STOP_GRACE_MS: u64 = 3_600_000;
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        ApiError {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    pub fn bad_request(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadRequest, message, hint)
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        Self::bad_request(error.to_string(), "choose another name")
+    }
+}
+
+impl From<&Rejection> for ApiError {
+    fn from(rejection: &Rejection) -> Self {
+        use ErrorCode as C;
+        let (code, hint) = match rejection {
+            Rejection::AlreadyInitialised => {
+                (C::Conflict, "join this machine to the cluster instead")
+            }
+            Rejection::NotInitialised => {
+                (C::Unavailable, "run 'nodectl init' on the first machine")
+            }
+            Rejection::TokenUnknown | Rejection::TokenExpired | Rejection::TokenUsed => (
+                C::InvalidToken,
+                "make a new one with 'nodectl token create' on a member",
+            ),
+            Rejection::NodeNameTaken(_) => (C::AlreadyExists, "choose another name with --name"),
+            Rejection::AddressTaken(_) => (
+                C::AlreadyExists,
+                "choose another address, or remove the old member with 'nodectl remove'",
+            ),
+            Rejection::NodeUnknown(_) => (C::NotFound, "see 'nodectl members'"),
+            Rejection::LastVoter(_) => (C::Conflict, "see 'nodectl token create --role voter'"),
+            Rejection::DeploymentExists(_) => (
+                C::AlreadyExists,
+                "choose another name, or use 'nebula deploy update'",
+            ),
+            Rejection::DeploymentRemoving(_) => (
+                C::Conflict,
+                "wait until 'nebula deploy list' no longer shows it",
+            ),
+            Rejection::DeploymentUnknown(_) => (C::NotFound, "see 'nebula deploy list'"),
+            Rejection::HostTaken { .. } => {
+                (C::AlreadyExists, "choose another name or another --tld")
+            }
+            Rejection::StaticScale(_) => (C::Conflict, "leave --instances out for static sites"),
+            Rejection::Spec(_) | Rejection::Setting(_) => {
+                (C::BadRequest, "correct the value and try again")
+            }
+            Rejection::SettingUnset(_) => (C::NotFound, "see 'nebula config list'"),
+            Rejection::Limit(_) => (
+                C::LimitExceeded,
+                "ask for less, or remove what is no longer needed",
+            ),
+            Rejection::StalePlan { .. } => (C::Conflict, "plan again"),
+        };
+        Self::new(code, rejection.to_string(), hint)
+    }
+}
+
+/// `voter` or `worker`.
+pub fn role(text: &str) -> Result<Role, ApiError> {
+    match text {
+        "voter" => Ok(Role::Voter),
+        "worker" => Ok(Role::Worker),
+        other => Err(ApiError::bad_request(
+            format!("'{other}' is not a role"),
+            "use 'voter' or 'worker'",
+        )),
+    }
+}
+
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Voter => "voter",
+        Role::Worker => "worker",
+    }
+}
+
+/// A spec as it arrives, with the cluster's default domain for one that names none.
+pub fn spec(wire: &DeploymentSpec, default_tld: Option<&str>) -> Result<Spec, ApiError> {
+    let tld = wire.tld.as_deref().or(default_tld).ok_or_else(|| {
+        ApiError::bad_request(
+            "the deployment names no domain and the cluster has no default one",
+            "add --tld mycompany.com, or run 'nebula config set scheduler.default_tld mycompany.com'",
+        )
+    })?;
+    let tld: DomainName = tld.parse()?;
+    let workload = match wire.kind.as_str() {
+        "static" => static_site(wire)?,
+        "service" => service(wire)?,
+        other => {
+            return Err(ApiError::bad_request(
+                format!("'{other}' is not a deployment type"),
+                "use 'static' or 'service'",
+            ));
+        }
+    };
+    let spec = Spec { workload, tld };
+    spec.check()
+        .map_err(|e| ApiError::from(&Rejection::Spec(e)))?;
+    Ok(spec)
+}
+
+fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
+    if wire.command.is_some() || !wire.env.is_empty() || wire.probe.is_some() {
+        return Err(ApiError::bad_request(
+            "a static site has no command, environment or probe",
+            "leave them out, or use --type service",
+        ));
+    }
+    Ok(Workload::Static(StaticSite { spa: wire.spa }))
+}
+
+fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
+    if wire.spa {
+        return Err(ApiError::bad_request(
+            "only a static site can have an SPA fallback",
+            "leave --spa out",
+        ));
+    }
+    let command = wire.command.clone().ok_or_else(|| {
+        ApiError::bad_request(
+            "a service needs a command",
+            "add --command \"python3 app.py\"",
+        )
+    })?;
+    let stop_grace = match wire.stop_grace_ms {
+        None => DEFAULT_STOP_GRACE,
+        Some(ms) => Duration::from_millis(in_range("stop_grace_ms", ms, 0, MAX_STOP_GRACE_MS)?),
+    };
+    let probe = wire
+        .probe
+        .as_ref()
+        .map_or_else(|| Ok(ProbeSpec::default()), probe)?;
+    Ok(Workload::Service(Service {
+        command,
+        env: wire.env.clone(),
+        probe,
+        stop_grace,
+    }))
+}
+
+fn probe(wire: &Probe) -> Result<ProbeSpec, ApiError> {
+    let mut spec = ProbeSpec::default();
+    spec.kind = match (wire.kind.as_str(), &wire.path) {
+        ("tcp", None) => ProbeKind::Tcp,
+        ("tcp", Some(_)) => {
+            return Err(ApiError::bad_request(
+                "a TCP probe has no path",
+                "use an HTTP probe",
+            ));
+        }
+        ("http", path) => ProbeKind::Http {
+            path: path.clone().unwrap_or_else(|| "/".to_owned()),
+        },
+        (other, _) => {
+            return Err(ApiError::bad_request(
+                format!("'{other}' is not a probe type"),
+                "use 'tcp' or 'http'",
+            ));
+        }
+    };
+    if let Some(ms) = wire.period_ms {
+        spec.period = Duration::from_millis(in_range("period_ms", ms, 100, MAX_PROBE_MS)?);
+    }
+    if let Some(ms) = wire.timeout_ms {
+        spec.timeout = Duration::from_millis(in_range("timeout_ms", ms, 10, MAX_PROBE_MS)?);
+    }
+    Ok(spec)
+}
+
+fn in_range(name: &str, value: u64, min: u64, max: u64) -> Result<u64, ApiError> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    Err(ApiError::bad_request(
+        format!("{name} is {value}"),
+        format!("use a value from {min} to {max}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(kind: &str) -> DeploymentSpec {
+        DeploymentSpec {
+            kind: kind.into(),
+            command: None,
+            tld: Some("example.test".into()),
+            env: Default::default(),
+            probe: None,
+            stop_grace_ms: None,
+            spa: false,
+        }
+    }
+
+    #[test]
+    fn services_need_a_command_and_static_sites_refuse_one() {
+        assert!(spec(&wire("static"), None).is_ok());
+        assert_eq!(
+            spec(&wire("service"), None).unwrap_err().code,
+            ErrorCode::BadRequest
+        );
+        let service = DeploymentSpec {
+            command: Some("run".into()),
+            ..wire("service")
+        };
+        assert!(spec(&service, None).is_ok());
+        assert!(
+            spec(
+                &DeploymentSpec {
+                    kind: "static".into(),
+                    ..service
+                },
+                None
+            )
+            .is_err()
+        );
+        assert!(spec(&wire("lambda"), None).is_err());
+    }
+
+    #[test]
+    fn the_default_domain_fills_in() {
+        let without = DeploymentSpec {
+            tld: None,
+            ..wire("static")
+        };
+        assert!(spec(&without, None).is_err());
+        assert_eq!(
+            spec(&without, Some("a.test")).unwrap().tld.as_str(),
+            "a.test"
+        );
+    }
+}
