@@ -5,8 +5,9 @@ use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nebula_domain::settings::DEFAULT_TLD;
-use nebula_domain::status::{Summary, summarise};
-use nebula_domain::{Command, DeploymentName, Rejection, State, View};
+use nebula_domain::status::{Summary, summarise, summarise_all};
+use nebula_domain::{Command, DeploymentName, DomainName, Outcome, Rejection, State};
+use nebula_registry::Applied;
 use nebula_wire::api::{
     ApiError, CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, Deployments,
     InstanceStatus, Scale, UpdateDeployment,
@@ -30,12 +31,9 @@ fn unknown(name: &DeploymentName) -> Failure {
 pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> Answer<Response> {
     let read = app.read(consistency).await?;
     let view = app.view();
-    let deployments = read
-        .state
-        .deployments
-        .keys()
-        .filter_map(|name| status(&read.state, &view, name))
-        .collect();
+    let summaries = summarise_all(&read.state, &view);
+    let deployments =
+        summaries.into_iter().filter_map(|(name, summary)| status(&read.state, &name, summary)).collect();
     Ok(read.answer(Json(Deployments { deployments })))
 }
 
@@ -49,14 +47,14 @@ pub async fn get(
 ) -> Answer<Response> {
     let name = name(&text)?;
     let read = app.read(consistency).await?;
-    let status = status(&read.state, &app.view(), &name).ok_or_else(|| unknown(&name))?;
+    let summary = summarise(&read.state, &app.view(), &name);
+    let status = summary.and_then(|summary| status(&read.state, &name, summary)).ok_or_else(|| unknown(&name))?;
     Ok(read.answer(Json(status)))
 }
 
-fn status(state: &State, view: &View, name: &DeploymentName) -> Option<DeploymentStatus> {
+fn status(state: &State, name: &DeploymentName, summary: Summary) -> Option<DeploymentStatus> {
     let deployment = state.deployments.get(name)?;
     let release = deployment.current();
-    let summary = summarise(state, view, name)?;
     Some(DeploymentStatus {
         name: name.to_string(),
         kind: if release.spec.is_static() {
@@ -108,19 +106,26 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
     }
 }
 
-/// The answer to a change, from the state that holds it.
-async fn deployed(app: &App, name: &DeploymentName, revision: u64) -> Answer<Deployed> {
-    let state = app
-        .registry
-        .at_least(revision, crate::app::READ_DEADLINE)
-        .await?;
-    let deployment = state.deployments.get(name).ok_or_else(|| unknown(name))?;
-    Ok(Deployed {
-        name: name.to_string(),
-        generation: deployment.generation,
-        release: deployment.current().number.0,
-        urls: vec![format!("http://{}/", deployment.host())],
-    })
+/// The answer to a change, from what the registry said of it.
+fn deployed(
+    app: &App,
+    name: &DeploymentName,
+    asked_tld: Option<&DomainName>,
+    applied: &Applied,
+) -> Answer<Deployed> {
+    let Outcome::Deployed { generation, release } = applied.outcome else {
+        return Err(Failure::new(
+            ErrorCode::Conflict,
+            "this request id was used for another kind of change",
+            "send a new request id",
+        ));
+    };
+    // A follower may not have applied its own proposal yet: then the host is the one that was asked for.
+    let state = app.registry.state();
+    let host = state.deployments.get(name).map(|d| d.host());
+    let host = asked_tld.map(|tld| format!("{name}.{tld}")).or(host);
+    let urls = host.into_iter().map(|host| format!("http://{host}/")).collect();
+    Ok(Deployed { name: name.to_string(), generation, release: release.0, urls })
 }
 
 /// Creates a deployment from an uploaded artifact.
@@ -137,6 +142,7 @@ pub async fn create(
         &body.spec,
         state.settings.get(DEFAULT_TLD).map(String::as_str),
     )?;
+    let tld = spec.tld.clone();
     let artifact = artifacts::parse(&body.artifact)?;
     let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
     let now = app.clock.now();
@@ -151,7 +157,7 @@ pub async fn create(
     let applied = app.change(&headers, command).await?;
     Ok((
         StatusCode::CREATED,
-        Json(deployed(&app, &name, applied.revision).await?),
+        Json(deployed(&app, &name, Some(&tld), &applied)?),
     ))
 }
 
@@ -186,7 +192,7 @@ pub async fn update(
         now,
     };
     let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, applied.revision).await?))
+    Ok(Json(deployed(&app, &name, None, &applied)?))
 }
 
 /// Changes the number of instances.
@@ -204,7 +210,7 @@ pub async fn scale(
         scale: body.instances,
     };
     let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, applied.revision).await?))
+    Ok(Json(deployed(&app, &name, None, &applied)?))
 }
 
 /// Replaces every instance by a new one of the same release.
@@ -219,7 +225,7 @@ pub async fn restart(
     let applied = app
         .change(&headers, Command::RestartDeployment { name: name.clone() })
         .await?;
-    Ok(Json(deployed(&app, &name, applied.revision).await?))
+    Ok(Json(deployed(&app, &name, None, &applied)?))
 }
 
 /// Stops all instances, then forgets the deployment.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use nebula_domain::state::Node;
 use nebula_domain::{Command, NodeId, State};
 use nebula_registry::Status;
-use nebula_wire::api::{ApiError, Member, MemberStatus, Members};
+use nebula_wire::api::{ApiError, ErrorCode, Member, MemberStatus, Members};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -93,8 +93,25 @@ pub async fn remove(
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
     let node = find(&app.registry.state(), &node)?;
+    keeps_quorum_without(&app, node)?;
     app.change(&headers, Command::RemoveNode { node }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A removed voter is refused by the others at once. When those that are left alive are no majority of
+/// the present voters, nothing could be decided any more, the removal itself included.
+fn keeps_quorum_without(app: &App, node: NodeId) -> Answer<()> {
+    let status = app.registry.status().borrow().clone();
+    let view = app.view();
+    let left = status.voters.iter().filter(|voter| **voter != node && view.is_alive(**voter)).count();
+    if !status.voters.contains(&node) || status.voters.len() == 1 || left * 2 > status.voters.len() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::Conflict,
+        format!("without node {node} only {left} of {} voters would be alive, which is no majority", status.voters.len()),
+        "bring back the other voters first, or remove the dead ones",
+    ))
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]

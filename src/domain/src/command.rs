@@ -153,8 +153,6 @@ pub enum Rejection {
     DeploymentRemoving(DeploymentName),
     #[error("there is no deployment named '{0}'")]
     DeploymentUnknown(DeploymentName),
-    #[error("the host name '{host}' already belongs to the deployment '{owner}'")]
-    HostTaken { host: String, owner: DeploymentName },
     #[error("'{0}' is a static site: it is served by every node and cannot be scaled")]
     StaticScale(DeploymentName),
     #[error("{0}")]

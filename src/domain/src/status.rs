@@ -231,7 +231,7 @@ impl<'a> Picture<'a> {
             .iter()
             .any(|seen| seen.alive && seen.instance.desired == Desired::Stop);
         let coming = starting || stopping || self.current().any(Seen::is_coming);
-        let untold = self.plan.unplaced.get(&self.deployment.name).is_none()
+        let untold = !self.plan.unplaced.contains_key(&self.deployment.name)
             && (self.current().count() as u32) < desired;
         if coming || untold {
             Phase::Progressing

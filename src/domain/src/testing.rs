@@ -266,15 +266,18 @@ impl Sim {
             .collect()
     }
 
-    /// How many of them each live member that is not draining has.
-    pub fn spread(&self, deployment: &str) -> BTreeMap<u64, usize> {
-        let mut spread: BTreeMap<u64, usize> = self
-            .state
-            .nodes
-            .values()
+    /// Live members that are not draining.
+    pub fn open(&self) -> Vec<u64> {
+        let nodes = self.state.nodes.values();
+        nodes
             .filter(|node| !node.draining && self.view.is_alive(node.id))
-            .map(|node| (node.id.0, 0))
-            .collect();
+            .map(|node| node.id.0)
+            .collect()
+    }
+
+    /// How many of them each open node has, and each other that has any.
+    pub fn spread(&self, deployment: &str) -> BTreeMap<u64, usize> {
+        let mut spread: BTreeMap<u64, usize> = self.open().into_iter().map(|id| (id, 0)).collect();
         for id in self.running(deployment) {
             *spread.entry(self.state.instances[&id].node.0).or_default() += 1;
         }

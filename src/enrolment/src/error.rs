@@ -15,6 +15,8 @@ pub enum EnrolError {
     NotAVoter(nebula_domain::NodeId),
     #[error("the certificate or its request was refused: {0}")]
     Pki(#[from] nebula_pki::PkiError),
+    #[error("the mesh did not take the renewed identity: {0}")]
+    Mesh(#[from] nebula_mesh::MeshError),
     #[error("another node refused: {}", .0.message)]
     Refused(ApiError),
     #[error("the answer of another node could not be read")]
@@ -30,7 +32,7 @@ impl EnrolError {
                 ErrorCode::BadRequest,
                 "use the same version of nodectl on all machines",
             ),
-            EnrolError::NoSigner => (
+            EnrolError::NoSigner | EnrolError::Mesh(_) => (
                 ErrorCode::Unavailable,
                 "try again, or join through the address of a voter",
             ),

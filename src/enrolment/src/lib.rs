@@ -17,7 +17,7 @@ use std::time::Duration;
 use nebula_domain::NodeId;
 use nebula_domain::state::Role;
 use nebula_mesh::Mesh;
-use nebula_pki::{Authority, Identity, IdentityCell};
+use nebula_pki::{Authority, Identity};
 use nebula_registry::Registry;
 use nebula_telemetry::Clock;
 use nebula_wire::peer::Protocol;
@@ -34,8 +34,6 @@ pub struct Parts {
     pub data_dir: PathBuf,
     pub registry: Registry,
     pub mesh: Mesh,
-    /// Shared with the API's TLS, so that a renewal reaches it.
-    pub identity: IdentityCell,
     pub clock: Clock,
 }
 
@@ -52,7 +50,6 @@ struct Shared {
     clock: Clock,
     /// Held by voters once it has reached them.
     authority: RwLock<Option<Arc<Authority>>>,
-    identity: IdentityCell,
 }
 
 impl Enrolment {
@@ -65,7 +62,6 @@ impl Enrolment {
             mesh: parts.mesh.clone(),
             clock: parts.clock,
             authority: RwLock::new(authority),
-            identity: parts.identity,
         };
         let enrolment = Enrolment {
             shared: Arc::new(shared),
@@ -84,7 +80,7 @@ impl Enrolment {
 
     /// This node's present identity.
     pub fn identity(&self) -> Arc<Identity> {
-        self.shared.identity.current()
+        self.shared.mesh.identity().current()
     }
 
     /// The loop that renews the certificate and fetches the CA key, to be run by a guardian.

@@ -103,8 +103,7 @@ impl Enrolment {
         };
         let renewed = Identity::new(key, &certificate, &identity.ca_pem())?;
         renewed.store(&self.shared.data_dir)?;
-        self.shared.mesh.replace_identity(renewed.clone())?;
-        self.shared.identity.replace(renewed)?;
+        self.shared.mesh.replace_identity(renewed)?;
         tracing::info!("renewed this node's certificate");
         Ok(())
     }

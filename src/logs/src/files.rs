@@ -64,7 +64,9 @@ impl Files {
         for (instance, release) in instances {
             let dir = files.root.join(instance.to_string());
             let (texts, place) = logfile::Tail::open(&dir, keep.min(crate::MAX_TAIL))?;
-            let lines = texts.iter().filter_map(|text| line(instance, release, text));
+            let lines = texts
+                .iter()
+                .filter_map(|text| line(instance, release, text));
             tail.add(lines.filter(|line| {
                 let after = request.after.as_ref();
                 after.is_none_or(|after| line.time > *after)
@@ -83,7 +85,11 @@ impl Files {
             }
             let dir = self.root.join(instance.to_string());
             let (texts, place) = logfile::Tail::open(&dir, crate::MAX_TAIL)?;
-            begun.extend(texts.iter().filter_map(|text| line(*instance, *release, text)));
+            begun.extend(
+                texts
+                    .iter()
+                    .filter_map(|text| line(*instance, *release, text)),
+            );
             let release = *release;
             self.open.insert(*instance, Followed { release, place });
         }
@@ -105,7 +111,11 @@ impl Files {
                 gone.push(*instance);
             }
             let release = followed.release;
-            added.extend(texts.iter().filter_map(|text| line(*instance, release, text)));
+            added.extend(
+                texts
+                    .iter()
+                    .filter_map(|text| line(*instance, release, text)),
+            );
         }
         for instance in gone {
             self.open.remove(&instance);
@@ -268,8 +278,7 @@ mod tests {
             fs::write(dir.join("spec.json"), spec).unwrap();
         }
         fs::create_dir(root.path().join("lost+found")).unwrap();
-        let (tail, _) =
-            Files::open(root.path().to_owned(), &request(10), Releases::new()).unwrap();
+        let (tail, _) = Files::open(root.path().to_owned(), &request(10), Releases::new()).unwrap();
         assert_eq!(texts(&tail), ["api"]);
         assert_eq!(tail[0].release, ReleaseNumber(4));
         let other = Request {

@@ -22,6 +22,6 @@ mod tail;
 pub use error::LogsError;
 pub use feed::{ANSWER_WITHIN, RETRY_AFTER};
 pub use files::POLL;
-pub use logs::{Config, Logs, LogStream, Query, READERS, TAIL_DEFAULT};
+pub use logs::{Config, LogStream, Logs, Query, READERS, TAIL_DEFAULT};
 pub use merge::{WINDOW, WINDOW_LINES};
-pub use tail::{TAIL_BYTES, MAX_TAIL};
+pub use tail::{MAX_TAIL, TAIL_BYTES};

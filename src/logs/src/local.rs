@@ -42,10 +42,8 @@ impl Local {
     ) -> Result<(), LogsError> {
         let mut known = self.known(&request);
         let follow = request.follow;
-        let (root, asked, instances) =
-            (self.instances_dir.clone(), request.clone(), known.clone());
-        let (tail, mut files) =
-            blocking(move || Files::open(root, &asked, instances)).await?;
+        let (root, asked, instances) = (self.instances_dir.clone(), request.clone(), known.clone());
+        let (tail, mut files) = blocking(move || Files::open(root, &asked, instances)).await?;
         send(answers, tail).await;
         if answers.send(Answer::Live).await.is_err() || !follow {
             return Ok(());
@@ -55,13 +53,11 @@ impl Local {
             if self.state.has_changed().unwrap_or(false) {
                 known = self.known(&request);
                 let instances = known.clone();
-                (begun, files) =
-                    blocking(move || Ok((files.add(&instances)?, files))).await?;
+                (begun, files) = blocking(move || Ok((files.add(&instances)?, files))).await?;
             }
             let instances = known.clone();
             let added;
-            (added, files) =
-                blocking(move || Ok((files.read(&instances)?, files))).await?;
+            (added, files) = blocking(move || Ok((files.read(&instances)?, files))).await?;
             let idle = added.is_empty();
             begun.extend(added);
             if !send(answers, begun).await {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use nebula_domain::time::Millis;
 use nebula_domain::{ClusterId, DeploymentName, InstanceId, NodeId, ReleaseNumber, State};
 use nebula_drivers::logfile;
 use nebula_logs::{Config, LogStream, Logs, Query};
-use nebula_mesh::{Directory, DirectoryEntry, Limits, Mesh};
+use nebula_mesh::{Directory, DirectoryEntry, Limits, Mesh, MeshError};
 use nebula_pki::{Authority, Identity};
 use nebula_telemetry::{Clock, Metrics};
 use nebula_wire::api::LogLine;
@@ -34,8 +35,9 @@ struct TestNode {
 struct Cluster {
     nodes: Vec<TestNode>,
     state: watch::Sender<Arc<State>>,
-    _view: watch::Sender<Arc<View>>,
-    _directories: Vec<watch::Sender<Arc<Directory>>>,
+    view: watch::Sender<Arc<View>>,
+    identities: Vec<Identity>,
+    directories: Vec<watch::Sender<Arc<Directory>>>,
 }
 
 fn identity(authority: &Authority, cluster: &ClusterId, node: NodeId) -> Identity {
@@ -46,6 +48,18 @@ fn identity(authority: &Authority, cluster: &ClusterId, node: NodeId) -> Identit
     Identity::new(key, &certificate, &authority.ca_pem()).unwrap()
 }
 
+fn bind(
+    listen: SocketAddr,
+    identity: Identity,
+    directory: watch::Receiver<Arc<Directory>>,
+) -> Result<Mesh, MeshError> {
+    let config = nebula_mesh::Config {
+        listen,
+        limits: Limits::default(),
+    };
+    Mesh::bind(config, identity, directory, &Metrics::new())
+}
+
 async fn cluster(count: u64) -> Cluster {
     let id = ClusterId("test".into());
     let authority = Authority::create(&id, Clock::system().now()).unwrap();
@@ -53,6 +67,7 @@ async fn cluster(count: u64) -> Cluster {
     let mut directory = BTreeMap::new();
     let mut bound = Vec::new();
     let mut directories = Vec::new();
+    let mut identities = Vec::new();
     for n in 1..=count {
         let me = NodeId(n);
         let (sender, seen) = watch::channel(Arc::new(Directory {
@@ -60,13 +75,9 @@ async fn cluster(count: u64) -> Cluster {
             nodes: BTreeMap::new(),
             next_node_id: count + 1,
         }));
-        let config = nebula_mesh::Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            limits: Limits::default(),
-        };
-        let mesh = Mesh::bind(config, identity(&authority, &id, me), seen, &Metrics::new())
-            .await
-            .unwrap();
+        let identity = identity(&authority, &id, me);
+        let mesh = bind(([127, 0, 0, 1], 0).into(), identity.clone(), seen).unwrap();
+        identities.push(identity);
         let quic = mesh.local_addr();
         directory.insert(
             me,
@@ -111,8 +122,9 @@ async fn cluster(count: u64) -> Cluster {
     Cluster {
         nodes: nodes.collect(),
         state,
-        _view: view,
-        _directories: directories,
+        view,
+        identities,
+        directories,
     }
 }
 
@@ -133,6 +145,33 @@ impl Cluster {
             next.revision += 1;
             *state = Arc::new(next);
         });
+    }
+
+    /// The daemon of a node ends, and begins anew on the same address with the same files.
+    async fn restart(&mut self, node: usize, between: impl FnOnce()) {
+        let TestNode { dir, mesh, logs } = self.nodes.remove(node - 1);
+        let listen = mesh.local_addr();
+        mesh.close().await;
+        drop((mesh, logs));
+        between();
+        let mesh = timeout(DEADLINE, async {
+            loop {
+                let identity = self.identities[node - 1].clone();
+                match bind(listen, identity, self.directories[node - 1].subscribe()) {
+                    Ok(mesh) => return mesh,
+                    // The old socket is closed a moment after its last connection.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        });
+        let mesh = mesh.await.unwrap();
+        let config = Config {
+            instances_dir: dir.path().to_owned(),
+            me: mesh.me(),
+        };
+        let (state, view) = (self.state.subscribe(), self.view.subscribe());
+        let logs = Logs::start(config, mesh.clone(), state, view);
+        self.nodes.insert(node - 1, TestNode { dir, mesh, logs });
     }
 
     /// Appends lines, each at its second.
@@ -269,7 +308,10 @@ async fn a_node_that_does_not_answer_is_named_and_the_rest_is_shown() {
     let lines = all(cluster.ask(1, false, 10)).await;
     assert_eq!(lines.len(), 2, "{lines:?}");
     let missing = lines.iter().find(|line| line.stream == "nebula").unwrap();
-    assert!(missing.line.contains("node n2 did not answer"), "{missing:?}");
+    assert!(
+        missing.line.contains("node n2 did not answer"),
+        "{missing:?}"
+    );
     assert!(lines.iter().any(|line| line.line == "a"));
 }
 
@@ -287,6 +329,26 @@ async fn following_survives_the_loss_of_a_node() {
     assert!(missing.line.contains("n2"), "{missing:?}");
     cluster.write(1, 1, &[(2, "b")]);
     assert_eq!(next(&mut stream).await.line, "b");
+}
+
+#[tokio::test]
+async fn a_node_that_returns_sends_what_was_missed_and_nothing_twice() {
+    let mut cluster = cluster(2).await;
+    cluster.assign(1, 2);
+    cluster.write(1, 2, &[(1, "a"), (2, "b")]);
+    let mut stream = cluster.ask(1, true, 10);
+    assert_eq!(next(&mut stream).await.line, "a");
+    assert_eq!(next(&mut stream).await.line, "b");
+    let dir = cluster.nodes[1].dir.path().to_owned();
+    cluster
+        .restart(2, || write(&dir, 1, &[(3, "c"), (4, "d")]))
+        .await;
+    let missing = next(&mut stream).await;
+    assert_eq!(missing.stream, "nebula");
+    assert_eq!(next(&mut stream).await.line, "c");
+    assert_eq!(next(&mut stream).await.line, "d");
+    cluster.write(1, 2, &[(5, "e")]);
+    assert_eq!(next(&mut stream).await.line, "e");
 }
 
 #[tokio::test]
@@ -321,8 +383,12 @@ async fn a_slow_reader_holds_up_only_itself() {
     let cluster = cluster(2).await;
     cluster.assign(1, 1);
     cluster.assign(2, 2);
+    cluster.write(1, 1, &[(0, "begin")]);
     let mut slow = cluster.ask(1, true, 10);
     let mut quick = cluster.ask(1, true, 10);
+    for stream in [&mut slow, &mut quick] {
+        assert_eq!(next(stream).await.line, "begin");
+    }
     for block in 0..20u64 {
         let lines: Vec<(u64, String)> = (0..500)
             .map(|n| (block * 500 + n, format!("{}", block * 500 + n)))

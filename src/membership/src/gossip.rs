@@ -80,7 +80,7 @@ impl Gossip {
             tracing::warn!(error, ?delay, "gossip stopped and is started again");
             tokio::select! {
                 () = sleep(delay) => {}
-                _ = self.stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut self.stop) => return,
             }
             delay = (delay * 2).min(MAX_RESTART_DELAY);
             self.generation += 1;
@@ -174,8 +174,7 @@ impl Life {
         self.directory.mark_changed();
         loop {
             tokio::select! {
-                result = self.stop.wait_for(|stop| *stop) => {
-                    drop(result);
+                () = stopped(&mut self.stop) => {
                     let _ = handle.initiate_shutdown();
                     let _ = ended.await;
                     return Ok(());
@@ -295,6 +294,11 @@ impl Life {
 
 fn lock(builder: &Mutex<ViewBuilder>) -> std::sync::MutexGuard<'_, ViewBuilder> {
     builder.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Also when every handle is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn maybe(at: Option<tokio::time::Instant>) {

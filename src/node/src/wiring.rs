@@ -18,7 +18,7 @@ use nebula_health::Health;
 use nebula_logs::Logs;
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
-use nebula_pki::{Identity, IdentityCell};
+use nebula_pki::Identity;
 use nebula_proxy::{Proxy, ProxyHandle};
 use nebula_registry::Registry;
 use nebula_routing::Routing;
@@ -106,7 +106,7 @@ impl Node {
         // Between nodes.
         let (directory_tx, directory_rx) =
             watch::channel(Arc::new(directory(me, &State::default(), &told)));
-        let cell = IdentityCell::new(identity.clone())?;
+        let cluster = identity.cluster().clone();
         let mesh_config = nebula_mesh::Config {
             listen: config.quic,
             limits: nebula_mesh::Limits::default(),
@@ -116,7 +116,7 @@ impl Node {
         let registry =
             Registry::start(registry_config, mesh.clone(), random.clone(), &metrics).await?;
         let membership_config =
-            nebula_membership::Config::new(cell.current().cluster().clone(), clock.now());
+            nebula_membership::Config::new(cluster, clock.now());
         let membership = Membership::start(membership_config, mesh.clone(), &metrics);
         let artifacts_config = nebula_artifacts::Config::new(dir.join(ARTIFACTS_DIR));
         let artifacts = Artifacts::open(artifacts_config, mesh.clone(), &metrics)?;
@@ -139,7 +139,6 @@ impl Node {
             data_dir: dir.clone(),
             registry: registry.clone(),
             mesh: mesh.clone(),
-            identity: cell.clone(),
             clock: clock.clone(),
         })?;
 
@@ -157,7 +156,7 @@ impl Node {
         let api = Api::bind(nebula_api::Config {
             listen: config.api,
             unix_socket: dir.join(API_SOCKET),
-            tls: nebula_pki::server_config_rotating(&cell)?,
+            tls: nebula_pki::server_config_rotating(&mesh.identity())?,
         })
         .await?;
 
@@ -192,7 +191,6 @@ impl Node {
         }
         registry.manage_voters(membership.view());
 
-        let (table_tx, locals_tx) = (Arc::new(table_tx), Arc::new(locals_tx));
         {
             let (registry, membership) = (registry.clone(), membership.clone());
             guardian.supervise("routing", move || {

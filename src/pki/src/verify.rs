@@ -64,8 +64,19 @@ fn verify_name(
     }
 }
 
+/// rustls prints such errors with `Debug`, on their way to a person.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+struct Refusal(PkiError);
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 fn refuse(error: PkiError) -> Error {
-    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+    CertificateError::Other(OtherError(Arc::new(Refusal(error)))).into()
 }
 
 /// What a client trusts: a CA it has, or one whose hash it was told.

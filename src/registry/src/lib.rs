@@ -12,8 +12,22 @@ mod error;
 mod limits;
 mod log;
 mod machine;
+mod metrics;
+mod peers;
+mod proposals;
+mod reads;
+mod registry;
+mod service;
+mod start;
+mod status;
 mod types;
+mod voters;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{Compaction, Config, Timing};
 pub use error::{ProposeError, ReadError, StartError};
 pub use nebula_wire::peer::registry::Applied;
+pub use registry::Registry;
+pub use status::Status;

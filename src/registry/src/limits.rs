@@ -52,3 +52,7 @@ pub const INSTALL_SNAPSHOT: Duration = Duration::from_secs(20);
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause before an attempt is repeated when nothing tells that another would fare better.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest that a proposal of another node is worked on; whoever wants to wait longer asks again.
+pub const FORWARDED_DEADLINE: Duration = Duration::from_secs(30);
+/// One change of Raft's members; it is looked at again after that.
+pub const MEMBERSHIP_CHANGE: Duration = Duration::from_secs(10);

@@ -29,7 +29,7 @@ pub type Snapshot = openraft::Snapshot<TypeConfig>;
 
 /// Requests that share one log entry. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Batch(Arc<Vec<Item>>);
+pub struct Batch(Arc<Vec<Arc<Item>>>);
 
 /// A request as its proposer encoded it; it is decoded at most once on each node.
 #[derive(Debug)]
@@ -75,17 +75,17 @@ impl Item {
 }
 
 impl Batch {
-    pub fn new(items: Vec<Item>) -> Batch {
+    pub fn new(items: Vec<Arc<Item>>) -> Batch {
         Batch(Arc::new(items))
     }
 
-    pub fn items(&self) -> &[Item] {
+    pub fn items(&self) -> &[Arc<Item>] {
         &self.0
     }
 
     /// Encoded size of the requests.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(Item::len).sum()
+        self.0.iter().map(|item| item.len()).sum()
     }
 }
 
@@ -98,9 +98,11 @@ impl Serialize for Batch {
 impl<'de> Deserialize<'de> for Batch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Batch, D::Error> {
         let blobs = Vec::<Blob>::deserialize(deserializer)?;
-        let item = |encoded| Item {
-            encoded,
-            decoded: OnceLock::new(),
+        let item = |encoded| {
+            Arc::new(Item {
+                encoded,
+                decoded: OnceLock::new(),
+            })
         };
         Ok(Batch::new(blobs.into_iter().map(item).collect()))
     }

@@ -27,6 +27,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A registry without peers: what is proposed is applied at once, and visible a moment later.
 #[derive(Clone)]
 struct Solo {
+    /// What is applied.
+    applied: Arc<Mutex<State>>,
+    /// What is published of it, a moment later.
     state: watch::Sender<Arc<State>>,
     status: watch::Sender<Status>,
     requests: Arc<AtomicU64>,
@@ -46,9 +49,10 @@ enum Fault {
 impl Solo {
     fn apply(&self, command: Command) -> Result<Applied, ProposeError> {
         let id = RequestId(u128::from(self.requests.fetch_add(1, Ordering::SeqCst)));
-        let mut state = State::clone(&self.state.borrow());
-        let result = nebula_domain::apply(&mut state, &Request { id, command });
-        let revision = state.revision;
+        let mut applied = self.applied.lock().unwrap();
+        let result = nebula_domain::apply(&mut applied, &Request { id, command });
+        let revision = applied.revision;
+        let state = applied.clone();
         let sender = self.state.clone();
         // The watch lags behind the answer, as the real one may.
         tokio::spawn(async move {
@@ -223,6 +227,7 @@ fn view(state: &State, dead: &[u64]) -> Arc<View> {
 impl Bench {
     fn start(state: State, first: Arc<View>, is_leader: bool) -> Bench {
         let solo = Solo {
+            applied: Arc::new(Mutex::new(state.clone())),
             state: watch::channel(Arc::new(state)).0,
             status: watch::channel(status(is_leader)).0,
             requests: Arc::new(AtomicU64::new(1)),
@@ -305,7 +310,8 @@ async fn a_leader_that_has_just_restarted_replaces_nothing() {
     // The state as it was before: three instances run.
     let before = Bench::start(initial(), view(&initial(), &[]), true);
     before.solo.do_now(create(3)).await;
-    let state = State::clone(&before.runs_on(&[1, 2, 3]).await);
+    let placed = before.runs_on(&[1, 2, 3]).await;
+    let state = State::clone(&placed);
     before.guardian.stop().await;
 
     // At first the view has not even caught up with the members.

@@ -66,9 +66,6 @@ impl From<&Rejection> for ApiError {
                 "wait until 'nebula deploy list' no longer shows it",
             ),
             Rejection::DeploymentUnknown(_) => (C::NotFound, "see 'nebula deploy list'"),
-            Rejection::HostTaken { .. } => {
-                (C::AlreadyExists, "choose another name or another --tld")
-            }
             Rejection::StaticScale(_) => (C::Conflict, "leave --instances out for static sites"),
             Rejection::Spec(_) | Rejection::Setting(_) => {
                 (C::BadRequest, "correct the value and try again")

@@ -64,10 +64,3 @@ pub enum ArchiveError {
     #[error("the archive cannot be written on")]
     Output(#[source] io::Error),
 }
-
-impl ArchiveError {
-    /// The disk is to blame, not the archive.
-    pub(crate) fn is_disk(&self) -> bool {
-        matches!(self, ArchiveError::Write { .. })
-    }
-}

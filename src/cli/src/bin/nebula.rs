@@ -1,1 +1,5 @@
-fn main() {}
+//! `nebula`: deploy and look after applications.
+
+fn main() -> std::process::ExitCode {
+    nebula_cli::nebula()
+}

@@ -35,6 +35,22 @@ fn instances_spread_evenly() {
 }
 
 #[test]
+fn a_busy_node_gets_its_share_of_each_deployment() {
+    let mut sim = Sim::new(3, 8);
+    for node in [2, 3] {
+        sim.drain(node, true);
+    }
+    sim.create("lib", service_spec(), 5);
+    sim.settle();
+    for node in [2, 3] {
+        sim.drain(node, false);
+    }
+    sim.create("app", service_spec(), 3);
+    sim.step();
+    assert_eq!(sim.spread("app"), spread(&[(1, 1), (2, 1), (3, 1)]));
+}
+
+#[test]
 fn a_dead_node_is_replaced_at_once_and_its_return_moves_nothing() {
     let mut sim = Sim::new(3, 8);
     sim.create("app", service_spec(), 3);
@@ -378,8 +394,8 @@ const APPS: [&str; 2] = ["app", "web"];
 
 /// Does it where it makes sense. Room and nodes are such that everything can be placed.
 fn happen(sim: &mut Sim, event: &Event) {
-    let open = sim.spread(APPS[0]);
-    let may_lose = |node: &u64| open.len() > 1 || !open.contains_key(node);
+    let open = sim.open();
+    let may_lose = |node: &u64| open.len() > 1 || !open.contains(node);
     let member = |node: &u64| sim.state.nodes.contains_key(&NodeId(*node));
     match event {
         Event::Scale(app, scale) => drop(sim.scale(APPS[*app], *scale)),

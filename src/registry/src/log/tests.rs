@@ -56,7 +56,7 @@ fn sized(index: u64, bytes: usize) -> Entry {
     };
     Entry {
         log_id: id(index),
-        payload: EntryPayload::Normal(Batch::new(vec![Item::new(request).unwrap()])),
+        payload: EntryPayload::Normal(Batch::new(vec![std::sync::Arc::new(Item::new(request).unwrap())])),
     }
 }
 

@@ -26,7 +26,7 @@ fn setting(id: u128, index: u64) -> Entry {
     };
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
-        payload: EntryPayload::Normal(Batch::new(vec![Item::new(request).unwrap()])),
+        payload: EntryPayload::Normal(Batch::new(vec![std::sync::Arc::new(Item::new(request).unwrap())])),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod identity;
 pub mod logs;
 pub mod registry;
+pub mod tunnel;
 
 /// What a stream or message between two nodes is about; the first byte of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

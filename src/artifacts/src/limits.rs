@@ -1,0 +1,23 @@
+//! What the store allows and how long it waits.
+
+use std::time::Duration;
+
+/// One archive. More than any site or service of this platform's size; less than a disk.
+pub const MAX_ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+/// Artifacts that nothing needs are kept this long: an upload comes before the release that needs it.
+pub const GRACE: Duration = Duration::from_secs(3600);
+
+/// A question that the peer answers from a look at its disk.
+pub(crate) const ASK_DEADLINE: Duration = Duration::from_secs(3);
+/// No byte of a transfer for so long: the peer, or its disk, is gone.
+pub(crate) const STALL: Duration = Duration::from_secs(15);
+/// A peer that fetches from us is given this and the time for the bytes at a slow link's rate.
+pub(crate) const FETCH_BASE: Duration = Duration::from_secs(30);
+pub(crate) const FETCH_BYTES_PER_SECOND: u64 = 1024 * 1024;
+/// Requests and answers are a digest and a sentence.
+pub(crate) const MAX_FRAME_BYTES: usize = 4096;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1000;
+/// Pieces in which archives are read and sent.
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
+/// Archives sent, and fetched on request of others, at a time; the rest wait their turn.
+pub(crate) const TRANSFERS: usize = 8;

@@ -1,0 +1,257 @@
+//! `nebula deploy`: check, upload, ask, wait, show.
+
+use futures::TryStreamExt;
+use nebula_client::{Client, LogQuery};
+use nebula_domain::InstanceId;
+use nebula_wire::api::{
+    CreateDeployment, Deployed, DeploymentSpec, DeploymentStatus, ErrorCode, UpdateDeployment,
+};
+
+use super::deploy_args::{Create, Deploy, Logs, Named, Scale, Update};
+use crate::connect::ConnectFlags;
+use crate::error::{CliError, Exit, Outcome};
+use crate::output::Output;
+use crate::spec::{SpecFlags, check_instances, deployment_name};
+use crate::wait::WaitFlags;
+use crate::{pack, render, wait};
+
+pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcome {
+    match command {
+        Deploy::Create(args) => create(args, connect, out).await,
+        Deploy::List => {
+            let all = connect.client()?.deployments().await?;
+            out.result(&all, render::deployments);
+            Ok(())
+        }
+        Deploy::Status { name } => {
+            let name = deployment_name(&name)?;
+            let status = connect.client()?.deployment(name.as_str()).await?;
+            out.result(&status, render::deployment);
+            Ok(())
+        }
+        Deploy::Logs(args) => logs(args, connect, out).await,
+        Deploy::Update(args) => update(args, connect, out).await,
+        Deploy::Scale(args) => scale(args, connect, out).await,
+        Deploy::Restart(args) => restart(args, connect, out).await,
+        Deploy::Remove(args) => remove(args, connect, out).await,
+    }
+}
+
+async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
+    let name = deployment_name(&args.name)?;
+    let spec = args.spec.to_spec()?;
+    let instances = args.spec.instances(args.instances)?;
+    pack::check_dir(&args.path)?;
+    let client = connect.client()?;
+    // Asked before anything is sent; the cluster checks again when it takes the change.
+    match client.deployment(name.as_str()).await {
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+        Ok(present) => return Err(taken(&present)),
+    }
+    let packed = pack::pack(&args.path).await?;
+    pack::upload(&client, &packed, out).await?;
+    let request = CreateDeployment {
+        name: name.to_string(),
+        spec,
+        instances,
+        artifact: packed.digest,
+    };
+    let deployed = client.create_deployment(&request).await?;
+    finish(&client, deployed, &args.wait, out, "created").await
+}
+
+fn taken(present: &DeploymentStatus) -> CliError {
+    CliError::new(
+        Exit::Failed,
+        ErrorCode::AlreadyExists,
+        format!("a deployment named '{}' already exists", present.name),
+        "choose another name, or use 'nebula deploy update'",
+    )
+}
+
+async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
+    let name = deployment_name(&args.name)?;
+    if args.path.is_none() && args.spec.is_empty() {
+        return Err(CliError::usage(
+            "nothing is to be updated",
+            "add --path with the new files, or flags about the program",
+        ));
+    }
+    if let Some(path) = &args.path {
+        pack::check_dir(path)?;
+    }
+    // Flags that cannot be right whatever the deployment is are refused without asking for it.
+    if args.spec.command.is_some() {
+        args.spec.to_spec()?;
+    }
+    let client = connect.client()?;
+    let current = client.deployment(name.as_str()).await?;
+    let spec = changed_spec(&args.spec, &current)?;
+    let artifact = match &args.path {
+        None => current.artifact,
+        Some(path) => {
+            let packed = pack::pack(path).await?;
+            pack::upload(&client, &packed, out).await?;
+            packed.digest
+        }
+    };
+    let request = UpdateDeployment { spec, artifact };
+    let deployed = client.update_deployment(name.as_str(), &request).await?;
+    finish(&client, deployed, &args.wait, out, "updated").await
+}
+
+/// The whole new spec, or none to keep the current one.
+fn changed_spec(flags: &SpecFlags, current: &DeploymentStatus) -> Outcome<Option<DeploymentSpec>> {
+    if flags.is_empty() {
+        return Ok(None);
+    }
+    let is_service = current.kind == "service" && flags.kind.is_none_or(|k| k.as_str() == "service");
+    if is_service && flags.command.is_none() {
+        return Err(CliError::usage(
+            format!("to change how '{}' runs, its command has to be given again", current.name),
+            "add --command, and every --env and other flag that the new release should have",
+        ));
+    }
+    flags.to_spec().map(Some)
+}
+
+async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {
+    let name = deployment_name(&args.name)?;
+    let instances = check_instances(args.instances)?;
+    let client = connect.client()?;
+    let deployed = client.scale_deployment(name.as_str(), instances).await?;
+    finish(&client, deployed, &args.wait, out, "scaled").await
+}
+
+async fn restart(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
+    let name = deployment_name(&args.name)?;
+    let client = connect.client()?;
+    let deployed = client.restart_deployment(name.as_str()).await?;
+    finish(&client, deployed, &args.wait, out, "restarted").await
+}
+
+#[derive(serde::Serialize)]
+struct Removed<'a> {
+    name: &'a str,
+    /// Whether its last instance has ended already.
+    removed: bool,
+}
+
+async fn remove(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
+    let name = deployment_name(&args.name)?;
+    let client = connect.client()?;
+    client.remove_deployment(name.as_str()).await?;
+    let removed = args.wait.waits();
+    if removed {
+        wait::removal(&client, name.as_str(), args.wait.timeout, out).await?;
+    }
+    let answer = Removed { name: name.as_str(), removed };
+    out.result(&answer, |a| {
+        if a.removed {
+            format!("{} is removed", a.name)
+        } else {
+            format!("{} is being removed", a.name)
+        }
+    });
+    Ok(())
+}
+
+/// Waits if asked to, and says what came of the change.
+async fn finish(
+    client: &Client,
+    deployed: Deployed,
+    flags: &WaitFlags,
+    out: Output,
+    done: &str,
+) -> Outcome {
+    if !flags.waits() {
+        out.result(&deployed, |d| {
+            format!("{} is {done}: generation {}, release {}", d.name, d.generation, d.release)
+        });
+        return Ok(());
+    }
+    let status = wait::rollout(client, &deployed.name, deployed.generation, flags.timeout, out).await?;
+    out.result(&status, |s| {
+        let urls: Vec<_> = s.urls.iter().map(|url| format!("\n  {url}")).collect();
+        format!(
+            "{} is {done}: release {}, {} of {} ready{}",
+            s.name,
+            s.release,
+            s.ready,
+            s.desired,
+            urls.concat()
+        )
+    });
+    Ok(())
+}
+
+async fn logs(args: Logs, connect: &ConnectFlags, out: Output) -> Outcome {
+    let name = deployment_name(&args.name)?;
+    if let Some(instance) = &args.instance {
+        instance.parse::<InstanceId>().map_err(|e| {
+            CliError::usage(e.to_string(), format!("see 'nebula deploy status {name}' for its instances"))
+        })?;
+    }
+    let query = LogQuery {
+        follow: args.follow,
+        tail: args.tail,
+        instance: args.instance,
+    };
+    let client = connect.client()?;
+    let mut lines = client.logs(name.as_str(), &query).await?;
+    while let Some(line) = lines.try_next().await? {
+        if out.is_json() {
+            // One object per line whatever stdout is: it is a stream.
+            out.line(&serde_json::to_string(&line).unwrap_or_default());
+        } else {
+            out.line(&render::log_line(&line, args.timestamps));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nebula_wire::api::DeploymentPhase;
+
+    use super::*;
+    use crate::spec::Kind;
+
+    fn current(kind: &str) -> DeploymentStatus {
+        DeploymentStatus {
+            name: "api".into(),
+            kind: kind.into(),
+            generation: 1,
+            release: 1,
+            phase: DeploymentPhase::Ready,
+            desired: 1,
+            ready: 1,
+            urls: vec![],
+            artifact: String::new(),
+            instances: vec![],
+            problems: vec![],
+        }
+    }
+
+    #[test]
+    fn an_update_keeps_the_spec_or_replaces_all_of_it() {
+        let none = SpecFlags::default();
+        assert!(changed_spec(&none, &current("service")).unwrap().is_none());
+        let env = SpecFlags { env: vec![("A".into(), "1".into())], ..SpecFlags::default() };
+        let error = changed_spec(&env, &current("service")).unwrap_err();
+        assert!(error.to_string().contains("command has to be given again"), "{error}");
+        let whole = SpecFlags { command: Some("run".into()), ..env };
+        assert_eq!(changed_spec(&whole, &current("service")).unwrap().unwrap().kind, "service");
+        let spa = SpecFlags { spa: true, ..SpecFlags::default() };
+        assert!(changed_spec(&spa, &current("static")).unwrap().unwrap().spa);
+        let to_static = SpecFlags { kind: Some(Kind::Static), ..SpecFlags::default() };
+        assert_eq!(changed_spec(&to_static, &current("service")).unwrap().unwrap().kind, "static");
+    }
+
+    #[test]
+    fn a_removal_s_json_says_whether_it_is_over() {
+        let json = serde_json::to_value(Removed { name: "a", removed: true }).unwrap();
+        assert_eq!(json, serde_json::json!({"name": "a", "removed": true}));
+    }
+}

@@ -1,0 +1,141 @@
+//! `nebula`: deployments, settings, contexts, and one machine's daemon in one step.
+
+mod config;
+mod context;
+mod deploy;
+mod deploy_args;
+mod scheduler;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::app::{CommandLine, block_on};
+use crate::connect::{ConnectFlags, Surroundings};
+use crate::error::Outcome;
+use crate::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  nebula deploy create site --path ./dist --tld example.test
+  nebula deploy create api --path ./app --command 'python3 app.py' --instances 3 --tld example.test
+  nebula deploy list
+  nebula --cluster ./cluster.json deploy status api --json
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable or without quorum, 4 rolled back, 5 timed out";
+
+/// Deploy applications to a Nebula cluster and look after them.
+#[derive(Debug, Parser)]
+#[command(name = "nebula", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    connect: ConnectFlags,
+    /// Print JSON for scripts; errors go to stderr as JSON too
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create, change and look at deployments
+    #[command(subcommand)]
+    Deploy(deploy_args::Deploy),
+    /// Read and change the cluster's settings
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Keep several clusters by name
+    #[command(subcommand)]
+    Context(context::Context),
+    /// Start and stop Nebula on this machine
+    #[command(subcommand)]
+    Scheduler(scheduler::Scheduler),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  nebula completions bash > ~/.local/share/bash-completion/completions/nebula")]
+    Completions { shell: clap_complete::Shell },
+}
+
+impl CommandLine for Cli {
+    fn json(&self) -> bool {
+        self.json
+    }
+}
+
+pub fn run(cli: Cli) -> Outcome {
+    let out = Output::new(cli.json);
+    let connect = cli.connect;
+    match cli.command {
+        Command::Deploy(command) => block_on(deploy::run(command, &connect, out)),
+        Command::Config(command) => block_on(config::run(command, &connect, out)),
+        Command::Context(command) => block_on(context::run(command, cluster_file(&connect), out)),
+        Command::Scheduler(command) => block_on(scheduler::run(command, out)),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "nebula", &mut text);
+            out.line(&String::from_utf8_lossy(&text));
+            Ok(())
+        }
+    }
+}
+
+/// The cluster file that flags or the environment name.
+fn cluster_file(connect: &ConnectFlags) -> Option<std::path::PathBuf> {
+    connect.cluster.clone().or_else(|| Surroundings::of_process().cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let subcommands: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+            if subcommands.is_empty() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} has no example");
+            }
+            for subcommand in subcommands {
+                check(subcommand, &path);
+            }
+        }
+        check(&Cli::command(), "");
+        check(&crate::nodectl::command(), "");
+    }
+
+    #[test]
+    fn flags_may_stand_anywhere() {
+        for line in [
+            "nebula --json deploy list",
+            "nebula deploy list --json",
+            "nebula deploy --cluster c.json list --json",
+            "nebula deploy create a --path . --wait --timeout 10s --json",
+            "nebula deploy create a --path . --env A=1 --env B=2 --command x --instances 3",
+            "nebula deploy logs a -f --tail 5 --instance i-1",
+            "nebula deploy remove a --no-wait",
+            "nebula config set user.a b",
+            "nebula scheduler start --data-dir /x",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for line in [
+            "nebula",
+            "nebula deploy",
+            "nebula deploy create a",
+            "nebula deploy create --path .",
+            "nebula deploy scale a --instances -1",
+            "nebula deploy scale a --instances many",
+            "nebula deploy create a --path . --timeout soon",
+            "nebula deploy create a --path . --env A",
+            "nebula --cluster a --context b deploy list",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

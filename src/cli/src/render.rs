@@ -1,0 +1,187 @@
+//! Tables and sentences for people.
+
+use nebula_wire::api::{
+    DeploymentPhase, DeploymentStatus, Deployments, JoinTokens, LogLine, MemberStatus, Members, NodeStatus, Settings,
+};
+
+use crate::output::table;
+
+pub fn phase(phase: DeploymentPhase) -> &'static str {
+    match phase {
+        DeploymentPhase::Progressing => "progressing",
+        DeploymentPhase::Ready => "ready",
+        DeploymentPhase::Degraded => "degraded",
+        DeploymentPhase::Failed => "failed",
+        DeploymentPhase::Removing => "removing",
+    }
+}
+
+pub fn members(members: &Members) -> String {
+    let rows = members.members.iter().map(|m| {
+        let status = match m.status {
+            MemberStatus::Alive => "alive",
+            MemberStatus::Draining => "draining",
+            MemberStatus::Dead => "dead",
+        };
+        [
+            m.id.to_string(),
+            m.name.clone(),
+            status.to_owned(),
+            m.role.clone(),
+            if m.leader { "yes" } else { "" }.to_owned(),
+            m.address.clone(),
+            m.api.clone(),
+            m.edge.clone(),
+            m.version.clone(),
+        ]
+    });
+    let table = table(
+        ["ID", "NAME", "STATUS", "ROLE", "LEADER", "QUIC", "API", "EDGE", "VERSION"],
+        rows,
+    );
+    let leader = match members.leader {
+        Some(id) => format!("led by node {id} in term {}", members.term),
+        None => "without a leader: changes are not possible until a majority of the voters is back".to_owned(),
+    };
+    format!("cluster {}, {leader}\n{table}", members.cluster_id)
+}
+
+pub fn node(status: &NodeStatus) -> String {
+    let leader = match (status.leader, status.quorum) {
+        (Some(id), true) => format!("node {id}, term {}", status.term),
+        (Some(id), false) => format!("node {id} was the last known; no quorum"),
+        (None, _) => "none known; no quorum".to_owned(),
+    };
+    let rows = [
+        ("cluster", status.cluster_id.clone()),
+        ("node", format!("{} (id {})", status.name, status.id)),
+        ("role", status.role.clone()),
+        ("leader", leader),
+        ("revision", status.revision.to_string()),
+        ("deployments", status.deployments.to_string()),
+        ("instances here", status.instances.to_string()),
+        ("memory", format!("{} MB", status.rss_bytes / 1_000_000)),
+        ("version", status.version.clone()),
+        ("pid", status.pid.to_string()),
+        ("up for", format!("{} s", status.uptime_seconds)),
+        ("certificate until", status.certificate_expires_at.clone()),
+        ("api", format!("https://{}", status.api)),
+        ("edge", status.edge.clone()),
+        ("quic", status.quic.clone()),
+        ("data", status.data_dir.clone()),
+    ];
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let lines: Vec<_> = rows
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}"))
+        .collect();
+    lines.join("\n")
+}
+
+pub fn deployments(all: &Deployments) -> String {
+    if all.deployments.is_empty() {
+        return "nothing is deployed; begin with 'nebula deploy create NAME --path DIR --tld DOMAIN'".to_owned();
+    }
+    let rows = all.deployments.iter().map(|d| {
+        [
+            d.name.clone(),
+            d.kind.clone(),
+            phase(d.phase).to_owned(),
+            format!("{}/{}", d.ready, d.desired),
+            d.release.to_string(),
+            d.urls.join(" "),
+        ]
+    });
+    table(["NAME", "TYPE", "PHASE", "READY", "RELEASE", "URL"], rows)
+}
+
+pub fn deployment(d: &DeploymentStatus) -> String {
+    let mut text = format!(
+        "{} ({}) is {}: release {}, {} of {} ready\n",
+        d.name,
+        d.kind,
+        phase(d.phase),
+        d.release,
+        d.ready,
+        d.desired
+    );
+    for url in &d.urls {
+        text.push_str(&format!("  {url}\n"));
+    }
+    for problem in &d.problems {
+        text.push_str(&format!("  problem: {problem}\n"));
+    }
+    if !d.instances.is_empty() {
+        let rows = d.instances.iter().map(|i| {
+            [
+                i.id.clone(),
+                i.node.clone(),
+                i.release.to_string(),
+                i.phase.clone(),
+                i.health.clone(),
+                i.restarts.to_string(),
+                i.reason.clone(),
+            ]
+        });
+        text.push_str(&table(
+            ["INSTANCE", "NODE", "RELEASE", "PHASE", "HEALTH", "RESTARTS", "REASON"],
+            rows,
+        ));
+    }
+    text
+}
+
+pub fn tokens(tokens: &JoinTokens) -> String {
+    if tokens.tokens.is_empty() {
+        return "there are no join tokens; make one with 'nodectl token create'".to_owned();
+    }
+    let rows = tokens.tokens.iter().map(|t| {
+        let state = match (t.expired, t.reusable, t.used) {
+            (true, _, _) => "expired",
+            (false, false, 1..) => "used",
+            _ => "valid",
+        };
+        [
+            t.id.clone(),
+            t.role.clone(),
+            state.to_owned(),
+            t.used.to_string(),
+            if t.reusable { "yes" } else { "" }.to_owned(),
+            t.expires_at.clone(),
+        ]
+    });
+    table(["ID", "ROLE", "STATE", "USED", "REUSABLE", "EXPIRES"], rows)
+}
+
+pub fn settings(settings: &Settings) -> String {
+    if settings.settings.is_empty() {
+        return "no settings are set".to_owned();
+    }
+    let rows = settings.settings.iter().map(|(k, v)| [k.clone(), v.clone()]);
+    table(["KEY", "VALUE"], rows)
+}
+
+pub fn log_line(line: &LogLine, timestamps: bool) -> String {
+    let time = if timestamps { format!("{} ", line.time) } else { String::new() };
+    let mark = if line.stream == "nebula" { "*" } else { "|" };
+    format!("{time}{}@{} {mark} {}", line.instance, line.node, line.line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_tells_the_platform_s_voice_from_the_program_s() {
+        let line = LogLine {
+            time: "2026-01-01T00:00:00.000Z".into(),
+            instance: "i-1".into(),
+            node: "n1".into(),
+            release: 1,
+            stream: "nebula".into(),
+            line: "started".into(),
+        };
+        assert_eq!(log_line(&line, false), "i-1@n1 * started");
+        assert!(log_line(&line, true).starts_with("2026-01-01T00:00:00.000Z i-1"));
+    }
+}

@@ -1,0 +1,231 @@
+//! From flags to what the API is asked for. Everything is checked here before anything is sent.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use nebula_domain::DeploymentName;
+use nebula_domain::limits::INSTANCES_PER_DEPLOYMENT;
+use nebula_wire::api::{DeploymentSpec, Probe};
+use nebula_wire::convert;
+
+use crate::error::{CliError, Outcome};
+use crate::{duration, env_file};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Files that every node serves by itself
+    Static,
+    /// A program that listens on the port in PORT
+    Service,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Static => "static",
+            Kind::Service => "service",
+        }
+    }
+}
+
+/// The flags that make up a deployment's spec.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SpecFlags {
+    /// What is deployed; a service when there is a command, a static site otherwise
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<Kind>,
+    /// Program to run in the deployed folder, by /bin/sh; it has to listen on 127.0.0.1:$PORT
+    #[arg(long, value_name = "COMMAND")]
+    pub command: Option<String>,
+    /// Domain under which the deployment gets its name: NAME.DOMAIN
+    #[arg(long, value_name = "DOMAIN")]
+    pub tld: Option<String>,
+    /// Environment variable of the program; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = env_file::flag)]
+    pub env: Vec<(String, String)>,
+    /// File of KEY=VALUE lines; --env overrides it
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// Probe with GET on this path instead of a TCP connection
+    #[arg(long, value_name = "PATH")]
+    pub health_path: Option<String>,
+    /// Answer unknown pages of a static site with its index.html
+    #[arg(long)]
+    pub spa: bool,
+    /// From the polite stop (SIGTERM) to the hard one (SIGKILL)
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub stop_grace: Option<Duration>,
+}
+
+impl SpecFlags {
+    /// Whether any flag says something about the spec.
+    pub fn is_empty(&self) -> bool {
+        let SpecFlags { kind, command, tld, env, env_file, health_path, spa, stop_grace } = self;
+        kind.is_none()
+            && command.is_none()
+            && tld.is_none()
+            && env.is_empty()
+            && env_file.is_none()
+            && health_path.is_none()
+            && !spa
+            && stop_grace.is_none()
+    }
+
+    fn kind(&self) -> Kind {
+        match (self.kind, &self.command) {
+            (Some(kind), _) => kind,
+            (None, Some(_)) => Kind::Service,
+            (None, None) => Kind::Static,
+        }
+    }
+
+    /// The checked spec. Without a `--tld` the cluster's default domain decides later.
+    pub fn to_spec(&self) -> Outcome<DeploymentSpec> {
+        let kind = self.kind();
+        if kind == Kind::Static {
+            self.check_static()?;
+        }
+        let mut env = match &self.env_file {
+            Some(path) => env_file::read(path)?,
+            None => BTreeMap::new(),
+        };
+        env.extend(self.env.iter().cloned());
+        let spec = DeploymentSpec {
+            kind: kind.as_str().to_owned(),
+            command: self.command.clone(),
+            tld: self.tld.clone(),
+            env,
+            probe: self.health_path.clone().map(|path| Probe {
+                kind: "http".to_owned(),
+                path: Some(path),
+                period_ms: None,
+                timeout_ms: None,
+            }),
+            stop_grace_ms: self
+                .stop_grace
+                .map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+            spa: self.spa,
+        };
+        // Any domain stands in for the default one: it is not part of what is sent.
+        convert::spec(&spec, Some("default.invalid"))
+            .map_err(|e| CliError::usage(e.message, e.hint))?;
+        Ok(spec)
+    }
+
+    fn check_static(&self) -> Outcome {
+        let given = [
+            (self.command.is_some(), "--command"),
+            (!self.env.is_empty(), "--env"),
+            (self.env_file.is_some(), "--env-file"),
+            (self.health_path.is_some(), "--health-path"),
+            (self.stop_grace.is_some(), "--stop-grace"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(CliError::usage(
+                format!("{flag} is for services, and this is a static site"),
+                "add --command with the program to run, or leave the flag out",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// How many instances to ask for. Static sites have none to choose.
+    pub fn instances(&self, asked: Option<u32>) -> Outcome<u32> {
+        match (self.kind(), asked) {
+            (Kind::Static, Some(_)) => Err(CliError::usage(
+                "a static site is served by every node and has no instances to count",
+                "leave --instances out, or add --command with the program to run",
+            )),
+            (_, None) => Ok(1),
+            (Kind::Service, Some(n)) => check_instances(n),
+        }
+    }
+}
+
+/// Checks a number of instances against the cluster's limit.
+pub fn check_instances(n: u32) -> Outcome<u32> {
+    INSTANCES_PER_DEPLOYMENT
+        .check("the number of instances", usize::try_from(n).unwrap_or(usize::MAX))
+        .map(|()| n)
+        .map_err(|e| CliError::usage(e.to_string(), format!("use at most {}", INSTANCES_PER_DEPLOYMENT.max)))
+}
+
+/// A deployment's name as typed.
+pub fn deployment_name(text: &str) -> Outcome<DeploymentName> {
+    text.parse().map_err(|e: nebula_domain::names::NameError| {
+        CliError::usage(e.to_string(), "choose a name such as 'my-app'")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> SpecFlags {
+        SpecFlags { command: Some("run".into()), ..SpecFlags::default() }
+    }
+
+    #[test]
+    fn a_command_makes_a_service_and_none_a_site() {
+        assert_eq!(service().to_spec().unwrap().kind, "service");
+        let site = SpecFlags { spa: true, ..SpecFlags::default() };
+        let spec = site.to_spec().unwrap();
+        assert_eq!((spec.kind.as_str(), spec.spa), ("static", true));
+        assert!(SpecFlags::default().is_empty());
+        assert!(!site.is_empty());
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("env");
+        std::fs::write(&file, "A=file\nB=file\n").unwrap();
+        let flags = SpecFlags {
+            env: vec![("A".into(), "flag".into())],
+            env_file: Some(file),
+            health_path: Some("/health".into()),
+            stop_grace: Some(Duration::from_secs(3)),
+            ..service()
+        };
+        let spec = flags.to_spec().unwrap();
+        assert_eq!(spec.env["A"], "flag");
+        assert_eq!(spec.env["B"], "file");
+        assert_eq!(spec.probe.unwrap().path.as_deref(), Some("/health"));
+        assert_eq!(spec.stop_grace_ms, Some(3000));
+        assert_eq!(spec.tld, None, "the stand-in domain is not sent");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_anything_is_sent() {
+        let bad = [
+            SpecFlags { kind: Some(Kind::Service), ..SpecFlags::default() },
+            SpecFlags { command: Some("  ".into()), ..SpecFlags::default() },
+            SpecFlags { kind: Some(Kind::Static), ..service() },
+            SpecFlags { env: vec![("A".into(), "1".into())], ..SpecFlags::default() },
+            SpecFlags { env: vec![("PORT".into(), "1".into())], ..service() },
+            SpecFlags { env: vec![("A".into(), "x".repeat(40_000))], ..service() },
+            SpecFlags { command: Some("x".repeat(5000)), ..SpecFlags::default() },
+            SpecFlags { health_path: Some("health".into()), ..service() },
+            SpecFlags { tld: Some("Not A Domain".into()), ..service() },
+            SpecFlags { spa: true, ..service() },
+            SpecFlags { stop_grace: Some(Duration::from_secs(7200)), ..service() },
+        ];
+        for flags in bad {
+            let error = flags.to_spec().expect_err(&format!("{flags:?}"));
+            assert_eq!(error.exit as u8, 2, "{error}");
+            assert!(!error.error.hint.is_empty(), "{error}");
+        }
+    }
+
+    #[test]
+    fn instances_are_for_services() {
+        assert_eq!(service().instances(Some(3)), Ok(3));
+        assert_eq!(service().instances(None), Ok(1));
+        assert!(service().instances(Some(501)).is_err());
+        assert!(SpecFlags::default().instances(Some(1)).is_err());
+        assert!(deployment_name("my-app").is_ok());
+        assert_eq!(deployment_name("My_App").unwrap_err().exit as u8, 2);
+    }
+}

@@ -1,0 +1,188 @@
+//! Who may connect, to whom, and for what.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{Cluster, Echo, PATIENCE, Silent, until};
+use nebula_domain::NodeId;
+use nebula_mesh::{CallError, Directory, Limits};
+use nebula_wire::peer::Protocol;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, watch};
+
+async fn call(from: &common::Node, to: u64, protocol: Protocol) -> Result<Bytes, CallError> {
+    from.mesh
+        .call(NodeId(to), protocol, Bytes::from_static(b"hello"), PATIENCE)
+        .await
+}
+
+#[tokio::test]
+async fn another_clusters_node_is_refused_at_both_ends() {
+    // The same name, so that only the CA tells them apart.
+    let (ours, theirs) = (Cluster::new(), Cluster::new());
+    let (a, b) = (ours.node(1), theirs.node(2));
+    a.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    ours.enter(2, b.mesh.local_addr());
+    theirs.enter(1, a.mesh.local_addr());
+    for (node, to) in [(&a, 2), (&b, 1)] {
+        let error = call(node, to, Protocol::Raft).await.unwrap_err();
+        assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+    }
+    until("both have counted", || {
+        [&a, &b]
+            .iter()
+            .all(|n| n.metric("nebula_mesh_refused_total{reason=\"handshake\"}") > 0)
+    })
+    .await;
+    assert_eq!(a.metric("nebula_mesh_streams_served_total"), 0);
+    assert_eq!(b.metric("nebula_mesh_streams_served_total"), 0);
+}
+
+#[tokio::test]
+async fn the_node_that_answers_must_be_the_one_that_was_meant() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    cluster.enter(3, b.mesh.local_addr());
+    let error = call(&a, 3, Protocol::Raft).await.unwrap_err();
+    assert!(error.to_string().contains("node 3"), "{error}");
+    assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+    call(&a, 2, Protocol::Raft).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_node_is_cut_off_and_stays_out() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    // The removed node has not heard of it.
+    let old: Directory = (**cluster.directory.borrow()).clone();
+    let (_keep, stale) = watch::channel(Arc::new(old));
+    let c = cluster.outsider(3, Limits::default(), stale);
+    cluster.enter(3, c.mesh.local_addr());
+    a.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    a.mesh.serve(Protocol::Tunnel, Arc::new(Silent));
+    c.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    call(&c, 1, Protocol::Raft).await.unwrap();
+    call(&a, 3, Protocol::Raft).await.unwrap();
+    let mut open = c
+        .mesh
+        .open(NodeId(1), Protocol::Tunnel, PATIENCE)
+        .await
+        .unwrap();
+    until("the stream is served", || {
+        a.metric("nebula_mesh_streams_served_total") == 2
+    })
+    .await;
+
+    cluster.remove(3);
+    let end = tokio::time::timeout(PATIENCE, open.read_u8())
+        .await
+        .unwrap();
+    assert!(end.is_err(), "its open streams end");
+    let error = call(&a, 3, Protocol::Raft).await.unwrap_err();
+    assert!(matches!(error, CallError::UnknownNode(_)), "{error}");
+    let refused = "nebula_mesh_refused_total{reason=\"removed\"}";
+    let before = a.metric(refused);
+    assert!(before >= 1);
+    until("it was refused at the door", || {
+        c.mesh.send(NodeId(1), Protocol::Gossip, Bytes::new());
+        a.metric(refused) > before
+    })
+    .await;
+    let error = call(&c, 1, Protocol::Raft).await.unwrap_err();
+    assert!(matches!(error, CallError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("removed"), "{error}");
+    // The others are not disturbed.
+    b.mesh
+        .call(NodeId(1), Protocol::Raft, Bytes::new(), PATIENCE)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_node_may_help_us_catch_up_and_no_more() {
+    let cluster = Cluster::new();
+    let a = cluster.node(1);
+    a.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    a.mesh.serve(Protocol::Tunnel, Arc::new(Echo));
+    let (to, mut messages) = mpsc::channel(8);
+    a.mesh.serve_messages(Protocol::Gossip, to);
+    // It knows us; our registry has not got to it.
+    let newer = cluster.outsider(5, Limits::default(), cluster.directory.subscribe());
+    call(&newer, 1, Protocol::Raft).await.unwrap();
+    let error = call(&newer, 1, Protocol::Tunnel).await.unwrap_err();
+    assert!(matches!(error, CallError::Refused { .. }), "{error}");
+    newer
+        .mesh
+        .send(NodeId(1), Protocol::Gossip, Bytes::from_static(b"early"));
+    let refused = "nebula_mesh_refused_total{reason=\"not_a_member\"}";
+    until("both were counted", || a.metric(refused) == 2).await;
+
+    // Once the registry has it, the same connection may do everything.
+    cluster.enter(5, newer.mesh.local_addr());
+    call(&newer, 1, Protocol::Tunnel).await.unwrap();
+    newer
+        .mesh
+        .send(NodeId(1), Protocol::Gossip, Bytes::from_static(b"now"));
+    let (from, message) = messages.recv().await.unwrap();
+    assert_eq!((from, message), (NodeId(5), Bytes::from_static(b"now")));
+}
+
+#[tokio::test]
+async fn a_peers_connections_are_limited_and_its_oldest_gives_way() {
+    let cluster = Cluster::new();
+    let limits = Limits {
+        max_connections_per_peer: 2,
+        ..Limits::default()
+    };
+    let a = cluster.node_with(1, limits);
+    a.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    // Three processes that all hold node 2's certificate.
+    let twins: Vec<_> = (0..3).map(|_| cluster.node(2)).collect();
+    for twin in &twins {
+        call(twin, 1, Protocol::Raft).await.unwrap();
+    }
+    until("the first one lost its connection", || {
+        twins[0].metric("nebula_mesh_connections_lost_total") == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_is_replaced_while_traffic_runs() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    let mut long = a.mesh.open(b.id(), Protocol::Raft, PATIENCE).await.unwrap();
+    let traffic = tokio::spawn({
+        let (mesh, to) = (a.mesh.clone(), b.id());
+        async move {
+            for n in 0..500u32 {
+                let answer = mesh.call(to, Protocol::Raft, Bytes::from(n.to_string()), PATIENCE);
+                assert_eq!(answer.await.unwrap(), n.to_string());
+            }
+        }
+    });
+    let renewed = cluster.identity(1);
+    for _ in 0..5 {
+        a.mesh.replace_identity(renewed.clone()).unwrap();
+        b.mesh.replace_identity(cluster.identity(2)).unwrap();
+        call(&a, 2, Protocol::Raft).await.unwrap();
+    }
+    traffic.await.unwrap();
+    assert_eq!(
+        a.mesh.identity().current().certificate_pem(),
+        renewed.certificate_pem()
+    );
+    // The stream that was open before goes on with the connection it began on.
+    long.write_frame(b"still here").await.unwrap();
+    assert_eq!(long.read_frame(100).await.unwrap(), "still here");
+    assert!(a.metric("nebula_mesh_dials_total{outcome=\"connected\"}") >= 2);
+    assert_eq!(a.metric("nebula_mesh_connections_lost_total"), 0);
+    assert!(a.mesh.replace_identity(cluster.identity(9)).is_err());
+}

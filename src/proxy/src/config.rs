@@ -1,0 +1,118 @@
+//! Where the proxy listens, and its limits. Each limit has a reason.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nebula_domain::NodeId;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node, so that its own instances are dialled directly.
+    pub me: NodeId,
+    /// Where people's requests arrive (TCP, HTTP/1.1). Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Edge threads; 0 for one per core.
+    pub threads: usize,
+    /// `<trees_dir>/<artifact>/` holds the files of an artifact, `<trees_dir>/<artifact>.manifest` their list.
+    pub trees_dir: PathBuf,
+    pub limits: Limits,
+}
+
+impl Config {
+    pub fn new(me: NodeId, listen: SocketAddr, threads: usize, trees_dir: PathBuf) -> Config {
+        Config {
+            me,
+            listen,
+            threads,
+            trees_dir,
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+}
+
+/// Bounds of one node's proxy.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From the moment a connection may send a request until the request's head is complete; so it is
+    /// also how long a kept-alive connection may sit idle (hyper has one clock for both). A client
+    /// that drips its headers costs no more than one that says nothing.
+    pub header_read_timeout: Duration,
+    /// Header fields of one request or response. hyper parses up to this many without allocating.
+    pub max_headers: usize,
+    /// Request line and headers together. Apps commonly take 8 to 16 KiB; cookies and tokens grow.
+    pub max_header_bytes: usize,
+    /// What one connection buffers in each direction; a body is never held whole.
+    pub connection_buffer_bytes: usize,
+    /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
+    /// 10 KiB each they stay within 100 MB a thread.
+    pub connections_per_thread: usize,
+    /// Connecting to an instance on this machine. It takes microseconds unless the program's own queue is
+    /// full; then another instance should answer.
+    pub connect_timeout: Duration,
+    /// Opening a tunnel, until the other node says whether the instance took it. Together with one
+    /// retry it keeps a request to a dead machine under a second.
+    pub tunnel_timeout: Duration,
+    /// From a request's last byte to the response's head: the usual patience of browsers' users
+    /// and of other proxies. Also how long an upload may stand still meanwhile.
+    pub response_head_timeout: Duration,
+    /// How long an unused connection to an instance is kept. Under the 5 s after which common
+    /// servers close theirs, so that a request seldom meets a connection that is just being closed.
+    pub upstream_idle: Duration,
+    /// As `upstream_idle`, for requests that cannot be repeated if it happens all the same.
+    pub upstream_idle_unrepeatable: Duration,
+    /// Unused connections that one edge thread keeps to one instance.
+    pub upstream_idle_per_instance: usize,
+    /// Unused connections that one edge thread keeps in all: file descriptors here, streams of a peer's
+    /// mesh for remote instances.
+    pub upstream_idle_per_thread: usize,
+    /// How long an instance that could not be reached is avoided while there is another. Gossip says
+    /// better after about as long.
+    pub ejection: Duration,
+    /// Instances asked for one request, the first included: enough for a cluster that loses one
+    /// machine while another restarts, and no storm when all are down.
+    pub attempts: usize,
+    /// Tunnels that other nodes may have open to this node's instances at once.
+    pub tunnels: usize,
+    /// How long a drain waits for other nodes' tunnels: their pools let idle ones go after `upstream_idle`.
+    pub tunnel_drain: Duration,
+    /// Lists of static sites' files kept in memory; one is about 150 bytes for each file.
+    pub manifests_cached: usize,
+    /// Static files up to this size are kept in memory, others read in pieces.
+    pub cached_file_bytes: u64,
+    /// All static files and their compressed forms in memory.
+    pub file_cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            header_read_timeout: Duration::from_secs(30),
+            max_headers: 100,
+            max_header_bytes: 32 * 1024,
+            connection_buffer_bytes: 128 * 1024,
+            connections_per_thread: 10_000,
+            connect_timeout: Duration::from_secs(1),
+            tunnel_timeout: Duration::from_millis(600),
+            response_head_timeout: Duration::from_secs(60),
+            upstream_idle: Duration::from_secs(4),
+            upstream_idle_unrepeatable: Duration::from_secs(1),
+            upstream_idle_per_instance: 64,
+            upstream_idle_per_thread: 512,
+            ejection: Duration::from_secs(1),
+            attempts: 3,
+            tunnels: 4096,
+            tunnel_drain: Duration::from_secs(5),
+            manifests_cached: 64,
+            cached_file_bytes: 512 * 1024,
+            file_cache_bytes: 32 * 1024 * 1024,
+        }
+    }
+}

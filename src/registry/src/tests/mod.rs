@@ -1,0 +1,1 @@
+//! Whole registries over a real mesh.
