@@ -10,7 +10,7 @@ use nebula_domain::{Command, DeploymentName, DomainName, Outcome, Rejection, Sta
 use nebula_registry::Applied;
 use nebula_wire::api::{
     ApiError, CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, Deployments,
-    InstanceStatus, Scale, UpdateDeployment,
+    ErrorCode, InstanceStatus, Scale, UpdateDeployment,
 };
 use nebula_wire::convert;
 
@@ -32,8 +32,10 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
     let read = app.read(consistency).await?;
     let view = app.view();
     let summaries = summarise_all(&read.state, &view);
-    let deployments =
-        summaries.into_iter().filter_map(|(name, summary)| status(&read.state, &name, summary)).collect();
+    let deployments = summaries
+        .into_iter()
+        .filter_map(|(name, summary)| status(&read.state, &name, summary))
+        .collect();
     Ok(read.answer(Json(Deployments { deployments })))
 }
 
@@ -48,7 +50,9 @@ pub async fn get(
     let name = name(&text)?;
     let read = app.read(consistency).await?;
     let summary = summarise(&read.state, &app.view(), &name);
-    let status = summary.and_then(|summary| status(&read.state, &name, summary)).ok_or_else(|| unknown(&name))?;
+    let status = summary
+        .and_then(|summary| status(&read.state, &name, summary))
+        .ok_or_else(|| unknown(&name))?;
     Ok(read.answer(Json(status)))
 }
 
@@ -113,7 +117,11 @@ fn deployed(
     asked_tld: Option<&DomainName>,
     applied: &Applied,
 ) -> Answer<Deployed> {
-    let Outcome::Deployed { generation, release } = applied.outcome else {
+    let Outcome::Deployed {
+        generation,
+        release,
+    } = applied.outcome
+    else {
         return Err(Failure::new(
             ErrorCode::Conflict,
             "this request id was used for another kind of change",
@@ -124,8 +132,16 @@ fn deployed(
     let state = app.registry.state();
     let host = state.deployments.get(name).map(|d| d.host());
     let host = asked_tld.map(|tld| format!("{name}.{tld}")).or(host);
-    let urls = host.into_iter().map(|host| format!("http://{host}/")).collect();
-    Ok(Deployed { name: name.to_string(), generation, release: release.0, urls })
+    let urls = host
+        .into_iter()
+        .map(|host| format!("http://{host}/"))
+        .collect();
+    Ok(Deployed {
+        name: name.to_string(),
+        generation,
+        release: release.0,
+        urls,
+    })
 }
 
 /// Creates a deployment from an uploaded artifact.

@@ -103,13 +103,21 @@ pub async fn remove(
 fn keeps_quorum_without(app: &App, node: NodeId) -> Answer<()> {
     let status = app.registry.status().borrow().clone();
     let view = app.view();
-    let left = status.voters.iter().filter(|voter| **voter != node && view.is_alive(**voter)).count();
-    if !status.voters.contains(&node) || status.voters.len() == 1 || left * 2 > status.voters.len() {
+    let left = status
+        .voters
+        .iter()
+        .filter(|voter| **voter != node && view.is_alive(**voter))
+        .count();
+    if !status.voters.contains(&node) || status.voters.len() == 1 || left * 2 > status.voters.len()
+    {
         return Ok(());
     }
     Err(Failure::new(
         ErrorCode::Conflict,
-        format!("without node {node} only {left} of {} voters would be alive, which is no majority", status.voters.len()),
+        format!(
+            "without node {node} only {left} of {} voters would be alive, which is no majority",
+            status.voters.len()
+        ),
         "bring back the other voters first, or remove the dead ones",
     ))
 }

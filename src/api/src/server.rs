@@ -135,7 +135,7 @@ async fn serve_tls(
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stop_asked(&mut stopped) => return,
         };
         let Some((stream, _)) = accepted_or_pause(accepted).await else {
             continue;
@@ -165,7 +165,7 @@ async fn serve_unix(
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stop_asked(&mut stopped) => return,
         };
         let Some((stream, _)) = accepted_or_pause(accepted).await else {
             continue;
@@ -176,6 +176,11 @@ async fn serve_unix(
             serve_connection(stream, router, Channel::Local, stopped).await;
         });
     }
+}
+
+/// Returns when the API is to stop, or its handle is gone.
+async fn stop_asked(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// Out of descriptors or the like: a pause keeps the loop from spinning until some are closed.
@@ -211,7 +216,7 @@ async fn serve_connection<S>(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stopped.wait_for(|stop| *stop) => {
+        () = stop_asked(&mut stopped) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -66,7 +66,10 @@ impl ArtifactError {
         }
     }
 
-    pub(crate) fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArtifactError {
+    pub(crate) fn disk(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> ArtifactError {
         let path = path.to_owned();
         move |source| ArtifactError::Disk {
             action,

@@ -1,11 +1,13 @@
 //! Where things lie in the store's folder.
 //!
-//!     blobs/<digest>.tar         archives, verified and durable; the node's own user only
-//!     trees/<digest>/            one unpacked
-//!     trees/<digest>.manifest    JSON: {"files": {"index.html": {"size": 1, "blake3": "…"}}}
-//!     trees/<digest>.complete    the boot in which the tree was unpacked; without it there is no tree
-//!     tmp/                       whatever is unfinished; emptied at start
-//!     quarantine/<digest>.tar    what no longer was what its name says
+//! ```text
+//! blobs/<digest>.tar         archives, verified and durable; the node's own user only
+//! trees/<digest>/            one unpacked
+//! trees/<digest>.manifest    JSON: {"files": {"index.html": {"size": 1, "blake3": "…"}}}
+//! trees/<digest>.complete    the boot in which the tree was unpacked; without it there is no tree
+//! tmp/                       whatever is unfinished; emptied at start
+//! quarantine/<digest>.tar    what no longer was what its name says
+//! ```
 //!
 //! Artifacts may hold secrets. `blobs`, `tmp` and `quarantine` are closed to others; `trees` can be
 //! passed through but not listed, so that a program run as another user can work in its folder, whose

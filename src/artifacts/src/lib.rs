@@ -145,7 +145,11 @@ impl Artifacts {
     }
 
     /// The folder of the artifact's files, fetched from one of `sources` and unpacked if need be.
-    pub async fn ensure(&self, digest: Digest, sources: &[NodeId]) -> Result<PathBuf, ArtifactError> {
+    pub async fn ensure(
+        &self,
+        digest: Digest,
+        sources: &[NodeId],
+    ) -> Result<PathBuf, ArtifactError> {
         self.0.ensure(digest, sources).await?;
         Ok(self.0.layout.tree(digest))
     }
@@ -161,6 +165,11 @@ impl Inner {
         })
         .await?;
         if complete {
+            // A damaged blob may have been put aside since. The tree serves without it; others who
+            // want a copy do not.
+            if let Err(error) = self.hold(digest, sources).await {
+                tracing::warn!(%digest, %error, "the archive of an unpacked artifact is missing");
+            }
             return Ok(());
         }
         self.hold(digest, sources).await?;

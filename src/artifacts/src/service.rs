@@ -66,7 +66,9 @@ impl Inner {
             Err(_) => Ok(()),
         };
         let failed = |mut message: String| {
-            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            while message.len() > MAX_MESSAGE_BYTES {
+                message.pop();
+            }
             ArtifactAnswer::Failed { message }
         };
         match (result, store::size(&self.layout, digest)) {

@@ -34,7 +34,8 @@ impl Incoming {
     pub fn begin(layout: &Layout, expected: Digest, limit: u64) -> Result<Incoming, ArtifactError> {
         let tmp = layout.tmp();
         // Readable by this user only.
-        let temporary = NamedTempFile::new_in(&tmp).map_err(ArtifactError::disk("write in", &tmp))?;
+        let temporary =
+            NamedTempFile::new_in(&tmp).map_err(ArtifactError::disk("write in", &tmp))?;
         let file = temporary
             .reopen()
             .map_err(ArtifactError::disk("write", temporary.path()))?;
@@ -87,7 +88,8 @@ fn keep(
     digest: Digest,
     limit: u64,
 ) -> Result<(), ArtifactError> {
-    let file = File::open(temporary.path()).map_err(ArtifactError::disk("read", temporary.path()))?;
+    let file =
+        File::open(temporary.path()).map_err(ArtifactError::disk("read", temporary.path()))?;
     archive::inspect(io::BufReader::new(file), limit).map_err(ArtifactError::BadArchive)?;
     temporary
         .as_file()

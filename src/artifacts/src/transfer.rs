@@ -70,7 +70,9 @@ impl Artifacts {
                 break;
             }
             let request = ArtifactRequest::Fetch { digest };
-            let answers = batch.iter().map(|node| inner.ask(*node, &request, deadline));
+            let answers = batch
+                .iter()
+                .map(|node| inner.ask(*node, &request, deadline));
             for (node, answer) in batch.iter().zip(join_all(answers).await) {
                 match answer {
                     Ok(ArtifactAnswer::Held { .. }) => holders.push(*node),
@@ -177,7 +179,9 @@ impl Inner {
         let mut left = size_bytes;
         let mut buffer = vec![0; PIECE_BYTES];
         while left > 0 {
-            let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let room = buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let count = timeout(STALL, stream.read(&mut buffer[..room]))
                 .await
                 .map_err(|_| stalled())?

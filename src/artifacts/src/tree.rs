@@ -40,7 +40,11 @@ impl Trees {
         let boot = match fs::read_to_string(BOOT_ID) {
             Ok(text) => text.trim().to_owned(),
             // Not to know is to trust nothing: a name nobody has used.
-            Err(_) => format!("process {} {:?}", std::process::id(), std::time::SystemTime::now()),
+            Err(_) => format!(
+                "process {} {:?}",
+                std::process::id(),
+                std::time::SystemTime::now()
+            ),
         };
         let trees = Trees {
             layout: layout.clone(),
@@ -87,7 +91,9 @@ impl Trees {
         let unpacking = work.path().join("tree");
         let mut reader = Hashing::new(BufReader::with_capacity(256 * 1024, file));
         let result = archive::unpack(&mut reader, &unpacking, self.max_bytes);
-        let actual = reader.digest().map_err(ArtifactError::disk("read", &blob))?;
+        let actual = reader
+            .digest()
+            .map_err(ArtifactError::disk("read", &blob))?;
         if actual != digest {
             return Ok(Outcome::Corrupt);
         }

@@ -104,7 +104,10 @@ impl Run {
 pub enum RunStatus {
     Running,
     /// The program and everything it had started are gone.
-    Ended { exit: Exit, at: Millis },
+    Ended {
+        exit: Exit,
+        at: Millis,
+    },
 }
 
 /// How a run ended.

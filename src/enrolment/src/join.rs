@@ -51,12 +51,13 @@ impl Enrolment {
         };
         let cluster = identity.cluster();
         let certificate = authority.sign(&request.csr, cluster, node, self.shared.clock.now())?;
-        let read = self
-            .shared
-            .registry
-            .at_least(applied.revision, EXCHANGE_DEADLINE)
-            .await;
-        let state = read.map_err(|_| EnrolError::NoSigner)?;
+        // A follower proposes through the leader and may be behind its own proposal.
+        let mut states = self.shared.registry.watch();
+        let applied_here = states.wait_for(|state| state.revision >= applied.revision);
+        let state = match tokio::time::timeout(EXCHANGE_DEADLINE, applied_here).await {
+            Ok(Ok(state)) => state.clone(),
+            _ => return Err(EnrolError::NoSigner),
+        };
         let peers = state.nodes.values().map(|n| Peer {
             id: n.id.0,
             quic: n.addresses.quic.to_string(),

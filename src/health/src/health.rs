@@ -1,4 +1,4 @@
-//! The loop: follow the local instances, launch the probes that are due, publish what changed.
+//! The loop: follow the local instances, launch the probes that are due, publish what they say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::InstanceId;
+use nebula_domain::observed::Health::Unknown;
 use nebula_domain::observed::LocalInstances;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -75,14 +76,13 @@ impl<V: Verdicts> Health<V> {
                 continue;
             }
             if let Some(verdict) = target.ended(ended.result.is_ok(), now) {
-                match &ended.result {
-                    Ok(()) => tracing::info!(instance = %ended.instance, "healthy"),
-                    Err(error) => {
-                        let cause = std::error::Error::source(error).map(ToString::to_string);
-                        tracing::info!(instance = %ended.instance, %error, cause, ?verdict);
-                    }
-                }
-                self.verdicts.publish(ended.instance, verdict);
+                log(&ended, verdict);
+            }
+            // Said after every probe, changed or not: what is heard before the supervisor has
+            // published the run is dropped, and nothing else would ever say it again. Repeating
+            // costs nothing, see `Verdicts`.
+            if target.health() != Unknown {
+                self.verdicts.publish(ended.instance, target.health());
             }
         }
         Ok(())
@@ -154,6 +154,16 @@ impl<V: Verdicts> Reconciler for Health<V> {
         self.take_in(now)?;
         self.launch(now);
         Ok(())
+    }
+}
+
+fn log(ended: &Ended, verdict: nebula_domain::observed::Health) {
+    match &ended.result {
+        Ok(()) => tracing::info!(instance = %ended.instance, ?verdict, "health changed"),
+        Err(error) => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::info!(instance = %ended.instance, ?verdict, %error, cause, "health changed");
+        }
     }
 }
 

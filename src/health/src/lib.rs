@@ -1,7 +1,7 @@
 //! The reconciler that probes this node's instances and publishes what it finds.
 //!
 //! What follows from a probe, and when to ask again, is `domain::probe`'s decision; this crate dials,
-//! keeps the time and tells the membership what changed. A node without instances does nothing at all here.
+//! keeps the time and tells the membership. A node without instances does nothing at all here.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod dial;

@@ -23,6 +23,10 @@ impl Target {
         }
     }
 
+    pub(crate) fn health(&self) -> Health {
+        self.state.health()
+    }
+
     /// Takes in one probe's result; the new verdict, if it changed.
     pub(crate) fn ended(&mut self, ok: bool, now: Instant) -> Option<Health> {
         self.under_way = None;

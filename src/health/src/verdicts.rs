@@ -5,6 +5,8 @@ use nebula_domain::observed::Health;
 use nebula_membership::Membership;
 
 pub trait Verdicts: Send + Sync + 'static {
+    /// Called after every probe with the verdict that holds now; the same one again must be cheap
+    /// and change nothing.
     fn publish(&self, instance: InstanceId, health: Health);
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nebula_actors::{Child, Guardian};
@@ -20,12 +20,18 @@ use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Reports changes, as the membership does; a forgotten verdict is a change when it is said again.
 #[derive(Clone)]
-struct Record(mpsc::UnboundedSender<(InstanceId, Verdict)>);
+struct Record {
+    known: Arc<Mutex<BTreeMap<InstanceId, Verdict>>>,
+    changes: mpsc::UnboundedSender<(InstanceId, Verdict)>,
+}
 
 impl Verdicts for Record {
     fn publish(&self, instance: InstanceId, health: Verdict) {
-        let _ = self.0.send((instance, health));
+        if self.known.lock().unwrap().insert(instance, health) != Some(health) {
+            let _ = self.changes.send((instance, health));
+        }
     }
 }
 
@@ -34,22 +40,32 @@ struct Bench {
     child: Child,
     locals: watch::Sender<Arc<LocalInstances>>,
     verdicts: mpsc::UnboundedReceiver<(InstanceId, Verdict)>,
+    known: Arc<Mutex<BTreeMap<InstanceId, Verdict>>>,
 }
 
 impl Bench {
     fn start() -> Bench {
         let (locals, seen) = watch::channel(Arc::new(LocalInstances::new()));
-        let (record, verdicts) = mpsc::unbounded_channel();
+        let (changes, verdicts) = mpsc::unbounded_channel();
+        let record = Record {
+            known: Arc::default(),
+            changes,
+        };
+        let known = record.known.clone();
         let guardian = Guardian::start(&Metrics::new());
-        let child = guardian.supervise("health", move || {
-            Health::new(seen.clone(), Record(record.clone()))
-        });
+        let child = guardian.supervise("health", move || Health::new(seen.clone(), record.clone()));
         Bench {
             guardian,
             child,
             locals,
             verdicts,
+            known,
         }
+    }
+
+    /// A new run's phase was published: its health begins as unknown.
+    fn forget(&self) {
+        self.known.lock().unwrap().clear();
     }
 
     fn set(&self, locals: impl IntoIterator<Item = (u64, LocalInstance)>) {
@@ -116,7 +132,7 @@ async fn server(status: u16) -> Server {
 }
 
 #[tokio::test]
-async fn publishes_changes_only_and_starts_over_with_a_new_run() {
+async fn follows_the_server_and_starts_over_with_a_new_run() {
     let mut bench = Bench::start();
     let server = server(200).await;
     bench.set([(1, local(server.address, 1))]);
@@ -138,8 +154,24 @@ async fn publishes_changes_only_and_starts_over_with_a_new_run() {
     server.status.store(301, Ordering::SeqCst);
     assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
 
-    // Healthy in its next run as well: said again, since the run's health began as unknown.
+    // The next run begins from nothing: one failure says nothing yet, and neither do a few.
+    server.status.store(503, Ordering::SeqCst);
+    let asked = server.asked.load(Ordering::SeqCst);
     bench.set([(1, local(server.address, 2))]);
+    bench.forget();
+    timeout(DEADLINE, async {
+        while server.asked.load(Ordering::SeqCst) < asked + 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(bench.verdicts.try_recv().is_err());
+    server.status.store(200, Ordering::SeqCst);
+    assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
+
+    // The run is published only after its verdict: said again.
+    bench.forget();
     assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
     bench.guardian.stop().await;
 }
@@ -151,8 +183,15 @@ async fn a_killed_one_probes_again_and_a_vanished_instance_is_left_alone() {
     bench.set([(1, local(server.address, 1))]);
     bench.verdict().await;
     bench.child.kill();
+    timeout(DEADLINE, async {
+        while bench.child.restarts() < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    bench.forget();
     assert_eq!(bench.verdict().await, (InstanceId(1), Verdict::Healthy));
-    assert_eq!(bench.child.restarts(), 1);
 
     // A second instance settles after the first vanished; the first is asked no more.
     let other = self::server(200).await;

@@ -141,7 +141,7 @@ fn line(instance: InstanceId, release: ReleaseNumber, text: &str) -> Option<Line
     })
 }
 
-/// The part of an instance's `spec.json` that outlives its record in the registry.
+/// The part of an instance's `state.json` that outlives its record in the registry.
 #[derive(Deserialize)]
 struct Remains {
     deployment: DeploymentName,
@@ -168,7 +168,7 @@ fn gone(root: &Path, request: &Request, known: &Releases) -> io::Result<Releases
             continue;
         }
         // Unreadable or half-made: an instance about which nothing can be said.
-        let Ok(text) = std::fs::read(entry.path().join("spec.json")) else {
+        let Ok(text) = std::fs::read(entry.path().join("state.json")) else {
             continue;
         };
         if let Ok(remains) = serde_json::from_slice::<Remains>(&text)
@@ -273,9 +273,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for (instance, deployment) in [(7, "api"), (8, "web")] {
             write(root.path(), instance, &[(instance as u32, deployment)]);
-            let spec = format!(r#"{{"deployment":"{deployment}","release":4,"env":{{}}}}"#);
+            let record = format!(r#"{{"deployment":"{deployment}","release":4,"env":{{}}}}"#);
             let dir = root.path().join(InstanceId(instance).to_string());
-            fs::write(dir.join("spec.json"), spec).unwrap();
+            fs::write(dir.join("state.json"), record).unwrap();
         }
         fs::create_dir(root.path().join("lost+found")).unwrap();
         let (tail, _) = Files::open(root.path().to_owned(), &request(10), Releases::new()).unwrap();

@@ -180,10 +180,7 @@ struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Refusal> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or(Refusal::Undecodable)?;
+        let (head, rest) = self.0.split_at_checked(count).ok_or(Refusal::Undecodable)?;
         self.0 = rest;
         Ok(head)
     }
@@ -243,8 +240,8 @@ impl<'a> Input<'a> {
             match kind {
                 1 => {
                     let room = (*budget).min(usize::from(u16::MAX));
-                    let bytes = zstd::bulk::decompress(block, room)
-                        .map_err(|_| Refusal::Undecodable)?;
+                    let bytes =
+                        zstd::bulk::decompress(block, room).map_err(|_| Refusal::Undecodable)?;
                     unpacked.extend_from_slice(&bytes);
                 }
                 2 => unpacked.extend_from_slice(block),

@@ -35,7 +35,11 @@ fn message(kind: u8, version: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 fn syn(ids: &[ChitchatId], cluster: &str) -> Vec<u8> {
-    message(0, 0, &[&digest_v0(ids), &cluster.to_owned().serialize_to_vec()])
+    message(
+        0,
+        0,
+        &[&digest_v0(ids), &cluster.to_owned().serialize_to_vec()],
+    )
 }
 
 fn block(kind: u8, bytes: &[u8]) -> Vec<u8> {
@@ -148,7 +152,10 @@ fn rubbish_is_refused() {
 
 #[test]
 fn sizes_are_bounded() {
-    assert_eq!(verdict(&vec![0; MAX_MESSAGE_BYTES + 1]), Err(Refusal::Oversize));
+    assert_eq!(
+        verdict(&vec![0; MAX_MESSAGE_BYTES + 1]),
+        Err(Refusal::Oversize)
+    );
     let big = "x".repeat(MAX_VALUE_BYTES + 1);
     let value = ack(&[about(&id(3, 1)), put("a", &big, 1)]);
     assert_eq!(verdict(&value), Err(Refusal::Oversize));

@@ -143,7 +143,8 @@ impl Life {
         let transport = self.wire.transport(self.generation);
         let (entries, over) = self.local.borrow_and_update().entries();
         self.refused_values.inc_by(over);
-        let handle = spawn_chitchat(self.config(), entries.into_iter().collect(), &transport).await?;
+        let handle =
+            spawn_chitchat(self.config(), entries.into_iter().collect(), &transport).await?;
         let result = self.watch(&handle).await;
         // Also when we fail: no second chitchat beside the next one.
         handle.abort();
@@ -281,7 +282,8 @@ impl Life {
             .await;
         self.refused_values.inc_by(refused);
         let local = self.local.borrow();
-        let next = lock(&self.builder).build(&members, &local, &suspects, sightings, Instant::now());
+        let next =
+            lock(&self.builder).build(&members, &local, &suspects, sightings, Instant::now());
         self.view.send_if_modified(|view| {
             let changed = **view != next;
             if changed {

@@ -22,6 +22,8 @@ pub(crate) const SUSPECT_SILENCE: Duration = Duration::from_millis(1500);
 /// A member that was never heard of counts as alive this long, so that a node that has just
 /// started, or has just learned of a member, replaces nothing.
 pub(crate) const START_GRACE: Duration = Duration::from_secs(5);
+/// Of a member that has spoken but too little for chitchat to judge it.
+pub(crate) const UNSETTLED_SILENCE: Duration = Duration::from_secs(2);
 /// When this node itself stood still for longer than `STALL`, its peers are given `STALL_GRACE`
 /// to be heard before their silence counts.
 pub(crate) const STALL: Duration = Duration::from_millis(800);

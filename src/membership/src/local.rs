@@ -200,6 +200,10 @@ mod tests {
         local.set_phase(InstanceId(0), Some(long));
         let (entries, left_out) = local.entries();
         assert_eq!((entries.len(), left_out), (MAX_INSTANCES + 1, 0));
-        assert!(entries.keys().all(|k| k.len() <= crate::limits::MAX_KEY_BYTES));
+        assert!(
+            entries
+                .keys()
+                .all(|k| k.len() <= crate::limits::MAX_KEY_BYTES)
+        );
     }
 }

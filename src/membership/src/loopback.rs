@@ -37,7 +37,9 @@ impl Loopback {
             .context("cannot connect a loopback socket")?;
         ours.set_nonblocking(true)
             .context("cannot set up a loopback socket")?;
-        let ours_addr = ours.local_addr().context("a loopback socket has no address")?;
+        let ours_addr = ours
+            .local_addr()
+            .context("a loopback socket has no address")?;
         Ok(Loopback {
             chitchat,
             ours,
@@ -112,6 +114,9 @@ mod tests {
         let target = codec.chitchat.local_addr().unwrap();
         stranger.send_to(&bytes, target).unwrap();
         stranger.send_to(&bytes, codec.ours_addr).unwrap();
-        assert!(codec.decode(b"no message").await.is_err(), "only the stranger's was valid");
+        assert!(
+            codec.decode(b"no message").await.is_err(),
+            "only the stranger's was valid"
+        );
     }
 }

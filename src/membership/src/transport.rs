@@ -42,7 +42,10 @@ impl Wire {
             generation: Arc::default(),
             inbox: Arc::default(),
             dropped: metrics.counters("gossip_dropped", "Gossip messages refused, by reason"),
-            lost: metrics.counter("gossip_lost", "Gossip messages lost between chitchat and the mesh"),
+            lost: metrics.counter(
+                "gossip_lost",
+                "Gossip messages lost between chitchat and the mesh",
+            ),
         }
     }
 
@@ -160,7 +163,11 @@ impl Socket for MeshSocket {
         Ok(self.address)
     }
 
-    async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
+    async fn send(
+        &mut self,
+        to: SocketAddr,
+        envelope: ChitchatEnvelope,
+    ) -> anyhow::Result<SendOutcome> {
         let nothing = SendOutcome { num_bytes_sent: 0 };
         // chitchat goes on greeting members that were removed, and ones we have not learned of yet.
         let Some(node) = address::node(to) else {

@@ -11,7 +11,10 @@ use chitchat::{Chitchat, ChitchatId, NodeState};
 use nebula_domain::observed::{InstanceFacts, NodeFacts, NodeView};
 use nebula_domain::{InstanceId, NodeId, View};
 
-use crate::limits::{MAX_INSTANCES, MAX_VALUE_BYTES, STALL, STALL_GRACE, START_GRACE, SUSPECT_SILENCE};
+use crate::limits::{
+    MAX_INSTANCES, MAX_VALUE_BYTES, STALL, STALL_GRACE, START_GRACE, SUSPECT_SILENCE,
+    UNSETTLED_SILENCE,
+};
 use crate::local::{FACTS_KEY, INSTANCE_PREFIX, Local};
 
 /// What a node says, read from its keys.
@@ -37,6 +40,9 @@ pub(crate) struct Sighting {
 #[derive(Debug)]
 struct Memory {
     first_seen: Instant,
+    /// Its heartbeat was seen to advance: it did speak, and its silence means something.
+    spoke: bool,
+    /// chitchat has judged it alive, which takes a few heartbeats.
     was_live: bool,
     alive: bool,
     /// Generation and number of the last heartbeat, and when it came.
@@ -74,12 +80,13 @@ impl ViewBuilder {
     pub fn is_heard(&self, node: NodeId) -> bool {
         self.members
             .get(&node)
-            .is_some_and(|memory| memory.was_live && memory.alive)
+            .is_some_and(|memory| memory.alive && (memory.spoke || memory.was_live))
     }
 
     /// chitchat was started anew and has forgotten everyone: those alive are given the grace again.
     pub fn forgotten(&mut self, now: Instant) {
         for memory in self.members.values_mut().filter(|m| m.alive) {
+            memory.spoke = false;
             memory.was_live = false;
             memory.first_seen = now;
         }
@@ -96,7 +103,9 @@ impl ViewBuilder {
         self.notice_stall(now);
         self.members.retain(|node, _| members.contains(node));
         for node in members {
-            self.members.entry(*node).or_insert_with(|| Memory::new(now));
+            self.members
+                .entry(*node)
+                .or_insert_with(|| Memory::new(now));
         }
         let mut lives: BTreeMap<NodeId, Sighting> = BTreeMap::new();
         for sighting in sightings {
@@ -111,7 +120,11 @@ impl ViewBuilder {
         }
         let held = self.held_until.is_some_and(|until| now < until);
         let mut nodes = BTreeMap::new();
-        for (node, memory) in self.members.iter_mut().filter(|(node, _)| **node != self.me) {
+        for (node, memory) in self
+            .members
+            .iter_mut()
+            .filter(|(node, _)| **node != self.me)
+        {
             memory.update(lives.remove(node), suspects.contains(node), held, now);
             nodes.insert(
                 *node,
@@ -153,6 +166,7 @@ impl Memory {
     fn new(now: Instant) -> Memory {
         Memory {
             first_seen: now,
+            spoke: false,
             was_live: false,
             alive: true,
             heartbeat: (0, 0),
@@ -166,6 +180,8 @@ impl Memory {
         let mut live = false;
         if let Some(life) = life {
             if self.heartbeat != (life.generation, life.heartbeat) {
+                // The first is hearsay, perhaps of a dead node; another of the same life is not.
+                self.spoke |= self.heartbeat.0 == life.generation;
                 self.heartbeat = (life.generation, life.heartbeat);
                 self.heard = now;
             }
@@ -173,11 +189,16 @@ impl Memory {
                 self.said = said;
                 self.source = Some((life.generation, life.version));
             }
-            let silent = now.saturating_duration_since(self.heard);
-            live = life.live && !(suspect && silent > SUSPECT_SILENCE);
+            let silent = age(self.heard, now) > SUSPECT_SILENCE;
+            live = life.live && !(suspect && silent);
             self.was_live |= life.live;
         }
-        let in_grace = !self.was_live && age(self.first_seen, now) < START_GRACE;
+        let in_grace = !self.was_live
+            && if self.spoke {
+                age(self.heard, now) < UNSETTLED_SILENCE
+            } else {
+                age(self.first_seen, now) < START_GRACE
+            };
         self.alive = live || in_grace || (self.alive && held);
     }
 }
@@ -304,6 +325,19 @@ mod tests {
         assert!(!bench.step(500, vec![dead], &[]));
         let live = bench.life(2, true, true);
         assert!(bench.step(500, vec![live], &[]));
+    }
+
+    #[test]
+    fn one_that_spoke_and_fell_silent_at_once_has_no_grace() {
+        let mut bench = Bench::new();
+        let first = bench.life(1, false, true);
+        bench.step(0, vec![first], &[]);
+        let second = bench.life(1, false, true);
+        assert!(bench.step(100, vec![second.clone()], &[]));
+        for _ in 0..3 {
+            assert!(bench.step(500, vec![second.clone()], &[]));
+        }
+        assert!(!bench.step(500, vec![second], &[]));
     }
 
     #[test]

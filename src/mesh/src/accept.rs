@@ -41,6 +41,7 @@ pub(crate) async fn run(inner: Arc<Inner>, endpoint: Endpoint) {
         } else if under_way >= inner.limits.retry_above_handshakes
             && !incoming.remote_address_validated()
         {
+            inner.counters.address_checks.inc();
             // An address that was not validated may always be asked to retry.
             let _ = incoming.retry();
         } else {

@@ -54,15 +54,16 @@ impl Incoming {
 
     /// Closes what the directory no longer admits; how many there were.
     pub(crate) fn sweep(&self, directory: &Directory) -> usize {
-        let mut table = self.lock();
-        let removed = table
-            .open
-            .extract_if(.., |_, (node, _)| {
-                directory.admission(*node) == Admission::Removed
-            })
-            .map(|(_, (node, connection))| refuse_removed(node, &connection))
-            .count();
-        removed
+        let mut closed = 0;
+        self.lock().open.retain(|_, (node, connection)| {
+            let stays = directory.admission(*node) != Admission::Removed;
+            if !stays {
+                refuse_removed(*node, connection);
+                closed += 1;
+            }
+            stays
+        });
+        closed
     }
 
     pub(crate) fn clear(&self) {

@@ -26,10 +26,13 @@ use crate::link::Busy;
 use crate::service::Services;
 use crate::slot::Slot;
 use crate::suspects::Suspects;
+use crate::transport::SocketInUse;
 use crate::{CallError, Config, Directory, Limits, MeshError, Service, Stream, accept, transport};
 
 /// How long closing waits for peers to have heard of it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+const SOCKET_LOOK: Duration = Duration::from_millis(1);
 
 /// One node's mesh. Cheap to clone; usable from any tokio runtime, while its own tasks run on the one
 /// it was bound in. Works until [`Mesh::close`].
@@ -57,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     /// Taken when the mesh closes, so that the socket goes with its last user.
     endpoint: Mutex<Option<Endpoint>>,
+    socket: SocketInUse,
     slots: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
     home: Handle,
     closing: CancellationToken,
@@ -75,7 +79,7 @@ impl Mesh {
         let home = Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
         let me = identity.node();
         let identity = IdentityCell::new(identity)?;
-        let endpoint = transport::bind(&config, &identity)?;
+        let (endpoint, socket) = transport::bind(&config, &identity)?;
         let local_addr = endpoint.local_addr().map_err(|source| MeshError::Bind {
             address: config.listen,
             source,
@@ -91,6 +95,7 @@ impl Mesh {
             incoming: Incoming::default(),
             counters: Counters::new(metrics),
             endpoint: Mutex::new(Some(endpoint.clone())),
+            socket,
             slots: Mutex::default(),
             home,
             closing: CancellationToken::new(),
@@ -204,7 +209,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Tells the peers, ends everything, and frees the socket once the last open stream is dropped.
+    /// Tells the peers and ends everything. The address is free afterwards, unless somebody keeps a
+    /// stream of this mesh.
     pub async fn close(&self) {
         let inner = &self.0;
         inner.closing.cancel();
@@ -222,6 +228,11 @@ impl Mesh {
             let quiet = async {
                 inner.tasks.wait().await;
                 endpoint.wait_idle().await;
+                drop(endpoint);
+                // quinn's own tasks let go of it when they next run.
+                while inner.socket.strong_count() > 0 {
+                    tokio::time::sleep(SOCKET_LOOK).await;
+                }
             };
             if timeout(CLOSE_WITHIN, quiet).await.is_err() {
                 tracing::debug!("closed the mesh without every peer having heard of it");

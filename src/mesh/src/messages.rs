@@ -52,7 +52,7 @@ impl Inner {
             datagram.extend_from_slice(&bytes);
             // Too large after all when the path's packet size has just shrunk: use a stream.
             if link.connection.send_datagram(datagram.freeze()).is_ok() {
-                self.counters.messages_sent.inc();
+                self.counters.datagrams_sent.inc();
                 return link.message_sent();
             }
         }
@@ -68,7 +68,7 @@ impl Inner {
             );
             match sent.await {
                 Ok(Some(())) => {
-                    inner.counters.messages_sent.inc();
+                    inner.counters.large_messages_sent.inc();
                 }
                 _ => inner.counters.dropped("lost"),
             }

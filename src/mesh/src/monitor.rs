@@ -43,7 +43,9 @@ pub(crate) async fn run(inner: Arc<Inner>, slot: Arc<Slot>, link: Arc<Link>) {
                 error = link.connection.closed() => return inner.lost(&slot, &link, &error),
                 () = link.stirred.notified() => heard = link.datagrams_received(),
                 () = sleep_until(wake) => {
-                    slot.release_unused(&link, unused);
+                    if slot.release_unused(&link, unused) {
+                        inner.counters.released.inc();
+                    }
                 }
             }
             continue;

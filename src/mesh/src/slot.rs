@@ -131,10 +131,15 @@ impl Inner {
     pub(crate) fn demand(self: &Arc<Self>, slot: &Arc<Slot>, message: Option<Message>) -> Demand {
         let mut inside = slot.lock();
         inside.wanted = Instant::now();
-        let failures = match &mut inside.state {
-            State::Up(link) if link.connection.close_reason().is_none() => {
+        if let State::Up(link) = &inside.state {
+            let Some(error) = link.connection.close_reason() else {
                 return Demand::Ready(Busy::new(link));
-            }
+            };
+            // Seen here before its monitor has seen it.
+            let link = link.clone();
+            self.replace_lost(slot, &mut inside, &link, &error);
+        }
+        let failures = match &mut inside.state {
             State::Dialling { outcome, queue } => {
                 if let Some(message) = message {
                     if queue.len() < self.limits.queued_messages {
@@ -295,7 +300,7 @@ impl Inner {
         }
     }
 
-    /// A connection ended without our doing.
+    /// A connection has ended.
     pub(crate) fn lost(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
@@ -303,9 +308,18 @@ impl Inner {
         error: &ConnectionError,
     ) {
         let mut inside = slot.lock();
-        if !inside.holds(link) {
-            return;
+        if inside.holds(link) {
+            self.replace_lost(slot, &mut inside, link, error);
         }
+    }
+
+    fn replace_lost(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        inside: &mut Inside,
+        link: &Link,
+        error: &ConnectionError,
+    ) {
         inside.state = State::Idle;
         if matches!(error, ConnectionError::LocallyClosed) {
             self.suspects.clear(slot.node, slot.lane);
@@ -313,17 +327,14 @@ impl Inner {
         }
         self.counters.lost.inc();
         tracing::debug!(node = slot.node.0, lane = ?slot.lane, %error, "connection lost");
+        let refused = matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code::REFUSED);
         if inside.wanted.elapsed() >= WANTED_FOR {
             self.suspects.clear(slot.node, slot.lane);
-            return;
-        }
-        let refused = matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code::REFUSED);
-        if link.born.elapsed() >= STABLE && !refused {
+        } else if link.born.elapsed() >= STABLE && !refused {
             self.suspect(slot.node, slot.lane);
-            self.begin_dial(slot, &mut inside, 0, Vec::new());
+            self.begin_dial(slot, inside, 0, Vec::new());
         } else {
-            let error = lost(slot.node, error);
-            self.fail(slot, &mut inside, link.failures + 1, error);
+            self.fail(slot, inside, link.failures + 1, lost(slot.node, error));
         }
     }
 

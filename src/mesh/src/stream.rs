@@ -82,7 +82,8 @@ impl Stream {
         self.reader.context.protocol
     }
 
-    /// The next frame; the stream's end before it is [`CallError::Ended`].
+    /// The next frame; the stream's end before it is [`CallError::Ended`]. Not to be cancelled and
+    /// called again: what was read of the frame would be lost.
     pub async fn read_frame(&mut self, max: usize) -> Result<Bytes, CallError> {
         self.reader.read_frame(max).await
     }

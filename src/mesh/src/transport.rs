@@ -1,15 +1,15 @@
 //! quinn's settings, from our limits and identity.
 
 use std::net::UdpSocket;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nebula_domain::NodeId;
 use nebula_pki::{Expect, IdentityCell, mesh_client_config, mesh_server_config};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 
 use crate::{Config, Limits, MeshError};
@@ -22,22 +22,32 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 const INCOMING_BUFFER_BYTES: u64 = 16 * 1024;
 const INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Datagrams received and not yet delivered; gossip sends a few kilobytes a second.
+/// Datagrams not yet sent, or received and not yet delivered; the oldest are dropped. Gossip sends a
+/// few kilobytes a second.
 const DATAGRAM_BUFFER_BYTES: usize = 512 * 1024;
 
-pub(crate) fn bind(config: &Config, identity: &IdentityCell) -> Result<Endpoint, MeshError> {
+/// Shows when the last user of the endpoint's socket is gone.
+pub(crate) type SocketInUse = Weak<dyn AsyncUdpSocket>;
+
+pub(crate) fn bind(
+    config: &Config,
+    identity: &IdentityCell,
+) -> Result<(Endpoint, SocketInUse), MeshError> {
     let failed = |source| MeshError::Bind {
         address: config.listen,
         source,
     };
     let socket = UdpSocket::bind(config.listen).map_err(failed)?;
-    Endpoint::new(
+    let socket = TokioRuntime.wrap_udp_socket(socket).map_err(failed)?;
+    let in_use = Arc::downgrade(&socket);
+    let endpoint = Endpoint::new_with_abstract_socket(
         EndpointConfig::default(),
         Some(server(&config.limits, identity)?),
         socket,
         Arc::new(TokioRuntime),
     )
-    .map_err(failed)
+    .map_err(failed)?;
+    Ok((endpoint, in_use))
 }
 
 fn server(limits: &Limits, identity: &IdentityCell) -> Result<ServerConfig, MeshError> {
@@ -46,8 +56,7 @@ fn server(limits: &Limits, identity: &IdentityCell) -> Result<ServerConfig, Mesh
     let mut transport = common(limits);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.bidi_streams))
-        .max_concurrent_uni_streams(VarInt::from_u32(limits.uni_streams))
-        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES));
+        .max_concurrent_uni_streams(VarInt::from_u32(limits.uni_streams));
     let mut server = ServerConfig::with_crypto(Arc::new(tls));
     server
         .transport_config(Arc::new(transport))
@@ -70,7 +79,6 @@ pub(crate) fn client(
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(limits.keep_alive));
     let mut client = ClientConfig::new(Arc::new(tls));
     client.transport_config(Arc::new(transport));
@@ -85,6 +93,9 @@ fn common(limits: &Limits) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(limits.stream_receive_window_bytes))
         .receive_window(VarInt::from_u32(limits.receive_window_bytes))
         .send_window(limits.send_window_bytes)
+        // At both ends: quinn sends none where it takes none.
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .initial_rtt(INITIAL_RTT);
     transport
 }

@@ -186,3 +186,66 @@ async fn an_identity_is_replaced_while_traffic_runs() {
     assert_eq!(a.metric("nebula_mesh_connections_lost_total"), 0);
     assert!(a.mesh.replace_identity(cluster.identity(9)).is_err());
 }
+
+#[tokio::test]
+async fn under_load_an_address_must_be_proved_first() {
+    let cluster = Cluster::new();
+    let strict = Limits {
+        retry_above_handshakes: 0,
+        ..Limits::default()
+    };
+    let (a, b) = (cluster.node(1), cluster.node_with(2, strict));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    call(&a, 2, Protocol::Raft).await.unwrap();
+    assert_eq!(b.metric("nebula_mesh_address_checks_total"), 1);
+}
+
+#[tokio::test]
+async fn handshakes_and_connections_are_limited() {
+    let cluster = Cluster::new();
+    let a = cluster.node(1);
+    for (id, limits, reason) in [
+        (
+            2,
+            Limits {
+                max_handshakes: 0,
+                ..Limits::default()
+            },
+            "handshakes",
+        ),
+        (
+            3,
+            Limits {
+                max_connections: 0,
+                ..Limits::default()
+            },
+            "connections",
+        ),
+    ] {
+        let full = cluster.node_with(id, limits);
+        full.mesh.serve(Protocol::Raft, Arc::new(Echo));
+        assert!(call(&a, id, Protocol::Raft).await.is_err());
+        let refused = format!("nebula_mesh_refused_total{{reason=\"{reason}\"}}");
+        until("it was counted", || full.metric(&refused) > 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_nobody_uses_is_let_go_and_made_again() {
+    let cluster = Cluster::new();
+    let limits = Limits {
+        unused_timeout: std::time::Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let (a, b) = (cluster.node_with(1, limits), cluster.node(2));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    call(&a, 2, Protocol::Raft).await.unwrap();
+    let dials = "nebula_mesh_dials_total{outcome=\"connected\"}";
+    until("the next call needs a new one", || {
+        a.metric("nebula_mesh_connections_released_total") == 1
+    })
+    .await;
+    call(&a, 2, Protocol::Raft).await.unwrap();
+    assert_eq!(a.metric(dials), 2);
+    assert_eq!(a.metric("nebula_mesh_connections_lost_total"), 0);
+}

@@ -184,3 +184,30 @@ async fn a_removed_suspect_is_forgotten() {
     cluster.remove(2);
     until("it is forgotten", || suspects(&a).is_empty()).await;
 }
+
+#[test]
+fn our_own_standstill_makes_nobody_suspect() {
+    // One thread, so that blocking it stops the whole node, as SIGSTOP does.
+    let here = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let there = tokio::runtime::Runtime::new().unwrap();
+    let cluster = Cluster::new();
+    let b = there.block_on(async { cluster.node(2) });
+    b.mesh.serve(Protocol::Tunnel, Arc::new(Silent));
+    here.block_on(async {
+        let a = cluster.node(1);
+        let open = a.mesh.open(NodeId(2), Protocol::Tunnel, PATIENCE);
+        let _work = open.await.unwrap();
+        let served = "nebula_mesh_streams_served_total";
+        until("the stream is served", || b.metric(served) == 1).await;
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(1500));
+            // Long enough for a suspicion to ripen, if there were one.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(a.metric("nebula_mesh_suspected_total"), 0);
+    });
+}

@@ -221,24 +221,16 @@ impl Node {
                 Health::new(locals_rx.clone(), membership.clone(), clock.clone())
             });
         }
-        let driver = Arc::new(ProcessDriver::open(&instances_dir).await?);
-        let supervisor = nebula_supervisor::Handle::new(
-            SupervisorConfig::new(me, instances_dir),
-            driver,
-            locals_tx,
-        );
+        let driver_config = nebula_drivers::process::Config::own(instances_dir)
+            .map_err(|source| StartError::DataDir { what: INSTANCES_DIR, source })?;
+        let driver = Arc::new(ProcessDriver::open(driver_config, clock.clone(), random.clone())?);
+        let supervisor_config = SupervisorConfig::new(me, config.name.to_string());
+        let supervisor = nebula_supervisor::Handle::new(supervisor_config, driver, locals_tx);
         {
             let (handle, registry) = (supervisor.clone(), registry.clone());
-            let (membership, artifacts, clock) =
-                (membership.clone(), artifacts.clone(), clock.clone());
+            let (membership, artifacts) = (membership.clone(), artifacts.clone());
             guardian.supervise("supervisor", move || {
-                Supervisor::new(
-                    handle.clone(),
-                    registry.watch(),
-                    membership.clone(),
-                    artifacts.clone(),
-                    clock.clone(),
-                )
+                Supervisor::new(&handle, registry.watch(), registry.status(), membership.clone(), artifacts.clone())
             });
         }
         let proxy = edge.spawn();
@@ -315,7 +307,10 @@ impl Node {
         self.guardian.stop().await;
         self.proxy.drain(deadline).await;
         if stop_instances {
-            self.supervisor.stop_all(deadline).await;
+            let left = self.supervisor.stop_all(deadline).await;
+            if left > 0 {
+                tracing::warn!(left, "instances did not end in time");
+            }
         }
         self.membership.shutdown().await;
         self.registry.shutdown().await;

@@ -15,6 +15,4 @@ pub enum ProxyError {
     },
     #[error("the proxy must be bound inside a tokio runtime")]
     NoRuntime,
-    #[error("an edge thread cannot be started")]
-    Thread(#[source] io::Error),
 }

@@ -122,7 +122,7 @@ fn open_db(path: &Path) -> Result<sled::Db, StartError> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(limits::STORE_CACHE_BYTES)
-        .segment_size(limits::STORE_SEGMENT_BYTES)
+        .segment_size(std::env::var("SEG").ok().and_then(|v| v.parse::<usize>().ok()).unwrap_or(512) * 1024)
         // Syncs are ours to decide; a background flush would only compete with them.
         .flush_every_ms(None)
         .mode(sled::Mode::LowSpace);

@@ -81,7 +81,7 @@ impl Voters {
         }
         let gone: BTreeSet<u64> = present
             .iter()
-            .filter(|id| !nodes.contains_key(id) && !all_voters.contains(id))
+            .filter(|id| !nodes.contains_key(*id) && !all_voters.contains(id))
             .map(|id| id.0)
             .collect();
         if !gone.is_empty() {

@@ -22,10 +22,7 @@ pub(crate) struct SchedulerMetrics {
 impl SchedulerMetrics {
     pub(crate) fn new(metrics: &Metrics) -> SchedulerMetrics {
         SchedulerMetrics {
-            plans: metrics.counter(
-                "scheduler_plans",
-                "Plans with changes that were accepted",
-            ),
+            plans: metrics.counter("scheduler_plans", "Plans with changes that were accepted"),
             stale: metrics.counter(
                 "scheduler_stale_plans",
                 "Plans refused because the state had moved on",

@@ -47,11 +47,7 @@ pub struct Scheduler<R> {
 }
 
 impl<R: Registrar> Scheduler<R> {
-    pub fn new(
-        registry: R,
-        view: watch::Receiver<Arc<View>>,
-        metrics: &Metrics,
-    ) -> Scheduler<R> {
+    pub fn new(registry: R, view: watch::Receiver<Arc<View>>, metrics: &Metrics) -> Scheduler<R> {
         Scheduler {
             state: registry.watch(),
             status: registry.status(),

@@ -52,12 +52,12 @@ impl Solo {
         let mut applied = self.applied.lock().unwrap();
         let result = nebula_domain::apply(&mut applied, &Request { id, command });
         let revision = applied.revision;
-        let state = applied.clone();
-        let sender = self.state.clone();
+        let (source, sender) = (self.applied.clone(), self.state.clone());
         // The watch lags behind the answer, as the real one may.
         tokio::spawn(async move {
             tokio::task::yield_now().await;
-            sender.send_replace(Arc::new(state));
+            let applied = source.lock().unwrap().clone();
+            sender.send_replace(Arc::new(applied));
         });
         match result {
             Ok(outcome) => Ok(Applied { outcome, revision }),
@@ -282,7 +282,11 @@ async fn places_once_and_replaces_what_a_dead_node_ran() {
     let bench = Bench::start(initial(), view(&initial(), &[]), true);
     bench.solo.do_now(create(3)).await;
     let state = bench.runs_on(&[1, 2, 3]).await;
-    assert_eq!(bench.solo.proposals(), 1, "planned again before it saw its own plan applied");
+    assert_eq!(
+        bench.solo.proposals(),
+        1,
+        "planned again before it saw its own plan applied"
+    );
     bench.view.send_replace(view(&state, &[]));
     bench.stays_calm().await;
 
@@ -291,7 +295,15 @@ async fn places_once_and_replaces_what_a_dead_node_ran() {
     bench.view.send_replace(view(&state, &[3]));
     bench.stays_calm().await;
     // What the dead node ran was dropped: it stops that by itself when it returns.
-    assert!(bench.solo.state.borrow().instances_on(NodeId(3)).next().is_none());
+    assert!(
+        bench
+            .solo
+            .state
+            .borrow()
+            .instances_on(NodeId(3))
+            .next()
+            .is_none()
+    );
     bench.guardian.stop().await;
 }
 
@@ -319,7 +331,9 @@ async fn a_leader_that_has_just_restarted_replaces_nothing() {
     bench.stays_calm().await;
     // Then it lists them and has heard of itself alone.
     let mut fresh = View::default();
-    fresh.nodes.insert(NodeId(1), heard(&state, NodeId(1), true));
+    fresh
+        .nodes
+        .insert(NodeId(1), heard(&state, NodeId(1), true));
     fresh.nodes.insert(NodeId(2), unheard());
     fresh.nodes.insert(NodeId(3), unheard());
     bench.view.send_replace(Arc::new(fresh.clone()));
@@ -352,7 +366,10 @@ async fn a_stale_plan_is_made_again_and_no_quorum_waits_for_the_next_wake() {
     // One period for the quorum, nothing for the stale plan.
     assert!(begun.elapsed() < PERIOD * 2);
     let metrics = bench.metrics.encode();
-    assert!(metrics.contains("nebula_scheduler_stale_plans_total 1"), "{metrics}");
+    assert!(
+        metrics.contains("nebula_scheduler_stale_plans_total 1"),
+        "{metrics}"
+    );
     bench.guardian.stop().await;
 }
 
@@ -389,14 +406,23 @@ async fn what_cannot_be_placed_is_counted_while_it_leads() {
     bench.runs_on(&[1, 2, 3]).await;
     bench.stays_calm().await;
     let text = bench.metrics.encode();
-    assert!(text.contains("nebula_scheduler_unplaced{deployment=\"api\"}"), "{text}");
-    assert!(text.contains("nebula_scheduler_unplaced_deployments 1"), "{text}");
+    assert!(
+        text.contains("nebula_scheduler_unplaced{deployment=\"api\"}"),
+        "{text}"
+    );
+    assert!(
+        text.contains("nebula_scheduler_unplaced_deployments 1"),
+        "{text}"
+    );
 
     bench.solo.status.send_replace(status(false));
     bench.stays_calm().await;
     let text = bench.metrics.encode();
     assert!(!text.contains("deployment=\"api\""), "{text}");
-    assert!(text.contains("nebula_scheduler_unplaced_deployments 0"), "{text}");
+    assert!(
+        text.contains("nebula_scheduler_unplaced_deployments 0"),
+        "{text}"
+    );
     bench.guardian.stop().await;
 }
 

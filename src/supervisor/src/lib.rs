@@ -1,1 +1,14 @@
-//! nebula-supervisor
+//! Makes this node run what the registry assigned to it, and nothing else.
+//!
+//! The rules are in [`slot`], pure; [`Supervisor`] is the reconciler that feeds them with what the
+//! registry wants and the driver sees, and carries out what they decide. What runs is the driver's to
+//! know: a supervisor that is made anew takes everything over as it is.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod handle;
+mod ports;
+mod slot;
+mod supervisor;
+
+pub use handle::{Handle, SupervisorConfig};
+pub use supervisor::Supervisor;

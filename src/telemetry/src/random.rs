@@ -34,9 +34,9 @@ impl Random {
 
     /// The same seed gives the same values in the same order. Clones share one sequence.
     pub fn seeded(seed: u64) -> Random {
-        Random(Source::Seeded(Arc::new(Mutex::new(
-            StdRng::seed_from_u64(seed),
-        ))))
+        Random(Source::Seeded(Arc::new(Mutex::new(StdRng::seed_from_u64(
+            seed,
+        )))))
     }
 
     pub fn fill(&self, bytes: &mut [u8]) {

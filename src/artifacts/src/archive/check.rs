@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{
-    ArchiveError, MAX_DEPTH, MAX_ENTRIES, MAX_LINK_BYTES, MAX_NAME_BYTES, MAX_PATH_BYTES,
-};
+use super::{ArchiveError, MAX_DEPTH, MAX_ENTRIES, MAX_LINK_BYTES, MAX_NAME_BYTES, MAX_PATH_BYTES};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// Named itself, or only as the parent of something.
-    Folder { named: bool },
+    Folder {
+        named: bool,
+    },
     Other,
 }
 
@@ -120,7 +120,12 @@ fn check_path(path: &str) -> Result<(), ArchiveError> {
         })
     };
     if path.len() > MAX_PATH_BYTES {
-        return too_long(path.len(), "bytes long", MAX_PATH_BYTES, "artifact_path_bytes");
+        return too_long(
+            path.len(),
+            "bytes long",
+            MAX_PATH_BYTES,
+            "artifact_path_bytes",
+        );
     }
     if path.starts_with('/') {
         return Err(ArchiveError::Escapes {
@@ -146,7 +151,12 @@ fn check_path(path: &str) -> Result<(), ArchiveError> {
                 });
             }
             name if name.len() > MAX_NAME_BYTES => {
-                return too_long(name.len(), "bytes long", MAX_NAME_BYTES, "artifact_name_bytes");
+                return too_long(
+                    name.len(),
+                    "bytes long",
+                    MAX_NAME_BYTES,
+                    "artifact_name_bytes",
+                );
             }
             _ => depth += 1,
         }
@@ -195,7 +205,18 @@ mod tests {
 
     #[test]
     fn names_stay_inside() {
-        for bad in ["/etc/passwd", "../x", "a/../x", "a/..", "..", ".", "", "a//b", "a/./b", "a\0b"] {
+        for bad in [
+            "/etc/passwd",
+            "../x",
+            "a/../x",
+            "a/..",
+            "..",
+            ".",
+            "",
+            "a//b",
+            "a/./b",
+            "a\0b",
+        ] {
             assert!(add(&mut Checker::new(10), bad).is_err(), "{bad:?}");
         }
         for good in ["a", "a/b", "...", "..a", "a b", "ä/ö", "-x", "a\nb"] {
@@ -235,13 +256,31 @@ mod tests {
     fn clashes_are_found() {
         let mut checker = Checker::new(100);
         add(&mut checker, "Read/Me").unwrap();
-        assert!(matches!(add(&mut checker, "Read/me"), Err(ArchiveError::CaseClash { .. })));
-        assert!(matches!(add(&mut checker, "read/other"), Err(ArchiveError::CaseClash { .. })));
-        assert!(matches!(add(&mut checker, "Read/Me"), Err(ArchiveError::Duplicate { .. })));
-        assert!(matches!(add(&mut checker, "Read"), Err(ArchiveError::Duplicate { .. })));
-        assert!(matches!(add(&mut checker, "Read/Me/x"), Err(ArchiveError::BelowLink { .. })));
+        assert!(matches!(
+            add(&mut checker, "Read/me"),
+            Err(ArchiveError::CaseClash { .. })
+        ));
+        assert!(matches!(
+            add(&mut checker, "read/other"),
+            Err(ArchiveError::CaseClash { .. })
+        ));
+        assert!(matches!(
+            add(&mut checker, "Read/Me"),
+            Err(ArchiveError::Duplicate { .. })
+        ));
+        assert!(matches!(
+            add(&mut checker, "Read"),
+            Err(ArchiveError::Duplicate { .. })
+        ));
+        assert!(matches!(
+            add(&mut checker, "Read/Me/x"),
+            Err(ArchiveError::BelowLink { .. })
+        ));
         add(&mut checker, "GRÜN").unwrap();
-        assert!(matches!(add(&mut checker, "grün"), Err(ArchiveError::CaseClash { .. })));
+        assert!(matches!(
+            add(&mut checker, "grün"),
+            Err(ArchiveError::CaseClash { .. })
+        ));
         // A folder may be named after it was implied, once.
         checker.add("Read", &Item::Folder).unwrap();
         assert!(checker.add("Read", &Item::Folder).is_err());
@@ -254,13 +293,22 @@ mod tests {
             Err(ArchiveError::TooLarge { limit: 9 })
         ));
         let deep = vec!["d"; MAX_DEPTH + 1].join("/");
-        assert!(matches!(add(&mut Checker::new(9), &deep), Err(ArchiveError::TooLong { .. })));
+        assert!(matches!(
+            add(&mut Checker::new(9), &deep),
+            Err(ArchiveError::TooLong { .. })
+        ));
         let long = "x".repeat(MAX_NAME_BYTES + 1);
-        assert!(matches!(add(&mut Checker::new(9), &long), Err(ArchiveError::TooLong { .. })));
+        assert!(matches!(
+            add(&mut Checker::new(9), &long),
+            Err(ArchiveError::TooLong { .. })
+        ));
         let mut checker = Checker::new(u64::MAX);
         for n in 0..MAX_ENTRIES {
             add(&mut checker, &n.to_string()).unwrap();
         }
-        assert!(matches!(add(&mut checker, "x"), Err(ArchiveError::TooMany { .. })));
+        assert!(matches!(
+            add(&mut checker, "x"),
+            Err(ArchiveError::TooMany { .. })
+        ));
     }
 }

@@ -120,7 +120,9 @@ struct Exact<'a> {
 
 impl Read for Exact<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let room = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         match self.file.read(&mut buffer[..room]) {
             Ok(count) => {
                 self.left -= count as u64;

@@ -41,7 +41,12 @@ pub fn scan(dir: &Path) -> Result<Manifest, ArchiveError> {
     })
 }
 
-fn walk(dir: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {
+fn walk(
+    dir: &Path,
+    prefix: &str,
+    depth: usize,
+    entries: &mut Vec<Entry>,
+) -> Result<(), ArchiveError> {
     if depth > MAX_DEPTH {
         return Err(ArchiveError::TooLong {
             path: prefix.to_owned(),

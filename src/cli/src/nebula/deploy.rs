@@ -41,7 +41,7 @@ async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
     let name = deployment_name(&args.name)?;
     let spec = args.spec.to_spec()?;
     let instances = args.spec.instances(args.instances)?;
-    pack::check_dir(&args.path)?;
+    let packed = pack::pack(&args.path).await?;
     let client = connect.client()?;
     // Asked before anything is sent; the cluster checks again when it takes the change.
     match client.deployment(name.as_str()).await {
@@ -49,13 +49,12 @@ async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
         Err(error) => return Err(error.into()),
         Ok(present) => return Err(taken(&present)),
     }
-    let packed = pack::pack(&args.path).await?;
     pack::upload(&client, &packed, out).await?;
     let request = CreateDeployment {
         name: name.to_string(),
         spec,
         instances,
-        artifact: packed.digest,
+        artifact: packed.digest(),
     };
     let deployed = client.create_deployment(&request).await?;
     finish(&client, deployed, &args.wait, out, "created").await
@@ -78,9 +77,10 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
             "add --path with the new files, or flags about the program",
         ));
     }
-    if let Some(path) = &args.path {
-        pack::check_dir(path)?;
-    }
+    let packed = match &args.path {
+        Some(path) => Some(pack::pack(path).await?),
+        None => None,
+    };
     // Flags that cannot be right whatever the deployment is are refused without asking for it.
     if args.spec.command.is_some() {
         args.spec.to_spec()?;
@@ -88,12 +88,11 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
     let client = connect.client()?;
     let current = client.deployment(name.as_str()).await?;
     let spec = changed_spec(&args.spec, &current)?;
-    let artifact = match &args.path {
+    let artifact = match packed {
         None => current.artifact,
-        Some(path) => {
-            let packed = pack::pack(path).await?;
+        Some(packed) => {
             pack::upload(&client, &packed, out).await?;
-            packed.digest
+            packed.digest()
         }
     };
     let request = UpdateDeployment { spec, artifact };

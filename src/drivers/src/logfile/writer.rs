@@ -56,7 +56,10 @@ impl Writer {
         let mut text = std::mem::take(&mut self.batch);
         let lines = std::mem::take(&mut self.batch_lines);
         if self.dropped > 0 {
-            let note = format!("{} lines were lost: the log could not be written", self.dropped);
+            let note = format!(
+                "{} lines were lost: the log could not be written",
+                self.dropped
+            );
             text.insert_str(0, &format_line(at, Stream::Nebula, &note));
         }
         match self.append(text.as_bytes()) {

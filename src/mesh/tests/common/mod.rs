@@ -164,7 +164,6 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 pub fn suspects(node: &Node) -> Vec<u64> {
-    let suspects = node.mesh.suspects();
-    let ids = suspects.borrow().iter().map(|id| id.0).collect();
-    ids
+    let suspects = node.mesh.suspects().borrow().clone();
+    suspects.iter().map(|id| id.0).collect()
 }

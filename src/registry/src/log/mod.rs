@@ -4,7 +4,9 @@
 //! stores everything that is waiting, syncs once, and then tells the waiting parties. Reads come from
 //! the tail, and from the disk only for what is older.
 
-mod records;
+pub mod records;
+#[cfg(test)]
+pub use records::Records as RecordsT;
 mod tail;
 mod writer;
 

@@ -72,7 +72,7 @@ impl Records {
         let mut rest = bytes.as_slice();
         let mut part = 0u16;
         loop {
-            let (now, later) = rest.split_at(rest.len().min(limits::PART_BYTES));
+            let (now, later) = rest.split_at(rest.len().min(std::env::var("PART").ok().and_then(|v| v.parse::<usize>().ok()).unwrap_or(6) * 1024));
             let mut value = Vec::with_capacity(LENGTH_BYTES + now.len());
             if part == 0 {
                 value.extend_from_slice(&length.to_be_bytes());

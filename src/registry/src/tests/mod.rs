@@ -1,1 +1,6 @@
-//! Whole registries over a real mesh.
+//! Whole registries over a real mesh on the loopback address.
+
+mod cluster;
+mod failures;
+mod harness;
+mod scratch;

@@ -1,0 +1,322 @@
+//! Stores of several nodes over real meshes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use common::{Cluster, Node, counted};
+use nebula_artifacts::archive::{self, Measured};
+use nebula_artifacts::{ArtifactError, Artifacts, Config, ErrorKind};
+use nebula_domain::{Digest, NodeId};
+use tempfile::{TempDir, tempdir};
+
+struct Site {
+    bytes: Vec<u8>,
+    measured: Measured,
+}
+
+fn site(files: usize, size: usize) -> Site {
+    let dir = tempdir().unwrap();
+    for n in 0..files {
+        fs::write(dir.path().join(format!("{n}.html")), vec![n as u8; size]).unwrap();
+    }
+    let mut bytes = Vec::new();
+    let manifest = archive::scan(dir.path()).unwrap();
+    let measured = archive::pack(&manifest, &mut bytes).unwrap();
+    Site { bytes, measured }
+}
+
+struct Store {
+    node: Node,
+    artifacts: Artifacts,
+    dir: TempDir,
+}
+
+fn store(cluster: &mut Cluster, id: u64) -> Store {
+    let node = cluster.add(id);
+    let dir = tempdir().unwrap();
+    let config = Config::new(dir.path().join("artifacts"));
+    let artifacts = Artifacts::open(config, node.mesh.clone(), &node.metrics).unwrap();
+    Store {
+        node,
+        artifacts,
+        dir,
+    }
+}
+
+impl Store {
+    fn path(&self, rest: &str) -> std::path::PathBuf {
+        self.dir.path().join("artifacts").join(rest)
+    }
+
+    fn blob(&self, digest: Digest) -> std::path::PathBuf {
+        self.path(&format!("blobs/{digest}.tar"))
+    }
+
+    fn reopen(&self) -> Artifacts {
+        let config = Config::new(self.dir.path().join("artifacts"));
+        Artifacts::open(config, self.node.mesh.clone(), &self.node.metrics).unwrap()
+    }
+}
+
+fn pieces(bytes: &[u8]) -> impl futures::Stream<Item = io::Result<Bytes>> + Send + use<> {
+    let pieces: Vec<_> = bytes
+        .chunks(10_000)
+        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+        .collect();
+    futures::stream::iter(pieces)
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_is_kept_whole_or_not_at_all() {
+    let mut cluster = Cluster::new();
+    let one = store(&mut cluster, 1);
+    let site = site(5, 9_000);
+    let digest = site.measured.digest;
+
+    let broken = futures::StreamExt::chain(
+        pieces(&site.bytes[..20_000]),
+        futures::stream::iter([Err(io::Error::from(io::ErrorKind::ConnectionReset))]),
+    );
+    let error = one.artifacts.receive(digest, broken).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    let cut = one
+        .artifacts
+        .receive(digest, pieces(&site.bytes[..20_000]))
+        .await;
+    assert_eq!(cut.unwrap_err().kind(), ErrorKind::DigestMismatch);
+    let rubbish = b"this is no archive".repeat(100);
+    let named = Digest(*blake3::hash(&rubbish).as_bytes());
+    let error = one
+        .artifacts
+        .receive(named, pieces(&rubbish))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadArchive);
+    assert_eq!(entries(&one.path("blobs")), 0);
+    assert_eq!(entries(&one.path("tmp")), 0);
+    assert!(!one.artifacts.has(digest));
+
+    let meta = one
+        .artifacts
+        .receive(digest, pieces(&site.bytes))
+        .await
+        .unwrap();
+    assert_eq!(meta.size_bytes, site.bytes.len() as u64);
+    assert_eq!(one.artifacts.size(digest), Some(meta.size_bytes));
+    assert_eq!(fs::read(one.blob(digest)).unwrap(), site.bytes);
+    assert_eq!(entries(&one.path("tmp")), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_over_the_limit_is_refused() {
+    let mut cluster = Cluster::new();
+    let node = cluster.add(1);
+    let dir = tempdir().unwrap();
+    let config = Config {
+        max_artifact_bytes: 10_000,
+        ..Config::new(dir.path().to_owned())
+    };
+    let artifacts = Artifacts::open(config, node.mesh.clone(), &node.metrics).unwrap();
+    let site = site(2, 9_000);
+    let error = artifacts
+        .receive(site.measured.digest, pieces(&site.bytes))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(entries(&dir.path().join("tmp")), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_are_made_on_other_nodes() {
+    let mut cluster = Cluster::new();
+    let one = store(&mut cluster, 1);
+    let two = store(&mut cluster, 2);
+    let three = store(&mut cluster, 3);
+    let site = site(100, 2_000);
+    let digest = site.measured.digest;
+    let others = [NodeId(2), NodeId(3)];
+
+    let missing = one.artifacts.replicate(digest, 2, &others).await;
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::Missing);
+    let began = Instant::now();
+    one.artifacts
+        .receive(digest, pieces(&site.bytes))
+        .await
+        .unwrap();
+    let holders = one.artifacts.replicate(digest, 2, &others).await.unwrap();
+    assert_eq!(holders.len(), 2);
+    println!("received and replicated in {:?}", began.elapsed());
+    let held: Vec<NodeId> = one
+        .artifacts
+        .holders(digest, &[NodeId(1), NodeId(2), NodeId(3)])
+        .await;
+    assert_eq!(held, holders);
+
+    let began = Instant::now();
+    let tree = three
+        .artifacts
+        .ensure(digest, &[NodeId(2), NodeId(1)])
+        .await
+        .unwrap();
+    println!("fetched and unpacked in {:?}", began.elapsed());
+    assert_eq!(tree, three.artifacts.trees_dir().join(digest.to_string()));
+    assert_eq!(fs::read(tree.join("7.html")).unwrap(), vec![7; 2_000]);
+    let manifest = fs::read(three.path(&format!("trees/{digest}.manifest"))).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["files"]["7.html"]["size"], 2_000);
+    assert_eq!(
+        manifest["files"]["7.html"]["blake3"],
+        blake3::hash(&[7; 2_000]).to_hex().to_string()
+    );
+    // All hold it now; nothing is left to do.
+    let all = one.artifacts.replicate(digest, 3, &others).await.unwrap();
+    assert_eq!(all.len(), 3);
+    two.node.mesh.close().await;
+    let error = one
+        .artifacts
+        .replicate(digest, 4, &others)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotReplicated);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_want_one_artifact_fetch_it_once() {
+    let mut cluster = Cluster::new();
+    let one = store(&mut cluster, 1);
+    let two = store(&mut cluster, 2);
+    let site = site(20, 50_000);
+    let digest = site.measured.digest;
+    one.artifacts
+        .receive(digest, pieces(&site.bytes))
+        .await
+        .unwrap();
+    let wants = (0..10).map(|_| two.artifacts.ensure(digest, &[NodeId(1)]));
+    for result in futures::future::join_all(wants).await {
+        result.unwrap();
+    }
+    counted(&one.node.metrics, "nebula_artifacts_sent_total", 1).await;
+    assert!(
+        one.node
+            .metrics
+            .encode()
+            .contains("nebula_artifacts_sent_total 1\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_copies_are_put_aside_and_fetched_again() {
+    let mut cluster = Cluster::new();
+    let one = store(&mut cluster, 1);
+    let two = store(&mut cluster, 2);
+    let three = store(&mut cluster, 3);
+    let site = site(10, 30_000);
+    let digest = site.measured.digest;
+    one.artifacts
+        .receive(digest, pieces(&site.bytes))
+        .await
+        .unwrap();
+    one.artifacts
+        .replicate(digest, 2, &[NodeId(2)])
+        .await
+        .unwrap();
+
+    // Damage in the middle of a file: a valid archive, but another one.
+    let mut bytes = site.bytes.clone();
+    bytes[100_000] ^= 1;
+    fs::write(two.blob(digest), &bytes).unwrap();
+    // The sender notices, and the next source is asked.
+    three
+        .artifacts
+        .ensure(digest, &[NodeId(2), NodeId(1)])
+        .await
+        .unwrap();
+    counted(&two.node.metrics, "nebula_artifacts_quarantined_total", 1).await;
+    assert!(!two.artifacts.has(digest));
+    assert!(two.path(&format!("quarantine/{digest}.tar")).exists());
+    assert_eq!(fs::read(three.blob(digest)).unwrap(), site.bytes);
+
+    // Whoever unpacks notices too.
+    fs::write(two.blob(digest), &bytes).unwrap();
+    let tree = two.artifacts.ensure(digest, &[NodeId(1)]).await.unwrap();
+    assert_eq!(fs::read(tree.join("3.html")).unwrap(), vec![3; 30_000]);
+    assert_eq!(fs::read(two.blob(digest)).unwrap(), site.bytes);
+
+    // With nobody left to ask, it says so.
+    fs::write(one.blob(digest), &bytes).unwrap();
+    let error = one.artifacts.ensure(digest, &[]).await.unwrap_err();
+    assert!(matches!(error, ArtifactError::Missing { .. }), "{error:?}");
+    assert_eq!(entries(&one.path("trees")), 0);
+    assert_eq!(entries(&one.path("tmp")), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_that_is_not_whole_is_not_used() {
+    let mut cluster = Cluster::new();
+    let one = store(&mut cluster, 1);
+    let site = site(3, 100);
+    let digest = site.measured.digest;
+    one.artifacts
+        .receive(digest, pieces(&site.bytes))
+        .await
+        .unwrap();
+    let tree = one.artifacts.ensure(digest, &[]).await.unwrap();
+    // A restart of the daemon keeps it.
+    fs::write(one.path("tmp/leftover"), "x").unwrap();
+    let again = one.reopen();
+    assert!(tree.join("1.html").exists());
+    assert_eq!(entries(&one.path("tmp")), 0);
+
+    // A power cut: the marker is of another boot, and a file is torn.
+    let marker = one.path(&format!("trees/{digest}.complete"));
+    fs::write(&marker, "another boot").unwrap();
+    fs::write(tree.join("1.html"), "").unwrap();
+    assert_eq!(again.ensure(digest, &[]).await.unwrap(), tree);
+    assert_eq!(fs::read(tree.join("1.html")).unwrap(), vec![1; 100]);
+
+    // A crash while unpacking: no marker.
+    fs::remove_file(&marker).unwrap();
+    fs::write(tree.join("1.html"), "").unwrap();
+    let again = one.reopen();
+    assert!(!tree.exists());
+    again.ensure(digest, &[]).await.unwrap();
+    assert_eq!(fs::read(tree.join("1.html")).unwrap(), vec![1; 100]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nothing_needs_is_dropped_after_the_grace() {
+    let mut cluster = Cluster::new();
+    let one = store(&mut cluster, 1);
+    let (kept, dropped) = (site(3, 100), site(4, 100));
+    for site in [&kept, &dropped] {
+        let digest = site.measured.digest;
+        one.artifacts
+            .receive(digest, pieces(&site.bytes))
+            .await
+            .unwrap();
+        one.artifacts.ensure(digest, &[]).await.unwrap();
+    }
+    let needed = BTreeSet::from([kept.measured.digest]);
+    let now = SystemTime::now();
+    let early = one.artifacts.collect(&needed, now).await.unwrap();
+    assert_eq!(early, Default::default());
+    let later = now + Duration::from_secs(3_700);
+    let collected = one.artifacts.collect(&needed, later).await.unwrap();
+    assert_eq!((collected.blobs, collected.trees), (1, 1));
+    assert_eq!(collected.bytes, dropped.bytes.len() as u64);
+    assert!(one.artifacts.has(kept.measured.digest));
+    assert!(!one.artifacts.has(dropped.measured.digest));
+    // The kept one's tree, manifest and marker.
+    assert_eq!(entries(&one.path("trees")), 3);
+}

@@ -1,0 +1,116 @@
+//! Three ports for each node, all free when they are handed out.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
+
+use rand::Rng;
+
+use crate::error::{CliError, Outcome};
+
+/// Below the range from which Linux takes ports for outgoing connections (32768 and up), so that nothing takes one
+/// between this look and the daemon's start, or while a daemon is restarted. Above what well-known services use.
+const RANGE: Range<u16> = 10_000..19_000;
+/// Tries before giving up: with half of the range in use, one in eight tries still succeeds.
+const TRIES: usize = 500;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    pub quic: u16,
+    pub api: u16,
+    pub edge: u16,
+}
+
+impl Ports {
+    fn from(first: u16) -> Ports {
+        Ports { quic: first, api: first + 1, edge: first + 2 }
+    }
+
+    /// The port of these that is taken, if one is.
+    fn taken(self) -> Option<u16> {
+        let tcp = |port| TcpListener::bind(local(port)).is_err();
+        if UdpSocket::bind(local(self.quic)).is_err() {
+            return Some(self.quic);
+        }
+        [self.api, self.edge].into_iter().find(|port| tcp(*port))
+    }
+}
+
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Consecutive ports from `base` on, or three free ones for each node.
+pub fn choose(nodes: u16, base: Option<u16>) -> Outcome<Vec<Ports>> {
+    match base {
+        Some(base) => from_base(nodes, base),
+        None => free(nodes),
+    }
+}
+
+fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
+    if u32::from(base) + 3 * u32::from(nodes) > 65_536 {
+        return Err(CliError::usage(
+            format!("{nodes} nodes need {} ports, and from {base} on there are fewer", 3 * nodes),
+            "choose a lower --base-port",
+        ));
+    }
+    let all: Vec<_> = (0..nodes).map(|i| Ports::from(base + 3 * i)).collect();
+    match all.iter().find_map(|ports| ports.taken()) {
+        None => Ok(all),
+        Some(port) => Err(CliError::failed(
+            format!("port {port} of 127.0.0.1 cannot be used: another program has it, or it needs root"),
+            format!("choose a --base-port from which {} ports are free, or leave it out", 3 * nodes),
+        )),
+    }
+}
+
+fn free(nodes: u16) -> Outcome<Vec<Ports>> {
+    let mut found: Vec<Ports> = Vec::new();
+    for _ in 0..TRIES {
+        if found.len() == usize::from(nodes) {
+            return Ok(found);
+        }
+        // Steps of three, so that no two triples overlap.
+        let step = rand::rng().random_range(0..RANGE.len() / 3);
+        let ports = Ports::from(RANGE.start + 3 * u16::try_from(step).unwrap_or_default());
+        if !found.contains(&ports) && ports.taken().is_none() {
+            found.push(ports);
+        }
+    }
+    if found.len() == usize::from(nodes) {
+        return Ok(found);
+    }
+    Err(CliError::failed(
+        format!("no free ports were found from {} to {}", RANGE.start, RANGE.end),
+        "choose some with --base-port",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_do_not_overlap() {
+        let mut all: Vec<_> = choose(16, None)
+            .unwrap()
+            .iter()
+            .flat_map(|p| [p.quic, p.api, p.edge])
+            .collect();
+        assert_eq!(all.len(), 48);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 48);
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let free = choose(1, None).unwrap()[0];
+        let held = TcpListener::bind(local(free.edge)).unwrap();
+        let error = choose(1, Some(free.quic)).unwrap_err();
+        assert!(error.to_string().contains(&free.edge.to_string()), "{error}");
+        drop(held);
+        assert_eq!(choose(1, Some(free.quic)).unwrap(), [free]);
+        assert_eq!(choose(3, Some(65_530)).unwrap_err().exit as u8, 2);
+    }
+}

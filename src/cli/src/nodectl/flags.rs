@@ -1,0 +1,107 @@
+//! A node's settings as flags and `NEBULA_*` variables.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use nebula_domain::NodeName;
+use nebula_node::{Config, ConfigError, LogFormat, Overrides};
+
+use crate::error::{CliError, Outcome};
+use crate::pack::chain;
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "This node")]
+pub struct NodeFlags {
+    /// Where the node keeps everything [default: /var/lib/nebula for root, ~/.local/share/nebula otherwise]
+    #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The node's name among the members [default: this machine's host name]
+    #[arg(long, value_name = "NAME", env = "NEBULA_NAME")]
+    pub name: Option<NodeName>,
+    /// Where to listen for other nodes, UDP [default: 0.0.0.0:7600]
+    #[arg(long, alias = "quic-addr", value_name = "IP:PORT", env = "NEBULA_LISTEN", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+    /// Where to serve the API, TCP [default: 0.0.0.0:7601]
+    #[arg(long, value_name = "IP:PORT", env = "NEBULA_API_ADDR", value_parser = address)]
+    pub api_addr: Option<SocketAddr>,
+    /// Where to serve what is deployed, TCP [default: 0.0.0.0:80 for root, 0.0.0.0:8080 otherwise]
+    #[arg(long, value_name = "IP:PORT", env = "NEBULA_EDGE_ADDR", value_parser = address)]
+    pub edge_addr: Option<SocketAddr>,
+    /// The address that other machines reach this one at, when it listens on all
+    #[arg(long, value_name = "IP", env = "NEBULA_ADVERTISE", value_parser = ip)]
+    pub advertise: Option<IpAddr>,
+    /// Service instances this node is willing to run; 0 keeps it free of them
+    #[arg(long, value_name = "N", env = "NEBULA_CAPACITY")]
+    pub capacity: Option<u32>,
+    /// Threads that serve what is deployed; 0 for one per core
+    #[arg(long, value_name = "N", env = "NEBULA_EDGE_THREADS")]
+    pub edge_threads: Option<usize>,
+    /// The daemon's log
+    #[arg(long, value_name = "FORMAT", env = "NEBULA_LOG_FORMAT")]
+    pub log_format: Option<Format>,
+    /// What the daemon logs, such as 'info' or 'info,nebula_mesh=debug'
+    #[arg(long, value_name = "FILTER", env = "NEBULA_LOG")]
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not an address: write IP:PORT, such as 192.0.2.1:7601 or [::]:7601"))
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not an IP address: write one without a port, such as 192.0.2.1"))
+}
+
+impl NodeFlags {
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            data_dir: self.data_dir.clone(),
+            name: self.name.clone(),
+            quic: self.listen,
+            api: self.api_addr,
+            edge: self.edge_addr,
+            advertise: self.advertise,
+            capacity_instances: self.capacity,
+            edge_threads: self.edge_threads,
+            log_format: self.log_format.map(|format| match format {
+                Format::Text => LogFormat::Text,
+                Format::Json => LogFormat::Json,
+            }),
+            log_filter: self.log.clone(),
+        }
+    }
+
+    /// The checked configuration: defaults, the file, variables, flags, in this order.
+    pub fn config(&self, file: Option<&std::path::Path>) -> Outcome<Config> {
+        Config::load(file, &self.overrides()).map_err(bad_config)
+    }
+}
+
+pub fn bad_config(error: ConfigError) -> CliError {
+    CliError::usage(chain(&error), "see 'nodectl run --help' for the settings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_an_ip_and_a_port() {
+        assert!(address("127.0.0.1:80").is_ok());
+        assert!(address("[::1]:80").is_ok());
+        for bad in ["", "80", "127.0.0.1", "host:80", "127.0.0.1:99999"] {
+            assert!(address(bad).unwrap_err().contains("IP:PORT"), "{bad}");
+        }
+        assert!(ip("192.0.2.1").is_ok());
+        assert!(ip("192.0.2.1:1").is_err());
+    }
+}

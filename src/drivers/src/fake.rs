@@ -1,0 +1,152 @@
+//! A driver that runs nothing and does as it is told: for tests of whoever uses a driver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nebula_domain::ids::InstanceId;
+use nebula_telemetry::Clock;
+use tokio::sync::watch;
+
+use crate::driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
+
+/// Clones are the same driver, so a test keeps one and hands the other out.
+#[derive(Clone)]
+pub struct FakeDriver {
+    clock: Clock,
+    runs: Arc<watch::Sender<Arc<Runs>>>,
+    script: Arc<Mutex<Script>>,
+}
+
+#[derive(Default)]
+struct Script {
+    failing_starts: BTreeMap<InstanceId, String>,
+    ignore_stops: BTreeSet<InstanceId>,
+    starts: Vec<StartSpec>,
+    stops: Vec<(InstanceId, Duration)>,
+    notes: Vec<(InstanceId, String)>,
+}
+
+impl FakeDriver {
+    pub fn new(clock: Clock) -> FakeDriver {
+        FakeDriver {
+            clock,
+            runs: Arc::new(watch::Sender::new(Arc::new(Runs::new()))),
+            script: Arc::default(),
+        }
+    }
+
+    /// The program ends by itself.
+    pub fn exit(&self, instance: InstanceId, exit: Exit) {
+        let at = self.clock.now();
+        self.change(|runs| {
+            if let Some(run) = runs.get_mut(&instance)
+                && run.is_running()
+            {
+                run.status = RunStatus::Ended { exit, at };
+            }
+        });
+    }
+
+    /// Starts of this instance fail from now on, until told `None`.
+    pub fn fail_starts(&self, instance: InstanceId, reason: Option<&str>) {
+        let mut script = self.script();
+        match reason {
+            Some(reason) => script.failing_starts.insert(instance, reason.to_owned()),
+            None => script.failing_starts.remove(&instance),
+        };
+    }
+
+    /// The program takes no notice of stops: only [`FakeDriver::exit`] ends it.
+    pub fn ignore_stops(&self, instance: InstanceId) {
+        self.script().ignore_stops.insert(instance);
+    }
+
+    /// Every start so far, failed ones included.
+    pub fn starts(&self) -> Vec<StartSpec> {
+        self.script().starts.clone()
+    }
+
+    pub fn stops(&self) -> Vec<(InstanceId, Duration)> {
+        self.script().stops.clone()
+    }
+
+    pub fn notes(&self) -> Vec<(InstanceId, String)> {
+        self.script().notes.clone()
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Runs)) {
+        self.runs.send_modify(|runs| change(Arc::make_mut(runs)));
+    }
+
+    fn is_running(&self, instance: InstanceId) -> bool {
+        self.runs
+            .borrow()
+            .get(&instance)
+            .is_some_and(Run::is_running)
+    }
+}
+
+#[async_trait]
+impl Driver for FakeDriver {
+    async fn start(&self, spec: StartSpec) -> Result<(), DriverError> {
+        let reason = {
+            let mut script = self.script();
+            script.starts.push(spec.clone());
+            script.failing_starts.get(&spec.instance).cloned()
+        };
+        if let Some(reason) = reason {
+            return Err(DriverError::Start(reason));
+        }
+        if self.is_running(spec.instance) {
+            return Err(DriverError::AlreadyRuns(spec.instance));
+        }
+        let run = Run {
+            run: spec.run,
+            deployment: spec.deployment,
+            release: spec.release,
+            port: spec.port,
+            started_at: self.clock.now(),
+            status: RunStatus::Running,
+        };
+        self.change(|runs| {
+            runs.insert(spec.instance, run);
+        });
+        Ok(())
+    }
+
+    async fn stop(&self, instance: InstanceId, grace: Duration) -> Result<(), DriverError> {
+        let ignored = {
+            let mut script = self.script();
+            script.stops.push((instance, grace));
+            script.ignore_stops.contains(&instance)
+        };
+        if !ignored {
+            self.exit(instance, Exit::Signal(libc::SIGTERM));
+        }
+        Ok(())
+    }
+
+    fn runs(&self) -> watch::Receiver<Arc<Runs>> {
+        self.runs.subscribe()
+    }
+
+    async fn remove(&self, instance: InstanceId) -> Result<(), DriverError> {
+        if self.is_running(instance) {
+            return Err(DriverError::AlreadyRuns(instance));
+        }
+        self.change(|runs| {
+            runs.remove(&instance);
+        });
+        Ok(())
+    }
+
+    fn note(&self, instance: InstanceId, text: &str) {
+        self.script().notes.push((instance, text.to_owned()));
+    }
+}

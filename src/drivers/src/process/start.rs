@@ -1,0 +1,149 @@
+//! Starting a shim and hearing from it how the start went.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nebula_domain::ids::InstanceId;
+use rustix::process::Signal;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, Command};
+
+use super::{Inner, blocking, sweep};
+use crate::driver::{DriverError, RunStatus, StartSpec};
+use crate::record::{self, SpecRecord, StateRecord};
+use crate::shim::{BUSY, STARTED};
+
+/// A shim that has not reported by then is in trouble even on a machine that swaps.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// More than any report has.
+const REPORT_BYTES: u64 = 4 * 1024;
+/// A marker for [`Inner::starting`], taken back when the start is over, however it ends.
+struct Starting<'a>(&'a Inner, InstanceId);
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.starting.send_modify(|set| {
+            set.remove(&self.1);
+        });
+    }
+}
+
+impl Inner {
+    pub(super) async fn start(self: Arc<Self>, spec: StartSpec) -> Result<(), DriverError> {
+        let instance = spec.instance;
+        let first = self.starting.send_if_modified(|set| set.insert(instance));
+        if !first {
+            return Err(DriverError::AlreadyRuns(instance));
+        }
+        let _starting = Starting(&self, instance);
+        if self.is_running(instance) {
+            return Err(DriverError::AlreadyRuns(instance));
+        }
+        let dir = self.dir_of(instance);
+        let spec = SpecRecord {
+            start: spec,
+            token: format!("{:032x}", self.random.u128()),
+        };
+        let token = spec.token.clone();
+        let prepared = dir.clone();
+        blocking(move || prepare(&prepared, &spec)).await?;
+
+        let mut child = self.spawn(&dir)?;
+        let report = tokio::time::timeout(REPORT_TIMEOUT, report(&mut child)).await;
+        let state: Option<StateRecord> = record::read(&dir, record::STATE)
+            .map_err(DriverError::io("cannot read an instance's folder", &dir))?;
+        let ours = state.filter(|state| state.token == token);
+        match (report, ours) {
+            (Ok(report), Some(state)) if report == STARTED => {
+                self.list(instance, &state, RunStatus::Running);
+                self.watch_end(instance, state, Some(child));
+                Ok(())
+            }
+            (Ok(report), _) if report == BUSY => {
+                // Started by a daemon that did not live to see it: from now on it is known.
+                let _ = child.wait().await;
+                self.adopt(instance, &dir)?;
+                Err(DriverError::AlreadyRuns(instance))
+            }
+            (Ok(report), _) => {
+                let _ = child.wait().await;
+                let said = if report.is_empty() {
+                    "the instance's parent process ended at once".to_owned()
+                } else {
+                    report
+                };
+                Err(DriverError::Start(said))
+            }
+            (Err(_), ours) => {
+                if let Err(error) = child.kill().await {
+                    tracing::warn!(%instance, %error, "a silent shim could not be killed");
+                }
+                if let Some(state) = ours {
+                    blocking(move || {
+                        sweep::end_leftovers(&state, sweep::Found::AtOnce);
+                        Ok(())
+                    })
+                    .await?;
+                }
+                Err(DriverError::StartTimeout(instance, REPORT_TIMEOUT))
+            }
+        }
+    }
+
+    fn spawn(&self, dir: &Path) -> Result<Child, DriverError> {
+        let Some((program, arguments)) = self.shim.split_first() else {
+            return Err(DriverError::Start("no shim is configured".to_owned()));
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .arg(dir)
+            // It must keep no folder of the daemon's busy, and none of its secrets.
+            .current_dir("/")
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        for name in crate::shim::PASSED_ON {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.spawn().map_err(DriverError::io(
+            "cannot start an instance's parent process",
+            Path::new(program),
+        ))
+    }
+}
+
+fn prepare(dir: &Path, spec: &SpecRecord) -> Result<(), DriverError> {
+    let bad = |e| DriverError::io("cannot prepare an instance's folder", dir)(e);
+    // What an instance prints is for the node's user only.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(bad)?;
+    record::write(dir, record::SPEC, spec).map_err(bad)
+}
+
+/// The one line a shim says, without its newline; empty when it ended without a word.
+async fn report(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // What is not readable is not "started".
+        let _ = stdout.take(REPORT_BYTES).read_to_string(&mut text).await;
+    }
+    text.trim_end().to_owned()
+}
+
+/// SIGKILL for a shim; its program follows by the parent-death signal.
+pub(super) fn kill(state: &StateRecord) {
+    if let Err(error) = state.shim.signal(Signal::KILL) {
+        tracing::warn!(instance = %state.instance, %error, "a shim could not be killed");
+    }
+}

@@ -1,0 +1,90 @@
+//! Starting the program in surroundings that owe nothing to how the daemon was started.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::record::SpecRecord;
+
+/// Finds whatever a run started, wherever it went.
+pub(crate) const TOKEN: &str = "NEBULA_RUN";
+
+/// What is passed on of the daemon's own environment: where programs and homes are, and in which
+/// language and time zone people here read. Nothing else, because the rest may hold its secrets.
+pub(crate) const PASSED_ON: [&str; 8] = [
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR",
+];
+/// As the shell's own default on Debian, with the administrator's folders.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Starts `/bin/sh -c <command>`. The shell stays the parent unless it chooses otherwise, so that
+/// pipelines, lists and assignments mean what they mean in a script; a command that wants signals
+/// for itself begins with `exec`. All of it is one session and one process group, which a stop
+/// signals as a whole.
+pub(crate) fn spawn(spec: &SpecRecord) -> io::Result<Child> {
+    let start = &spec.start;
+    let mut command = Command::new("/bin/sh");
+    command
+        .arg("-c")
+        .arg(&start.command)
+        .current_dir(&start.workdir)
+        .env_clear()
+        .env("PATH", DEFAULT_PATH);
+    for name in PASSED_ON {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+        .envs(&start.env)
+        .env("PORT", start.port.to_string())
+        .env("NEBULA_DEPLOYMENT", start.deployment.as_str())
+        .env("NEBULA_INSTANCE", start.instance.to_string())
+        .env("NEBULA_RELEASE", start.release.to_string())
+        .env("NEBULA_NODE", &start.node)
+        .env(TOKEN, &spec.token)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    in_own_session(&mut command);
+    command.spawn()
+}
+
+/// The child leads its own session, has default signals, and dies with this process.
+#[allow(unsafe_code)]
+fn in_own_session(command: &mut Command) {
+    let shim = nix::unistd::getpid();
+    let prepare = move || {
+        nix::unistd::setsid()?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The signal is sent only for a death from now on.
+        if nix::unistd::getppid() != shim {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        for number in 1..=libc::SIGRTMAX() {
+            // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the numbers that libc
+            // keeps for itself are refused, which is as it should be.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+        SigSet::empty().thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec and makes system calls only; it neither
+    // allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Takes back what came with the process through fork and exec. Descriptors that the daemon
+/// inherited without close-on-exec (a test's pipe, a shell's redirection) must not stay open for as
+/// long as the instance runs, and an ignored SIGCHLD would hide how children end.
+#[allow(unsafe_code)]
+pub(crate) fn forget_inheritance() {
+    // SAFETY: called first thing by a process that has one thread and has opened nothing yet, so
+    // that nobody owns a descriptor above standard error; SIG_DFL installs no handler.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+    }
+}

@@ -1,0 +1,144 @@
+//! A driver of either kind under test, and how to wait for what it does.
+#![allow(dead_code)] // Each test binary uses its own part.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nebula_domain::ids::{InstanceId, ReleaseNumber};
+use nebula_drivers::logfile::{self, Tail};
+use nebula_drivers::process::{self, ProcessDriver};
+use nebula_drivers::{Driver, Exit, Run, RunStatus, StartSpec};
+use nebula_telemetry::{Clock, Random};
+
+/// Far above what anything here takes; reached only by a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const ONE: InstanceId = InstanceId(1);
+
+pub struct Folder {
+    pub root: tempfile::TempDir,
+}
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder {
+            root: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn instances(&self) -> PathBuf {
+        self.root.path().join("instances")
+    }
+
+    pub fn dir(&self, instance: InstanceId) -> PathBuf {
+        self.instances().join(instance.to_string())
+    }
+
+    /// As a daemon that starts: a new driver on the same folder.
+    pub fn open(&self) -> ProcessDriver {
+        let config = process::Config {
+            dir: self.instances(),
+            shim: vec![env!("CARGO_BIN_EXE_nebula-shim-for-tests").into()],
+        };
+        ProcessDriver::open(config, Clock::system(), Random::system()).unwrap()
+    }
+
+    pub fn spec(&self, instance: InstanceId, command: &str) -> StartSpec {
+        spec(instance, command, self.root.path())
+    }
+
+    pub fn lines(&self, instance: InstanceId) -> Vec<String> {
+        Tail::open(&self.dir(instance), 100_000)
+            .unwrap()
+            .0
+            .iter()
+            .map(|line| {
+                let entry = logfile::parse(line).unwrap();
+                format!("{}: {}", entry.stream, entry.text)
+            })
+            .collect()
+    }
+
+    /// A number that the instance's program has written to a file of the working directory.
+    pub async fn number(&self, file: &str) -> i32 {
+        let path = self.root.path().join(file);
+        eventually(file, || {
+            let text = std::fs::read_to_string(&path).ok()?;
+            text.strip_suffix('\n')?.trim().parse().ok()
+        })
+        .await
+    }
+
+    pub fn shim_pid(&self, instance: InstanceId) -> i32 {
+        let text = std::fs::read_to_string(self.dir(instance).join("state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+        state["shim"]["pid"].as_i64().unwrap() as i32
+    }
+}
+
+/// Whatever a failed test leaves running ends with it.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = process::stop_everything(&self.instances(), Duration::ZERO);
+    }
+}
+
+pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
+    StartSpec {
+        instance,
+        run: 1,
+        deployment: "api".parse().unwrap(),
+        release: ReleaseNumber(3),
+        node: "a".to_owned(),
+        command: command.to_owned(),
+        env: BTreeMap::new(),
+        workdir: workdir.to_owned(),
+        port: 20_001,
+        stop_grace: Duration::from_secs(10),
+    }
+}
+
+pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn run_of(driver: &dyn Driver, instance: InstanceId) -> Option<Run> {
+    driver.runs().borrow().get(&instance).cloned()
+}
+
+pub async fn exit_of(driver: &dyn Driver, instance: InstanceId) -> Exit {
+    let mut runs = driver.runs();
+    let found = tokio::time::timeout(
+        PATIENCE,
+        runs.wait_for(|runs: &Arc<_>| runs.get(&instance).is_some_and(|r| !r.is_running())),
+    );
+    let runs = found.await.expect("the run did not end").unwrap();
+    match runs[&instance].status {
+        RunStatus::Ended { exit, .. } => exit,
+        RunStatus::Running => unreachable!("waited for its end"),
+    }
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|s| !s.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+}
+
+pub async fn is_gone(pid: i32) {
+    eventually(&format!("process {pid} is gone"), || {
+        (!is_alive(pid)).then_some(())
+    })
+    .await;
+}
+
+pub fn signal(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+}

@@ -1,0 +1,139 @@
+//! The edge's threads: each with its own runtime, listening socket and connection pool.
+
+pub(crate) mod connection;
+mod handle;
+mod thread;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use nebula_domain::NodeId;
+use nebula_domain::observed::LocalInstances;
+use nebula_domain::routes::{Route, RouteTable};
+use nebula_mesh::Mesh;
+use nebula_telemetry::Metrics;
+use nebula_wire::peer::Protocol;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+pub use handle::ProxyHandle;
+
+use crate::config::{Config, Limits};
+use crate::ejection::Ejections;
+use crate::error::ProxyError;
+use crate::listener;
+use crate::metrics::ProxyMetrics;
+use crate::statics::Sites;
+use crate::tunnel::Tunnels;
+use crate::upstream::{Dialer, Pool};
+
+/// One node's data plane.
+pub struct Proxy;
+
+/// Sockets are bound; nothing is served yet.
+pub struct Bound {
+    address: SocketAddr,
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+}
+
+/// What all edge threads of a node have in common.
+pub(crate) struct Shared {
+    pub(crate) me: NodeId,
+    pub(crate) limits: Limits,
+    table: watch::Receiver<Arc<RouteTable>>,
+    locals: watch::Receiver<Arc<LocalInstances>>,
+    mesh: Mesh,
+    /// The runtime the mesh lives on.
+    control: Handle,
+    pub(crate) metrics: ProxyMetrics,
+    pub(crate) sites: Arc<Sites>,
+    pub(crate) ejections: Ejections,
+}
+
+/// What one edge thread works with.
+pub(crate) struct Edge {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) dialer: Dialer,
+    pub(crate) pool: Arc<Pool>,
+}
+
+impl Proxy {
+    /// Takes the address. Must be called inside the runtime that the mesh lives on.
+    pub fn bind(
+        config: Config,
+        table: watch::Receiver<Arc<RouteTable>>,
+        locals: watch::Receiver<Arc<LocalInstances>>,
+        mesh: Mesh,
+        metrics: &Metrics,
+    ) -> Result<Bound, ProxyError> {
+        let control = Handle::try_current().map_err(|_| ProxyError::NoRuntime)?;
+        let failed = |source| ProxyError::Bind {
+            address: config.listen,
+            source,
+        };
+        let listeners = listener::bind(config.listen, config.thread_count()).map_err(failed)?;
+        let address = listeners[0].local_addr().map_err(failed)?;
+        let sites = Sites::new(config.trees_dir, &config.limits);
+        Ok(Bound {
+            address,
+            listeners,
+            shared: Arc::new(Shared {
+                me: config.me,
+                ejections: Ejections::new(config.limits.ejection),
+                limits: config.limits,
+                table,
+                locals,
+                mesh,
+                control,
+                metrics: ProxyMetrics::new(metrics),
+                sites: Arc::new(sites),
+            }),
+        })
+    }
+}
+
+impl Bound {
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves: people on the sockets, other nodes over the mesh.
+    pub fn spawn(self) -> ProxyHandle {
+        let shared = &self.shared;
+        let tunnels = Arc::new(Tunnels::new(
+            &shared.limits,
+            shared.locals.clone(),
+            Arc::clone(&shared.sites),
+            shared.metrics.clone(),
+        ));
+        shared
+            .mesh
+            .serve(Protocol::Tunnel, Arc::clone(&tunnels) as Arc<_>);
+        ProxyHandle::start(self.listeners, &self.shared, tunnels)
+    }
+}
+
+impl Edge {
+    fn new(shared: Arc<Shared>) -> Edge {
+        Edge {
+            dialer: Dialer::new(
+                shared.me,
+                shared.locals.clone(),
+                shared.mesh.clone(),
+                shared.control.clone(),
+                &shared.limits,
+            ),
+            pool: Arc::new(Pool::new(&shared.limits)),
+            shared,
+        }
+    }
+
+    /// The route of a host by the table that is in force at this moment: what a supervisor relies on
+    /// when it stops an instance that this node no longer routes to.
+    pub(crate) fn route(&self, host: &HeaderValue) -> Option<Arc<Route>> {
+        let host = host.to_str().ok()?;
+        self.shared.table.borrow().route(host).cloned()
+    }
+}

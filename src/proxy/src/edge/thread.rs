@@ -1,0 +1,152 @@
+//! One edge thread: accepts connections until it is told to stop, and begins anew if it breaks.
+
+use std::io;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use super::connection::Connections;
+use super::{Edge, Shared};
+
+/// Until when requests may finish; `None` while serving.
+pub(super) type Stop = Option<Instant>;
+
+/// The first pause of a broken thread; doubles up to [`RESTART_MAX`]. Its socket stays open, so new
+/// connections wait instead of being refused, and must not wait for long.
+const RESTART_MIN: Duration = Duration::from_millis(50);
+const RESTART_MAX: Duration = Duration::from_secs(1);
+/// After this long without breaking, a thread is restarted quickly again.
+const CALM: Duration = Duration::from_secs(60);
+/// When the process is out of file descriptors, accepting again at once would only burn the core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pooled connections are looked through this often.
+const POOL_TICK: Duration = Duration::from_secs(1);
+/// File reads and compressions under way for one thread.
+const BLOCKING_THREADS: usize = 4;
+
+pub(super) struct EdgeThread {
+    pub(super) shared: Arc<Shared>,
+    /// Gone once the thread has stopped accepting.
+    pub(super) listener: Option<TcpListener>,
+    pub(super) stop: watch::Receiver<Stop>,
+    pub(super) kill: Arc<Notify>,
+}
+
+impl EdgeThread {
+    pub(super) fn run(mut self) {
+        let mut pause = RESTART_MIN;
+        while self.listener.is_some() {
+            let started = Instant::now();
+            match catch_unwind(AssertUnwindSafe(|| self.serve())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::error!(%error, "an edge thread failed, restarting it"),
+                Err(_) => tracing::error!("an edge thread panicked, restarting it"),
+            }
+            self.shared.metrics.thread_restarts.inc();
+            if started.elapsed() > CALM {
+                pause = RESTART_MIN;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RESTART_MAX);
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        let served = runtime.block_on(self.accept());
+        // Not waiting for a file read that hangs.
+        runtime.shutdown_background();
+        served
+    }
+
+    async fn accept(&mut self) -> io::Result<()> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
+        let edge = Arc::new(Edge::new(Arc::clone(&self.shared)));
+        let pool = Arc::clone(&edge.pool);
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(POOL_TICK);
+            loop {
+                tick.tick().await;
+                pool.expire();
+            }
+        });
+        let connections = Connections::new(edge, self.stop.clone());
+        let slots = Arc::new(Semaphore::new(self.shared.limits.connections_per_thread));
+        let tracker = TaskTracker::new();
+        let serve = |socket: TcpStream, slot: OwnedSemaphorePermit| {
+            let served = connections.serve(socket);
+            tracker.spawn(async move {
+                served.await;
+                drop(slot);
+            });
+        };
+
+        let deadline = loop {
+            let accepted = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, listener.accept().await)
+            };
+            tokio::select! {
+                biased;
+                deadline = stopped(&mut self.stop) => break deadline,
+                () = self.kill.notified() => panic!("killed by a test"),
+                (slot, socket) = accepted => match (slot, socket) {
+                    (Ok(slot), Ok((socket, _))) => serve(socket, slot),
+                    (_, Err(error)) if is_of_one_connection(&error) => {}
+                    (_, Err(error)) => {
+                        tracing::warn!(%error, "connections cannot be accepted for a moment");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    (Err(_), _) => break Instant::now(),
+                },
+            }
+        };
+
+        // What the kernel has already accepted for us would be reset with the socket.
+        while let Some(Ok((socket, _))) = listener.accept().now_or_never() {
+            match Arc::clone(&slots).try_acquire_owned() {
+                Ok(slot) => serve(socket, slot),
+                Err(_) => break,
+            }
+        }
+        drop(listener);
+        self.listener = None;
+        tracker.close();
+        if tokio::time::timeout_at(deadline.into(), tracker.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(open = tracker.len(), "connections are closed in mid-request");
+        }
+        Ok(())
+    }
+}
+
+/// Until when to finish, once that is known; a handle that is gone means now.
+pub(super) async fn stopped(stop: &mut watch::Receiver<Stop>) -> Instant {
+    match stop.wait_for(Option::is_some).await {
+        Ok(deadline) => deadline.unwrap_or_else(Instant::now),
+        Err(_) => Instant::now(),
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}

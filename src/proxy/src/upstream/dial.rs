@@ -1,0 +1,219 @@
+//! Opening a connection to an instance: a socket on this machine, or a tunnel to another.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use nebula_domain::observed::LocalInstances;
+use nebula_domain::routes::Endpoint;
+use nebula_domain::{InstanceId, NodeId};
+use nebula_mesh::{CallError, Mesh, Stream};
+use nebula_wire::codec::{self, CodecError};
+use nebula_wire::peer::Protocol;
+use nebula_wire::peer::tunnel::{Answer, FRAME_BYTES_MAX, Open, Site};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Sender, Target, Via};
+use crate::config::Limits;
+
+/// Why there is no connection. Nothing of the request was sent, so it may go elsewhere.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("the instance does not run here")]
+    NoSuchInstance,
+    #[error("the instance did not accept a connection")]
+    Connect(#[source] io::Error),
+    #[error("the instance did not accept a connection in time")]
+    ConnectTimeout,
+    #[error("the other node could not connect to the instance: {0:?}")]
+    Refused(Answer),
+    #[error("the other node could not be reached")]
+    Mesh(#[source] CallError),
+    #[error("the other node did not answer in time")]
+    TunnelTimeout,
+    #[error("the other node fell silent")]
+    Suspect,
+    #[error("the other node's answer makes no sense")]
+    Answer(#[source] CodecError),
+    #[error("the connection broke at once")]
+    Handshake(#[source] hyper::Error),
+}
+
+impl DialError {
+    /// Whether the node is to blame, and not the one instance.
+    pub(crate) fn is_of_node(&self) -> bool {
+        matches!(
+            self,
+            DialError::Mesh(_)
+                | DialError::TunnelTimeout
+                | DialError::Suspect
+                | DialError::Answer(_)
+        )
+    }
+}
+
+/// Opens connections for one edge thread.
+pub(crate) struct Dialer {
+    pub(crate) me: NodeId,
+    pub(crate) locals: watch::Receiver<Arc<LocalInstances>>,
+    pub(crate) suspects: watch::Receiver<Arc<std::collections::BTreeSet<NodeId>>>,
+    pub(crate) mesh: Mesh,
+    /// Where the mesh lives: a connection it makes for us must not end with this edge thread.
+    pub(crate) control: Handle,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) tunnel_timeout: Duration,
+    builder: http1::Builder,
+}
+
+impl Dialer {
+    pub(crate) fn new(
+        me: NodeId,
+        locals: watch::Receiver<Arc<LocalInstances>>,
+        mesh: Mesh,
+        control: Handle,
+        limits: &Limits,
+    ) -> Dialer {
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(limits.connection_buffer_bytes);
+        Dialer {
+            me,
+            locals,
+            suspects: mesh.suspects(),
+            mesh,
+            control,
+            connect_timeout: limits.connect_timeout,
+            tunnel_timeout: limits.tunnel_timeout,
+            builder,
+        }
+    }
+
+    /// Where connections to an endpoint lead at this moment.
+    pub(crate) fn target(
+        &self,
+        endpoint: Endpoint,
+        site: Option<Site>,
+    ) -> Result<Target, DialError> {
+        let Endpoint { instance, node } = endpoint;
+        let via = if node == self.me {
+            let locals = self.locals.borrow();
+            let local = locals.get(&instance).ok_or(DialError::NoSuchInstance)?;
+            Via::Local {
+                address: local.address,
+                run: local.run,
+            }
+        } else {
+            Via::Remote { node, site }
+        };
+        Ok(Target { instance, via })
+    }
+
+    pub(crate) async fn dial(&self, target: Target) -> Result<Sender, DialError> {
+        match target.via {
+            Via::Local { address, .. } => {
+                let socket = connect(address, self.connect_timeout).await?;
+                self.handshake(socket).await
+            }
+            Via::Remote { node, site } => {
+                let stream = self.tunnel(node, target.instance, site).await?;
+                self.handshake(stream).await
+            }
+        }
+    }
+
+    async fn tunnel(
+        &self,
+        node: NodeId,
+        instance: InstanceId,
+        site: Option<Site>,
+    ) -> Result<Stream, DialError> {
+        let (mesh, deadline) = (self.mesh.clone(), self.tunnel_timeout);
+        let opened = self.control.spawn(async move {
+            let opening = open(&mesh, node, Open { instance, site }, deadline);
+            match timeout(deadline, opening).await {
+                Ok(opened) => opened,
+                Err(_) => Err(DialError::TunnelTimeout),
+            }
+        });
+        let mut suspects = self.suspects.clone();
+        tokio::select! {
+            biased;
+            opened = opened => opened.unwrap_or(Err(DialError::TunnelTimeout)),
+            () = fell_silent(&mut suspects, node) => Err(DialError::Suspect),
+        }
+    }
+
+    async fn handshake<T>(&self, io: T) -> Result<Sender, DialError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = self
+            .builder
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(DialError::Handshake)?;
+        tokio::spawn(async move {
+            // A request in progress is told of an error itself, and without one nobody minds.
+            if let Err(error) = connection.await {
+                tracing::trace!(%error, "a connection to an instance broke");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// Returns when the node is silent while it owes answers; at once if it is already.
+pub(crate) async fn fell_silent(
+    suspects: &mut watch::Receiver<Arc<std::collections::BTreeSet<NodeId>>>,
+    node: NodeId,
+) {
+    if suspects
+        .wait_for(|suspects| suspects.contains(&node))
+        .await
+        .is_err()
+    {
+        // The mesh is closed; whoever waits for an answer learns it from the stream.
+        std::future::pending::<()>().await;
+    }
+}
+
+pub(crate) async fn connect(
+    address: SocketAddr,
+    patience: Duration,
+) -> Result<TcpStream, DialError> {
+    let socket = timeout(patience, TcpStream::connect(address))
+        .await
+        .map_err(|_| DialError::ConnectTimeout)?
+        .map_err(DialError::Connect)?;
+    // A response's head and body go out in pieces; none should wait for the one before.
+    socket.set_nodelay(true).map_err(DialError::Connect)?;
+    Ok(socket)
+}
+
+async fn open(
+    mesh: &Mesh,
+    node: NodeId,
+    open: Open,
+    deadline: Duration,
+) -> Result<Stream, DialError> {
+    let mut stream = mesh
+        .open(node, Protocol::Tunnel, deadline)
+        .await
+        .map_err(DialError::Mesh)?;
+    let frame = codec::encode(&open).map_err(DialError::Answer)?;
+    stream.write_frame(frame).await.map_err(DialError::Mesh)?;
+    let answer = stream
+        .read_frame(FRAME_BYTES_MAX)
+        .await
+        .map_err(DialError::Mesh)?;
+    match codec::decode(&answer).map_err(DialError::Answer)? {
+        Answer::Connected => Ok(stream),
+        refused => Err(DialError::Refused(refused)),
+    }
+}

@@ -1,0 +1,68 @@
+//! What outlives a supervisor that is made anew.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nebula_domain::NodeId;
+use nebula_domain::observed::LocalInstances;
+use nebula_drivers::{Driver, Run};
+use tokio::sync::watch;
+
+use crate::ports;
+
+#[derive(Debug, Clone)]
+pub struct SupervisorConfig {
+    pub me: NodeId,
+    /// For the programs' `NEBULA_NODE`.
+    pub node_name: String,
+    pub port_range: RangeInclusive<u16>,
+}
+
+impl SupervisorConfig {
+    pub fn new(me: NodeId, node_name: String) -> SupervisorConfig {
+        SupervisorConfig { me, node_name, port_range: ports::DEFAULT_RANGE }
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub config: SupervisorConfig,
+    pub driver: Arc<dyn Driver>,
+    pub locals: watch::Sender<Arc<LocalInstances>>,
+}
+
+impl Handle {
+    pub fn new(
+        config: SupervisorConfig,
+        driver: Arc<dyn Driver>,
+        locals: watch::Sender<Arc<LocalInstances>>,
+    ) -> Handle {
+        Handle(Arc::new(Shared { config, driver, locals }))
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.0.clone()
+    }
+
+    /// Ends every program on this node. No supervisor may be running then, or it starts them again.
+    /// Returns when all are gone, or some time after `grace` with those that are not.
+    pub async fn stop_all(&self, grace: Duration) -> usize {
+        let mut runs = self.0.driver.runs();
+        let running: Vec<_> =
+            runs.borrow().iter().filter(|(_, run)| run.is_running()).map(|(id, _)| *id).collect();
+        for instance in running {
+            if let Err(error) = self.0.driver.stop(instance, grace).await {
+                tracing::warn!(%instance, %error, "cannot stop an instance");
+            }
+        }
+        // The kill at the end of the grace takes a moment to show.
+        let deadline = grace + Duration::from_secs(2);
+        let gone = runs.wait_for(|runs| !runs.values().any(Run::is_running));
+        let _ = tokio::time::timeout(deadline, gone).await;
+        runs.borrow().values().filter(|run| run.is_running()).count()
+    }
+}

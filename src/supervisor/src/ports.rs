@@ -1,0 +1,35 @@
+//! Ports for programs, from a range of the node's own.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
+
+/// Below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes one.
+pub const DEFAULT_RANGE: RangeInclusive<u16> = 20_000..=29_999;
+
+/// A port that nothing listens on: `preferred` if it is still free, else the next after `from`.
+pub fn pick(range: &RangeInclusive<u16>, from: u16, preferred: Option<u16>, taken: &BTreeSet<u16>) -> Option<u16> {
+    let after = (from..=*range.end()).chain(*range.start()..from);
+    preferred.into_iter().chain(after).find(|port| !taken.contains(port) && is_free(*port))
+}
+
+/// Whether a program could listen here now, on the loopback address and on all.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_port_unless_it_is_taken() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let used = listener.local_addr().unwrap().port();
+        let range = used..=used;
+        assert_eq!(pick(&range, used, Some(used), &BTreeSet::new()), None);
+        drop(listener);
+        assert_eq!(pick(&range, used, Some(used), &BTreeSet::new()), Some(used));
+        assert_eq!(pick(&range, used, Some(used), &BTreeSet::from([used])), None);
+    }
+}
