@@ -1,5 +1,7 @@
 //! Promise: bad input gets one clear sentence, the right exit code, and changes nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::os::unix::fs::symlink;
 
 use nebula_cluster_tests::{Cluster, nebula, nodectl};

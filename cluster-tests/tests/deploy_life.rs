@@ -1,6 +1,8 @@
 //! Promise: a deployment is created, served by every node, scaled, updated, restarted and removed, from
 //! any node, and its output can be read from any node.
 
+#![allow(clippy::unwrap_used)]
+
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
 use nebula_cluster_tests::{Cluster, eventually, http, process};

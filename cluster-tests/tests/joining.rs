@@ -1,5 +1,7 @@
 //! Promise: only who holds a valid token for this very cluster joins it; who leaves or is removed is out.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Promise: a machine that is cut off refuses changes, the others go on, and after healing all agree.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use nebula_cluster_tests::eventually;

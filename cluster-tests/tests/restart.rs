@@ -1,5 +1,7 @@
 //! Promise: restarting every daemon loses nothing and restarts no program.
 
+#![allow(clippy::unwrap_used)]
+
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
 use nebula_cluster_tests::{Cluster, eventually, process};

@@ -33,13 +33,20 @@ pub fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| CliError::failed(format!("cannot start: {e}"), "check the limits of this shell (ulimit -a)"))?;
+        .map_err(|e| {
+            CliError::failed(
+                format!("cannot start: {e}"),
+                "check the limits of this shell (ulimit -a)",
+            )
+        })?;
     runtime.block_on(future)
 }
 
 /// Whether `--json` stands on a command line that could not be parsed.
 fn wants_json(args: &[OsString]) -> bool {
-    args.iter().take_while(|a| *a != "--").any(|a| a == "--json")
+    args.iter()
+        .take_while(|a| *a != "--")
+        .any(|a| a == "--json")
 }
 
 fn not_parsed(error: &clap::Error, json: bool) -> ExitCode {
@@ -84,7 +91,10 @@ mod tests {
         let error = Line::try_parse_from(["x", "--number", "many"]).unwrap_err();
         let error = usage(&error);
         assert_eq!(error.exit as u8, 2);
-        assert!(error.to_string().starts_with("invalid value 'many'"), "{error}");
+        assert!(
+            error.to_string().starts_with("invalid value 'many'"),
+            "{error}"
+        );
         assert!(!error.to_string().contains('\n'));
     }
 

@@ -33,6 +33,7 @@ pub struct Surroundings {
     /// `NEBULA_CLUSTER`
     pub cluster: Option<PathBuf>,
     pub contexts: PathBuf,
+    /// `NEBULA_DATA_DIR`, or where a node keeps its data unless told otherwise.
     pub data_dir: PathBuf,
 }
 
@@ -43,7 +44,9 @@ impl Surroundings {
                 .filter(|v| !v.is_empty())
                 .map(PathBuf::from),
             contexts: contexts::default_dir(),
-            data_dir: nebula_node::default_data_dir(),
+            data_dir: std::env::var_os("NEBULA_DATA_DIR")
+                .filter(|v| !v.is_empty())
+                .map_or_else(nebula_node::default_data_dir, PathBuf::from),
         }
     }
 }
@@ -138,12 +141,27 @@ mod tests {
         assert_eq!(nothing.place(None, &around), kept("one"));
 
         around.cluster = Some("env.json".into());
-        assert_eq!(nothing.place(None, &around), Ok(Place::ClusterFile("env.json".into())));
+        assert_eq!(
+            nothing.place(None, &around),
+            Ok(Place::ClusterFile("env.json".into()))
+        );
         let here = Path::new("/x");
-        assert_eq!(nothing.place(Some(here), &around), Ok(Place::Socket("/x/api.sock".into())));
-        let named = ConnectFlags { context: Some("two".into()), ..ConnectFlags::default() };
+        assert_eq!(
+            nothing.place(Some(here), &around),
+            Ok(Place::Socket("/x/api.sock".into()))
+        );
+        let named = ConnectFlags {
+            context: Some("two".into()),
+            ..ConnectFlags::default()
+        };
         assert_eq!(named.place(None, &around), kept("two"));
-        let flag = ConnectFlags { cluster: Some("flag.json".into()), ..ConnectFlags::default() };
-        assert_eq!(flag.place(None, &around), Ok(Place::ClusterFile("flag.json".into())));
+        let flag = ConnectFlags {
+            cluster: Some("flag.json".into()),
+            ..ConnectFlags::default()
+        };
+        assert_eq!(
+            flag.place(None, &around),
+            Ok(Place::ClusterFile("flag.json".into()))
+        );
     }
 }

@@ -74,7 +74,10 @@ impl Contexts {
         } else {
             format!("known are: {}", known.join(", "))
         };
-        Err(CliError::usage(format!("there is no context '{name}'"), hint))
+        Err(CliError::usage(
+            format!("there is no context '{name}'"),
+            hint,
+        ))
     }
 
     /// Keeps a copy of the cluster file. The first context becomes the current one.
@@ -173,14 +176,28 @@ mod tests {
         contexts.add("a", &file("one"), false).unwrap();
         contexts.add("b", &file("two"), false).unwrap();
         assert_eq!(contexts.names().unwrap(), ["a", "b"]);
-        assert_eq!(contexts.current().as_deref(), Some("a"), "the first is chosen");
+        assert_eq!(
+            contexts.current().as_deref(),
+            Some("a"),
+            "the first is chosen"
+        );
         assert!(contexts.add("a", &file("x"), false).is_err());
         contexts.add("a", &file("x"), true).unwrap();
         let path = contexts.path("a").unwrap();
         assert_eq!(read_cluster_file(&path).unwrap().cluster_id, "x");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         contexts.choose("b").unwrap();
-        assert!(contexts.choose("c").unwrap_err().error.hint.contains("a, b"));
+        assert!(
+            contexts
+                .choose("c")
+                .unwrap_err()
+                .error
+                .hint
+                .contains("a, b")
+        );
         contexts.remove("b").unwrap();
         assert_eq!(contexts.current(), None);
     }
@@ -190,7 +207,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let contexts = Contexts::in_dir(dir.path().to_owned());
         for bad in ["", "..", "../x", "a/b", ".a", "a b", &"a".repeat(64)] {
-            assert_eq!(contexts.add(bad, &file("x"), false).unwrap_err().exit as u8, 2, "{bad}");
+            assert_eq!(
+                contexts.add(bad, &file("x"), false).unwrap_err().exit as u8,
+                2,
+                "{bad}"
+            );
         }
     }
 
@@ -200,6 +221,8 @@ mod tests {
         let path = dir.path().join("c.json");
         assert!(read_cluster_file(&path).is_err_and(|e| e.to_string().contains("c.json")));
         std::fs::write(&path, "{}").unwrap();
-        assert!(read_cluster_file(&path).is_err_and(|e| e.to_string().contains("not a cluster file")));
+        assert!(
+            read_cluster_file(&path).is_err_and(|e| e.to_string().contains("not a cluster file"))
+        );
     }
 }

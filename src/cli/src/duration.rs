@@ -7,7 +7,11 @@ const MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// For clap: the error says what to write instead.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let bad = || format!("'{text}' is not a duration: write a number and a unit, such as 500ms, 10s, 5m or 1h30m");
+    let bad = || {
+        format!(
+            "'{text}' is not a duration: write a number and a unit, such as 500ms, 10s, 5m or 1h30m"
+        )
+    };
     let mut total = Duration::ZERO;
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -28,7 +32,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             _ => return Err(bad()),
         };
         let part = number.checked_mul(unit_ms).ok_or_else(bad)?;
-        total = total.checked_add(Duration::from_millis(part)).ok_or_else(bad)?;
+        total = total
+            .checked_add(Duration::from_millis(part))
+            .ok_or_else(bad)?;
         rest = tail;
     }
     if total > MAX {
@@ -52,10 +58,27 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("1h30m", 5_400_000), ("0s", 0), ("1d", 86_400_000)] {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+            ("1d", 86_400_000),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "10", "s", "-1s", "1 s", "1.5s", "1w", "99999999999999999999s", "400d", "1ä"] {
+        for bad in [
+            "",
+            "10",
+            "s",
+            "-1s",
+            "1 s",
+            "1.5s",
+            "1w",
+            "99999999999999999999s",
+            "400d",
+            "1ä",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -22,7 +22,10 @@ pub fn read(path: &Path) -> Outcome<BTreeMap<String, String>> {
     let size = std::fs::metadata(path).map_err(|e| io(&e))?.len();
     if size > MAX_FILE_BYTES {
         return Err(CliError::usage(
-            format!("the environment file {} has {size} bytes, over the limit of {MAX_FILE_BYTES}", path.display()),
+            format!(
+                "the environment file {} has {size} bytes, over the limit of {MAX_FILE_BYTES}",
+                path.display()
+            ),
             "give --env-file a file of KEY=VALUE lines",
         ));
     }
@@ -84,14 +87,21 @@ fn unquote(value: &str) -> Result<String, String> {
     let mut chars = value.chars();
     match chars.next() {
         Some('\'') => {
-            let (inner, after) = chars.as_str().split_once('\'').ok_or("the single quote is not closed")?;
+            let (inner, after) = chars
+                .as_str()
+                .split_once('\'')
+                .ok_or("the single quote is not closed")?;
             nothing_after(after)?;
             Ok(inner.to_owned())
         }
         Some('"') => double_quoted(chars.as_str()),
         _ => {
             let end = value.find(" #").unwrap_or(value.len());
-            let value = if value.starts_with('#') { "" } else { &value[..end] };
+            let value = if value.starts_with('#') {
+                ""
+            } else {
+                &value[..end]
+            };
             Ok(value.trim_end().to_owned())
         }
     }

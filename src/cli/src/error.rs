@@ -163,7 +163,9 @@ impl From<ClientError> for CliError {
                 message,
                 "the files changed or became unreadable while they were sent: try again",
             ),
-            ClientError::Setup(_) => CliError::usage(message, "correct the cluster file or the address"),
+            ClientError::Setup(_) => {
+                CliError::usage(message, "correct the cluster file or the address")
+            }
         }
     }
 }
@@ -191,7 +193,10 @@ mod tests {
             (CliError::usage("", ""), 2),
             (api(ErrorCode::NoQuorum), 3),
             (ClientError::Unreachable { tried: vec![] }.into(), 3),
-            (CliError::new(Exit::RolledBack, ErrorCode::Conflict, "", ""), 4),
+            (
+                CliError::new(Exit::RolledBack, ErrorCode::Conflict, "", ""),
+                4,
+            ),
             (api(ErrorCode::Timeout), 5),
             (
                 ClientError::Timeout {
@@ -221,6 +226,9 @@ mod tests {
         let mut out = Vec::new();
         let error = CliError::failed("no", "do").with_details(vec!["line".into()]);
         error.write_text(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "error: no\n  line\nhint: do\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "error: no\n  line\nhint: do\n"
+        );
     }
 }

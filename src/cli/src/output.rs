@@ -47,8 +47,15 @@ impl Output {
     /// Text on stdout. A reader that has gone away (`| head`) ends the program quietly.
     pub fn line(self, text: &str) {
         let mut out = std::io::stdout().lock();
-        let newline = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
-        if write!(out, "{text}{newline}").and_then(|()| out.flush()).is_err() {
+        let newline = if text.ends_with('\n') || text.is_empty() {
+            ""
+        } else {
+            "\n"
+        };
+        if write!(out, "{text}{newline}")
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             std::process::exit(0);
         }
     }
@@ -104,7 +111,10 @@ impl Output {
 }
 
 /// Columns without borders, as the field's tools print them.
-pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
@@ -116,7 +126,10 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let lines: Vec<_> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
     lines.join("\n")
 }
 

@@ -38,7 +38,9 @@ pub async fn pack(dir: &Path) -> Outcome<Packed> {
     tokio::task::spawn_blocking(read)
         .await
         .map_err(|e| CliError::failed(format!("packing stopped: {e}"), "try again"))?
-        .map_err(|e: ArchiveError| CliError::usage(chain(&e), "give --path a folder with the files to deploy"))
+        .map_err(|e: ArchiveError| {
+            CliError::usage(chain(&e), "give --path a folder with the files to deploy")
+        })
 }
 
 /// Uploads the archive unless the cluster holds it already; says whether it did.
@@ -63,7 +65,8 @@ pub async fn upload(client: &Client, packed: &Packed, out: Output) -> Outcome<bo
         let mut error = CliError::from(e);
         if changed {
             error.error.hint =
-                "files in the folder changed while they were sent: try again when they are still".to_owned();
+                "files in the folder changed while they were sent: try again when they are still"
+                    .to_owned();
         }
         error
     })?;

@@ -66,7 +66,8 @@ impl Process {
 
 /// proc(5): the command name in parentheses may hold anything, so count from the last one. A zombie has ended.
 fn start_of_running(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    let stat =
+        std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
     let (_, after) = stat.rsplit_once(')')?;
     let fields: Vec<_> = after.split_whitespace().collect();
     if matches!(fields.first(), None | Some(&"Z") | Some(&"X")) {
@@ -82,11 +83,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_is_known_by_its_start_and_stopped_alone() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let process = Process::running(child.id()).unwrap();
         assert!(process.is_running());
-        let other = Process { start_ticks: process.start_ticks + 1, ..process };
-        assert!(!other.is_running(), "the same pid with another start is another process");
+        let other = Process {
+            start_ticks: process.start_ticks + 1,
+            ..process
+        };
+        assert!(
+            !other.is_running(),
+            "the same pid with another start is another process"
+        );
         assert!(!other.signal(Signal::KILL));
         assert!(process.is_running());
         assert!(process.stop(Signal::TERM, Duration::from_secs(10)).await);
@@ -98,7 +108,10 @@ mod tests {
     #[tokio::test]
     async fn one_that_does_not_listen_is_killed() {
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"])
+            .args([
+                "-c",
+                "trap '' TERM; echo ready; while :; do sleep 0.05; done",
+            ])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();

@@ -1,7 +1,8 @@
 //! Tables and sentences for people.
 
 use nebula_wire::api::{
-    DeploymentPhase, DeploymentStatus, Deployments, JoinTokens, LogLine, MemberStatus, Members, NodeStatus, Settings,
+    DeploymentPhase, DeploymentStatus, Deployments, JoinTokens, LogLine, MemberStatus, Members,
+    NodeStatus, Settings,
 };
 
 use crate::output::table;
@@ -36,12 +37,15 @@ pub fn members(members: &Members) -> String {
         ]
     });
     let table = table(
-        ["ID", "NAME", "STATUS", "ROLE", "LEADER", "QUIC", "API", "EDGE", "VERSION"],
+        [
+            "ID", "NAME", "STATUS", "ROLE", "LEADER", "QUIC", "API", "EDGE", "VERSION",
+        ],
         rows,
     );
     let leader = match members.leader {
         Some(id) => format!("led by node {id} in term {}", members.term),
-        None => "without a leader: changes are not possible until a majority of the voters is back".to_owned(),
+        None => "without a leader: changes are not possible until a majority of the voters is back"
+            .to_owned(),
     };
     format!("cluster {}, {leader}\n{table}", members.cluster_id)
 }
@@ -70,7 +74,11 @@ pub fn node(status: &NodeStatus) -> String {
         ("quic", status.quic.clone()),
         ("data", status.data_dir.clone()),
     ];
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let width = rows
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or_default();
     let lines: Vec<_> = rows
         .iter()
         .map(|(name, value)| format!("{name:width$}  {value}"))
@@ -124,7 +132,9 @@ pub fn deployment(d: &DeploymentStatus) -> String {
             ]
         });
         text.push_str(&table(
-            ["INSTANCE", "NODE", "RELEASE", "PHASE", "HEALTH", "RESTARTS", "REASON"],
+            [
+                "INSTANCE", "NODE", "RELEASE", "PHASE", "HEALTH", "RESTARTS", "REASON",
+            ],
             rows,
         ));
     }
@@ -157,12 +167,19 @@ pub fn settings(settings: &Settings) -> String {
     if settings.settings.is_empty() {
         return "no settings are set".to_owned();
     }
-    let rows = settings.settings.iter().map(|(k, v)| [k.clone(), v.clone()]);
+    let rows = settings
+        .settings
+        .iter()
+        .map(|(k, v)| [k.clone(), v.clone()]);
     table(["KEY", "VALUE"], rows)
 }
 
 pub fn log_line(line: &LogLine, timestamps: bool) -> String {
-    let time = if timestamps { format!("{} ", line.time) } else { String::new() };
+    let time = if timestamps {
+        format!("{} ", line.time)
+    } else {
+        String::new()
+    };
     let mark = if line.stream == "nebula" { "*" } else { "|" };
     format!("{time}{}@{} {mark} {}", line.instance, line.node, line.line)
 }

@@ -62,7 +62,16 @@ pub struct SpecFlags {
 impl SpecFlags {
     /// Whether any flag says something about the spec.
     pub fn is_empty(&self) -> bool {
-        let SpecFlags { kind, command, tld, env, env_file, health_path, spa, stop_grace } = self;
+        let SpecFlags {
+            kind,
+            command,
+            tld,
+            env,
+            env_file,
+            health_path,
+            spa,
+            stop_grace,
+        } = self;
         kind.is_none()
             && command.is_none()
             && tld.is_none()
@@ -147,9 +156,17 @@ impl SpecFlags {
 /// Checks a number of instances against the cluster's limit.
 pub fn check_instances(n: u32) -> Outcome<u32> {
     INSTANCES_PER_DEPLOYMENT
-        .check("the number of instances", usize::try_from(n).unwrap_or(usize::MAX))
+        .check(
+            "the number of instances",
+            usize::try_from(n).unwrap_or(usize::MAX),
+        )
         .map(|()| n)
-        .map_err(|e| CliError::usage(e.to_string(), format!("use at most {}", INSTANCES_PER_DEPLOYMENT.max)))
+        .map_err(|e| {
+            CliError::usage(
+                e.to_string(),
+                format!("use at most {}", INSTANCES_PER_DEPLOYMENT.max),
+            )
+        })
 }
 
 /// A deployment's name as typed.
@@ -164,13 +181,19 @@ mod tests {
     use super::*;
 
     fn service() -> SpecFlags {
-        SpecFlags { command: Some("run".into()), ..SpecFlags::default() }
+        SpecFlags {
+            command: Some("run".into()),
+            ..SpecFlags::default()
+        }
     }
 
     #[test]
     fn a_command_makes_a_service_and_none_a_site() {
         assert_eq!(service().to_spec().unwrap().kind, "service");
-        let site = SpecFlags { spa: true, ..SpecFlags::default() };
+        let site = SpecFlags {
+            spa: true,
+            ..SpecFlags::default()
+        };
         let spec = site.to_spec().unwrap();
         assert_eq!((spec.kind.as_str(), spec.spa), ("static", true));
         assert!(SpecFlags::default().is_empty());
@@ -200,17 +223,50 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_before_anything_is_sent() {
         let bad = [
-            SpecFlags { kind: Some(Kind::Service), ..SpecFlags::default() },
-            SpecFlags { command: Some("  ".into()), ..SpecFlags::default() },
-            SpecFlags { kind: Some(Kind::Static), ..service() },
-            SpecFlags { env: vec![("A".into(), "1".into())], ..SpecFlags::default() },
-            SpecFlags { env: vec![("PORT".into(), "1".into())], ..service() },
-            SpecFlags { env: vec![("A".into(), "x".repeat(40_000))], ..service() },
-            SpecFlags { command: Some("x".repeat(5000)), ..SpecFlags::default() },
-            SpecFlags { health_path: Some("health".into()), ..service() },
-            SpecFlags { tld: Some("Not A Domain".into()), ..service() },
-            SpecFlags { spa: true, ..service() },
-            SpecFlags { stop_grace: Some(Duration::from_secs(7200)), ..service() },
+            SpecFlags {
+                kind: Some(Kind::Service),
+                ..SpecFlags::default()
+            },
+            SpecFlags {
+                command: Some("  ".into()),
+                ..SpecFlags::default()
+            },
+            SpecFlags {
+                kind: Some(Kind::Static),
+                ..service()
+            },
+            SpecFlags {
+                env: vec![("A".into(), "1".into())],
+                ..SpecFlags::default()
+            },
+            SpecFlags {
+                env: vec![("PORT".into(), "1".into())],
+                ..service()
+            },
+            SpecFlags {
+                env: vec![("A".into(), "x".repeat(40_000))],
+                ..service()
+            },
+            SpecFlags {
+                command: Some("x".repeat(5000)),
+                ..SpecFlags::default()
+            },
+            SpecFlags {
+                health_path: Some("health".into()),
+                ..service()
+            },
+            SpecFlags {
+                tld: Some("Not A Domain".into()),
+                ..service()
+            },
+            SpecFlags {
+                spa: true,
+                ..service()
+            },
+            SpecFlags {
+                stop_grace: Some(Duration::from_secs(7200)),
+                ..service()
+            },
         ];
         for flags in bad {
             let error = flags.to_spec().expect_err(&format!("{flags:?}"));

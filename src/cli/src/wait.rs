@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures::StreamExt;
 use nebula_client::{Client, ClientError, LogQuery};
-use nebula_wire::api::{DeploymentPhase, DeploymentStatus, ErrorCode};
+use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ErrorCode};
 
 use crate::duration;
 use crate::error::{CliError, Exit, Outcome};
@@ -44,12 +44,17 @@ impl WaitFlags {
 enum Seen {
     Done,
     Failed,
+    /// A later change put an older release back.
+    RolledBack,
     NotYet,
 }
 
-fn judge(status: &DeploymentStatus, generation: u64) -> Seen {
-    if status.generation < generation {
+fn judge(status: &DeploymentStatus, change: &Deployed) -> Seen {
+    if status.generation < change.generation {
         return Seen::NotYet;
+    }
+    if status.release < change.release {
+        return Seen::RolledBack;
     }
     match status.phase {
         DeploymentPhase::Ready => Seen::Done,
@@ -58,14 +63,14 @@ fn judge(status: &DeploymentStatus, generation: u64) -> Seen {
     }
 }
 
-/// Waits until the deployment is ready at this generation or a later one.
+/// Waits until the deployment is ready at the change's generation or a later one.
 pub async fn rollout(
     client: &Client,
-    name: &str,
-    generation: u64,
+    change: &Deployed,
     timeout: Duration,
     out: Output,
 ) -> Outcome<DeploymentStatus> {
+    let name = change.name.as_str();
     let start = Instant::now();
     let bar = out.steps_bar(1);
     bar.set_message(format!("{name}: waiting for the cluster"));
@@ -73,13 +78,17 @@ pub async fn rollout(
     let mut trouble: Option<ClientError> = None;
     while start.elapsed() < timeout {
         let left = timeout.saturating_sub(start.elapsed());
-        match client.with_deadline(left.min(Duration::from_secs(10))).deployment(name).await {
+        match client
+            .with_deadline(left.min(Duration::from_secs(10)))
+            .deployment(name)
+            .await
+        {
             Ok(status) => {
                 bar.set_length(u64::from(status.desired));
                 bar.set_position(u64::from(status.ready));
                 bar.set_message(format!("{name}: {}", one_line(&status)));
                 trouble = None;
-                match judge(&status, generation) {
+                match judge(&status, change) {
                     Seen::Done => {
                         bar.finish_and_clear();
                         return Ok(status);
@@ -87,6 +96,10 @@ pub async fn rollout(
                     Seen::Failed => {
                         bar.finish_and_clear();
                         return Err(failure(client, &status).await);
+                    }
+                    Seen::RolledBack => {
+                        bar.finish_and_clear();
+                        return Err(rolled_back(&status, change));
                     }
                     Seen::NotYet => last = Some(status),
                 }
@@ -98,11 +111,15 @@ pub async fn rollout(
                 return Err(error.into());
             }
         }
-        let pause = if start.elapsed() < EAGER { EAGER_PAUSE } else { PAUSE };
+        let pause = if start.elapsed() < EAGER {
+            EAGER_PAUSE
+        } else {
+            PAUSE
+        };
         tokio::time::sleep(pause).await;
     }
     bar.finish_and_clear();
-    Err(late(name, generation, timeout, last.as_ref(), trouble.as_ref()))
+    Err(late(change, timeout, last.as_ref(), trouble.as_ref()))
 }
 
 /// Waits until the deployment is gone.
@@ -127,7 +144,11 @@ pub async fn removal(client: &Client, name: &str, timeout: Duration, out: Output
                 return Err(error.into());
             }
         }
-        let pause = if start.elapsed() < EAGER { EAGER_PAUSE } else { PAUSE };
+        let pause = if start.elapsed() < EAGER {
+            EAGER_PAUSE
+        } else {
+            PAUSE
+        };
         tokio::time::sleep(pause).await;
     }
     bar.finish_and_clear();
@@ -145,7 +166,10 @@ pub async fn removal(client: &Client, name: &str, timeout: Duration, out: Output
 }
 
 fn one_line(status: &DeploymentStatus) -> String {
-    let mut text = format!("release {}, {} of {} ready", status.release, status.ready, status.desired);
+    let mut text = format!(
+        "release {}, {} of {} ready",
+        status.release, status.ready, status.desired
+    );
     if let Some(problem) = status.problems.first() {
         text.push_str(", ");
         text.push_str(problem);
@@ -165,20 +189,37 @@ fn reasons(status: &DeploymentStatus) -> Vec<String> {
     all
 }
 
+fn rolled_back(status: &DeploymentStatus, change: &Deployed) -> CliError {
+    CliError::new(
+        Exit::RolledBack,
+        ErrorCode::Conflict,
+        format!(
+            "release {} of '{}' was taken back: release {} is the current one again",
+            change.release, change.name, status.release
+        ),
+        format!("see 'nebula deploy logs {}' for why", change.name),
+    )
+}
+
 fn late(
-    name: &str,
-    generation: u64,
+    change: &Deployed,
     timeout: Duration,
     last: Option<&DeploymentStatus>,
     trouble: Option<&ClientError>,
 ) -> CliError {
+    let name = &change.name;
     let how_far = match (last, trouble) {
-        (_, Some(trouble)) if !trouble.is_not_found() => format!("the cluster does not answer ({trouble})"),
-        (Some(status), _) if status.generation >= generation => one_line(status),
+        (_, Some(trouble)) if !trouble.is_not_found() => {
+            format!("the cluster does not answer ({trouble})")
+        }
+        (Some(status), _) if status.generation >= change.generation => one_line(status),
         _ => "no node shows it yet".to_owned(),
     };
     CliError::timed_out(
-        format!("the change of '{name}' was made, but '{name}' is not ready after {}: {how_far}", duration::show(timeout)),
+        format!(
+            "the change of '{name}' was made, but '{name}' is not ready after {}: {how_far}",
+            duration::show(timeout)
+        ),
         format!("look again with 'nebula deploy status {name}', or wait longer with --timeout"),
     )
     .with_details(last.map(reasons).unwrap_or_default())
@@ -229,7 +270,11 @@ async fn last_log_lines(client: &Client, name: &str) -> Vec<String> {
             .await;
         Some(lines)
     };
-    let mut lines = tokio::time::timeout(LOG_DEADLINE, read).await.ok().flatten().unwrap_or_default();
+    let mut lines = tokio::time::timeout(LOG_DEADLINE, read)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     lines.drain(..lines.len().saturating_sub(LOG_LINES));
     lines
 }
@@ -265,26 +310,60 @@ mod tests {
         }
     }
 
+    fn change(generation: u64, release: u32) -> Deployed {
+        Deployed {
+            name: "api".into(),
+            generation,
+            release,
+            urls: vec![],
+        }
+    }
+
+    #[test]
+    fn an_older_release_in_a_newer_generation_was_put_back() {
+        let seen = status(6, DeploymentPhase::Ready);
+        assert_eq!(judge(&seen, &change(5, 3)), Seen::RolledBack);
+        assert_eq!(rolled_back(&seen, &change(5, 3)).exit as u8, 4);
+    }
+
     #[test]
     fn only_our_generation_counts() {
         use DeploymentPhase as P;
-        assert_eq!(judge(&status(4, P::Ready), 5), Seen::NotYet);
-        assert_eq!(judge(&status(4, P::Failed), 5), Seen::NotYet);
-        assert_eq!(judge(&status(5, P::Ready), 5), Seen::Done);
-        assert_eq!(judge(&status(6, P::Ready), 5), Seen::Done);
-        assert_eq!(judge(&status(5, P::Failed), 5), Seen::Failed);
-        assert_eq!(judge(&status(5, P::Degraded), 5), Seen::NotYet);
+        assert_eq!(judge(&status(4, P::Ready), &change(5, 2)), Seen::NotYet);
+        assert_eq!(judge(&status(4, P::Failed), &change(5, 2)), Seen::NotYet);
+        assert_eq!(judge(&status(5, P::Ready), &change(5, 2)), Seen::Done);
+        assert_eq!(judge(&status(6, P::Ready), &change(5, 2)), Seen::Done);
+        assert_eq!(judge(&status(5, P::Failed), &change(5, 2)), Seen::Failed);
+        assert_eq!(judge(&status(5, P::Degraded), &change(5, 2)), Seen::NotYet);
     }
 
     #[test]
     fn being_late_says_how_far_it_got() {
         let minute = Duration::from_secs(60);
-        let error = late("api", 5, minute, Some(&status(5, DeploymentPhase::Progressing)), None);
+        let error = late(
+            &change(5, 2),
+            minute,
+            Some(&status(5, DeploymentPhase::Progressing)),
+            None,
+        );
         assert_eq!(error.exit, Exit::TimedOut);
         let text = error.to_string();
-        assert!(text.contains("1 of 3 ready") && text.contains("60 s") && text.contains("no room"), "{text}");
-        assert!(error.details.iter().any(|d| d.contains("exited with code 1")));
-        let unseen = late("api", 5, minute, Some(&status(4, DeploymentPhase::Ready)), None);
+        assert!(
+            text.contains("1 of 3 ready") && text.contains("60 s") && text.contains("no room"),
+            "{text}"
+        );
+        assert!(
+            error
+                .details
+                .iter()
+                .any(|d| d.contains("exited with code 1"))
+        );
+        let unseen = late(
+            &change(5, 2),
+            minute,
+            Some(&status(4, DeploymentPhase::Ready)),
+            None,
+        );
         assert!(unseen.to_string().contains("no node shows it yet"));
     }
 }

@@ -149,9 +149,9 @@ async fn addresses_are_checked_before_they_are_used() {
     let pki = Pki::new();
     let tls = || {
         std::sync::Arc::new(
-        rustls::ClientConfig::builder()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth(),
+            rustls::ClientConfig::builder()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
         )
     };
     drop(pki);

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Folder, ONE, PATIENCE, exit_of, run_of, spec};
+use common::{Folder, ONE, PATIENCE, eventually, exit_of, run_of, spec};
 use nebula_drivers::fake::FakeDriver;
 use nebula_drivers::{Driver, DriverError, Exit, RunStatus, StartSpec};
 use nebula_telemetry::Clock;
@@ -14,6 +14,8 @@ trait Kind {
     fn driver(&self) -> &dyn Driver;
     /// A program that ends when [`Kind::end`] says so, and on SIGTERM unless it is `stubborn`.
     fn program(&self, instance: u64, stubborn: bool) -> StartSpec;
+    /// The program has come to the point where it minds SIGTERM, or does not.
+    fn is_ready(&self, instance: u64) -> bool;
     fn end(&self, instance: u64, code: i32);
     /// The grace of a stubborn program is over. Real ones notice by themselves.
     fn end_of_grace(&self, instance: u64);
@@ -30,6 +32,9 @@ impl Kind for Fake {
             self.0.ignore_stops(id(instance));
         }
         spec(id(instance), "", "/".as_ref())
+    }
+    fn is_ready(&self, _: u64) -> bool {
+        true
     }
     fn end(&self, instance: u64, code: i32) {
         self.0.exit(id(instance), Exit::Code(code));
@@ -51,6 +56,10 @@ impl Kind for Real {
             "{trap} echo $$ > pid-{instance}; while [ ! -s end-{instance} ]; do sleep 0.02; done; exit $(cat end-{instance})"
         );
         self.0.spec(id(instance), &wait)
+    }
+    fn is_ready(&self, instance: u64) -> bool {
+        let path = self.0.root.path().join(format!("pid-{instance}"));
+        path.exists()
     }
     fn end(&self, instance: u64, code: i32) {
         let path = self.0.root.path().join(format!("end-{instance}"));
@@ -119,6 +128,10 @@ async fn stops(kind: &impl Kind) {
 async fn kills_after_the_grace(kind: &impl Kind) {
     let driver = kind.driver();
     driver.start(kind.program(3, true)).await.unwrap();
+    eventually("the program ignores SIGTERM", || {
+        kind.is_ready(3).then_some(())
+    })
+    .await;
     driver.stop(id(3), PATIENCE * 100).await.unwrap();
     // Asked again, the shorter grace counts.
     driver

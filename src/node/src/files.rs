@@ -11,6 +11,8 @@ pub const CLUSTER_FILE: &str = "cluster.json";
 pub const INSTANCES_DIR: &str = "instances";
 pub(crate) const ARTIFACTS_DIR: &str = "artifacts";
 pub(crate) const REGISTRY_DIR: &str = "registry";
+/// One folder for each running instance's program to run in.
+pub(crate) const WORK_DIR: &str = "work";
 /// Members at the time of joining.
 pub(crate) const PEERS_FILE: &str = "peers.json";
 /// The first node's first proposal, until it has been made.

@@ -33,7 +33,7 @@ use crate::config::{Config, ConfigError};
 use crate::directory::{DirectoryKeeper, Peers, directory};
 use crate::facts::FactsKeeper;
 use crate::files::{
-    API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, private_dir,
+    API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, WORK_DIR, private_dir,
 };
 use crate::setup::{self, Bootstrap};
 
@@ -115,16 +115,18 @@ impl Node {
         let registry_config = nebula_registry::Config::new(dir.join(REGISTRY_DIR));
         let registry =
             Registry::start(registry_config, mesh.clone(), random.clone(), &metrics).await?;
-        let membership_config =
-            nebula_membership::Config::new(cluster, clock.now());
+        let membership_config = nebula_membership::Config::new(cluster, clock.now());
         let membership = Membership::start(membership_config, mesh.clone(), &metrics);
         let artifacts_config = nebula_artifacts::Config::new(dir.join(ARTIFACTS_DIR));
         let artifacts = Artifacts::open(artifacts_config, mesh.clone(), &metrics)?;
         let instances_dir = dir.join(INSTANCES_DIR);
-        private_dir(&instances_dir).map_err(|source| StartError::DataDir {
-            what: "instances",
-            source,
-        })?;
+        let work_dir = dir.join(WORK_DIR);
+        for made in [&instances_dir, &work_dir] {
+            private_dir(made).map_err(|source| StartError::DataDir {
+                what: "the instances' folders",
+                source,
+            })?;
+        }
         let logs_config = nebula_logs::Config {
             instances_dir: instances_dir.clone(),
             me,
@@ -215,22 +217,36 @@ impl Node {
             });
         }
         {
-            let (membership, clock, locals_rx) =
-                (membership.clone(), clock.clone(), locals_rx.clone());
+            let (membership, locals_rx) = (membership.clone(), locals_rx.clone());
             guardian.supervise("health", move || {
-                Health::new(locals_rx.clone(), membership.clone(), clock.clone())
+                Health::new(locals_rx.clone(), membership.clone())
             });
         }
-        let driver_config = nebula_drivers::process::Config::own(instances_dir)
-            .map_err(|source| StartError::DataDir { what: INSTANCES_DIR, source })?;
-        let driver = Arc::new(ProcessDriver::open(driver_config, clock.clone(), random.clone())?);
-        let supervisor_config = SupervisorConfig::new(me, config.name.to_string());
+        let driver_config =
+            nebula_drivers::process::Config::own(instances_dir).map_err(|source| {
+                StartError::DataDir {
+                    what: INSTANCES_DIR,
+                    source,
+                }
+            })?;
+        let driver = Arc::new(ProcessDriver::open(
+            driver_config,
+            clock.clone(),
+            random.clone(),
+        )?);
+        let supervisor_config = SupervisorConfig::new(me, config.name.to_string(), work_dir);
         let supervisor = nebula_supervisor::Handle::new(supervisor_config, driver, locals_tx);
         {
             let (handle, registry) = (supervisor.clone(), registry.clone());
             let (membership, artifacts) = (membership.clone(), artifacts.clone());
             guardian.supervise("supervisor", move || {
-                Supervisor::new(&handle, registry.watch(), registry.status(), membership.clone(), artifacts.clone())
+                Supervisor::new(
+                    &handle,
+                    registry.watch(),
+                    registry.status(),
+                    membership.clone(),
+                    artifacts.clone(),
+                )
             });
         }
         let proxy = edge.spawn();

@@ -7,15 +7,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::Stream;
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::metrics::Tracked;
 use crate::upstream::{Lease, Progress};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub(crate) type FrameStream =
-    Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + 'static>>;
+pub(crate) type FrameStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + 'static>>;
 
 /// What a client gets.
 pub(crate) struct ResponseBody {
@@ -69,7 +68,7 @@ impl From<Bytes> for ResponseBody {
     }
 }
 
-impl http_body::Body for ResponseBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -130,7 +129,7 @@ impl InstanceBody {
 impl Drop for InstanceBody {
     /// A connection whose response was not read to its end is closed with its lease.
     fn drop(&mut self) {
-        let whole = self.ended || http_body::Body::is_end_stream(&self.incoming);
+        let whole = self.ended || self.incoming.is_end_stream();
         if let Some(lease) = self.lease.take().filter(|_| whole) {
             lease.give_back();
         }
@@ -143,7 +142,7 @@ pub(crate) enum RequestBody {
     Client(Incoming, Arc<Progress>),
 }
 
-impl http_body::Body for RequestBody {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

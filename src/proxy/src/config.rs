@@ -83,8 +83,9 @@ pub struct Limits {
     pub tunnels: usize,
     /// How long a drain waits for other nodes' tunnels: their pools let idle ones go after `upstream_idle`.
     pub tunnel_drain: Duration,
-    /// Lists of static sites' files kept in memory; one is about 150 bytes for each file.
-    pub manifests_cached: usize,
+    /// Lists of static sites' files kept in memory, some 150 bytes for each file: those of ten sites
+    /// with 20,000 files each, or of hundreds of usual ones.
+    pub manifest_cache_bytes: usize,
     /// Static files up to this size are kept in memory, others read in pieces.
     pub cached_file_bytes: u64,
     /// All static files and their compressed forms in memory.
@@ -110,7 +111,7 @@ impl Default for Limits {
             attempts: 3,
             tunnels: 4096,
             tunnel_drain: Duration::from_secs(5),
-            manifests_cached: 64,
+            manifest_cache_bytes: 32 * 1024 * 1024,
             cached_file_bytes: 512 * 1024,
             file_cache_bytes: 32 * 1024 * 1024,
         }

@@ -14,7 +14,6 @@ use nebula_domain::routes::{Route, RouteTable};
 use nebula_mesh::Mesh;
 use nebula_telemetry::Metrics;
 use nebula_wire::peer::Protocol;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use handle::ProxyHandle;
@@ -45,8 +44,6 @@ pub(crate) struct Shared {
     table: watch::Receiver<Arc<RouteTable>>,
     locals: watch::Receiver<Arc<LocalInstances>>,
     mesh: Mesh,
-    /// The runtime the mesh lives on.
-    control: Handle,
     pub(crate) metrics: ProxyMetrics,
     pub(crate) sites: Arc<Sites>,
     pub(crate) ejections: Ejections,
@@ -60,7 +57,7 @@ pub(crate) struct Edge {
 }
 
 impl Proxy {
-    /// Takes the address. Must be called inside the runtime that the mesh lives on.
+    /// Takes the address.
     pub fn bind(
         config: Config,
         table: watch::Receiver<Arc<RouteTable>>,
@@ -68,7 +65,6 @@ impl Proxy {
         mesh: Mesh,
         metrics: &Metrics,
     ) -> Result<Bound, ProxyError> {
-        let control = Handle::try_current().map_err(|_| ProxyError::NoRuntime)?;
         let failed = |source| ProxyError::Bind {
             address: config.listen,
             source,
@@ -86,7 +82,6 @@ impl Proxy {
                 table,
                 locals,
                 mesh,
-                control,
                 metrics: ProxyMetrics::new(metrics),
                 sites: Arc::new(sites),
             }),
@@ -122,7 +117,6 @@ impl Edge {
                 shared.me,
                 shared.locals.clone(),
                 shared.mesh.clone(),
-                shared.control.clone(),
                 &shared.limits,
             ),
             pool: Arc::new(Pool::new(&shared.limits)),

@@ -52,8 +52,8 @@ impl Ejections {
         let now = Instant::now();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let live = |until: Option<&Instant>| until.is_some_and(|until| *until > now);
-        let ejected = live(inner.instances.get(&endpoint.instance))
-            || live(inner.nodes.get(&endpoint.node));
+        let ejected =
+            live(inner.instances.get(&endpoint.instance)) || live(inner.nodes.get(&endpoint.node));
         if !ejected {
             inner.instances.retain(|_, until| *until > now);
             inner.nodes.retain(|_, until| *until > now);

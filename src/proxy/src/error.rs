@@ -13,6 +13,4 @@ pub enum ProxyError {
         #[source]
         source: io::Error,
     },
-    #[error("the proxy must be bound inside a tokio runtime")]
-    NoRuntime,
 }

@@ -47,7 +47,9 @@ enum Exchange {
     /// The node of the instance fell silent.
     Suspect,
     /// No response in time; whether the request had been sent to its end.
-    TimedOut { complete: bool },
+    TimedOut {
+        complete: bool,
+    },
 }
 
 /// Sends a request to an endpoint of the route. `avoid` is a node that has been tried in another way.
@@ -255,8 +257,7 @@ async fn exchange(
                 target,
                 pool: Arc::clone(&edge.pool),
             };
-            let mut response =
-                response.map(|incoming| ResponseBody::instance(incoming, lease));
+            let mut response = response.map(|incoming| ResponseBody::instance(incoming, lease));
             *response.version_mut() = Version::HTTP_11;
             Exchange::Answered(response)
         }

@@ -33,12 +33,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         // What frames or routes the message is not the sender's to drop.
-        .filter(|name| {
-            !matches!(
-                *name,
-                header::CONTENT_LENGTH | header::HOST | header::TE
-            )
-        })
+        .filter(|name| !matches!(*name, header::CONTENT_LENGTH | header::HOST | header::TE))
         .collect();
     for name in named {
         headers.remove(name);
@@ -207,7 +202,13 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-host"], "api.example.test");
         assert_eq!(headers["te"], "trailers");
-        for gone in ["x_forwarded_for", "x-forwarded-port", "forwarded", "x-real-ip", "expect"] {
+        for gone in [
+            "x_forwarded_for",
+            "x-forwarded-port",
+            "forwarded",
+            "x-real-ip",
+            "expect",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         let via: Vec<_> = headers.get_all("via").iter().collect();

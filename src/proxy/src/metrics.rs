@@ -69,10 +69,8 @@ impl ProxyMetrics {
             "http_retries",
             "Requests sent once more, by what went wrong before",
         );
-        let retry = |reason: Retry| {
-            retries
-                .get_or_create_owned(&[("reason", reason.label().to_owned())])
-        };
+        let retry =
+            |reason: Retry| retries.get_or_create_owned(&[("reason", reason.label().to_owned())]);
         ProxyMetrics {
             requests: metrics.counters(
                 "http_requests",

@@ -136,10 +136,7 @@ impl Problem {
         let mut response = Response::new(ResponseBody::from(Bytes::from(body)));
         *response.status_mut() = text.status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(content_type),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
         headers.insert(X_REQUEST_ID, request_id.clone());
@@ -219,7 +216,10 @@ mod tests {
     async fn pages_speak_to_people_and_to_programs() {
         let problem = Problem::NotReady("api".to_owned());
         let html = body(problem.clone(), "text/html,*/*;q=0.8").await;
-        assert!(html.contains("No instance of &#39;api&#39; is ready."), "{html}");
+        assert!(
+            html.contains("No instance of &#39;api&#39; is ready."),
+            "{html}"
+        );
         assert!(html.contains("nebula deploy status api"), "{html}");
         assert!(html.contains("r-1"), "{html}");
         let json: serde_json::Value = serde_json::from_str(&body(problem, "*/*").await).unwrap();

@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nebula_telemetry::Counter;
@@ -22,8 +24,9 @@ pub struct Store {
     file: File,
     blobs: PathBuf,
     failed: AtomicBool,
-    syncs: AtomicU64,
     counter: Counter,
+    #[cfg(test)]
+    syncs: AtomicU64,
     #[cfg(test)]
     pub fail_syncs: AtomicBool,
 }
@@ -43,8 +46,9 @@ impl Store {
             file: File::open(path.join("db")).map_err(fault)?,
             blobs: path.join("blobs"),
             failed: AtomicBool::new(false),
-            syncs: AtomicU64::new(0),
             counter: syncs,
+            #[cfg(test)]
+            syncs: AtomicU64::new(0),
             #[cfg(test)]
             fail_syncs: AtomicBool::new(false),
         };
@@ -77,6 +81,7 @@ impl Store {
         let result = self.try_sync();
         match &result {
             Ok(()) => {
+                #[cfg(test)]
                 self.syncs.fetch_add(1, Ordering::Relaxed);
                 self.counter.inc();
             }
@@ -102,6 +107,7 @@ impl Store {
     }
 
     /// How many times this handle has synced.
+    #[cfg(test)]
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
@@ -122,7 +128,7 @@ fn open_db(path: &Path) -> Result<sled::Db, StartError> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(limits::STORE_CACHE_BYTES)
-        .segment_size(std::env::var("SEG").ok().and_then(|v| v.parse::<usize>().ok()).unwrap_or(512) * 1024)
+        .segment_size(limits::STORE_SEGMENT_BYTES)
         // Syncs are ours to decide; a background flush would only compete with them.
         .flush_every_ms(None)
         .mode(sled::Mode::LowSpace);

@@ -13,37 +13,38 @@ pub const REQUEST_BYTES: Limit = Limit {
 pub const BATCH_REQUESTS: usize = 256;
 /// Bytes in one log entry: an entry is replicated within one heartbeat interval.
 pub const BATCH_BYTES: usize = 512 * 1024;
-/// Batches under way at once. Raft writes them one by one; the second is on its way to the followers
-/// while the first waits for them, more would only make the batches smaller.
-pub const BATCHES_IN_FLIGHT: usize = 4;
+/// Batches under way at once. Raft writes them one by one; one is synced here while another is on its
+/// way to the followers, more would only make the batches smaller.
+pub const BATCHES_IN_FLIGHT: usize = 2;
 /// Proposals waiting to be batched; further callers wait for room until their deadline.
 pub const PROPOSALS_QUEUED: usize = 4096;
 /// Frames of proposals and read indexes: a full batch and its framing.
-pub const REGISTRY_FRAME_BYTES: usize = 106 * 1024;
+pub const REGISTRY_FRAME_BYTES: usize = 1024 * 1024;
 /// One append or snapshot frame: a batch of entries and its framing stay far below it.
-pub const RAFT_FRAME_BYTES: usize = 8 * 106 * 1024;
+pub const RAFT_FRAME_BYTES: usize = 8 * 1024 * 1024;
 /// Entries sent to a follower at once, by bytes; it has one heartbeat interval to store them.
-pub const REPLICATION_BYTES: usize = 106 * 1024;
+pub const REPLICATION_BYTES: usize = 1024 * 1024;
 /// Latest log entries kept decoded in memory, by bytes, so that replication and apply read no disk.
-pub const TAIL_BYTES: usize = 4 * 106 * 1024;
+pub const TAIL_BYTES: usize = 4 * 1024 * 1024;
 /// A part of a stored entry or snapshot. sled moves what is larger than a quarter of a segment into a
-/// file of its own, and a leaf holds up to 17 values: 17 × 24 KiB < 512 KiB.
+/// file of its own, and a leaf holds up to 17 values: 17 × 6 KiB < 512 KiB / 4. sled's cache also keeps
+/// the latest 16,384 values it touched whatever their size, which is another reason to keep them small.
 pub const PART_BYTES: usize = 6 * 1024;
 /// Page cache of each of the two stores; the tail in memory does most of the caching.
-pub const STORE_CACHE_BYTES: u64 = 8 * 106 * 1024;
+pub const STORE_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// See [`PART_BYTES`].
-pub const STORE_SEGMENT_BYTES: usize = 2 * 106 * 1024;
+pub const STORE_SEGMENT_BYTES: usize = 512 * 1024;
 /// How long another handle of this process may take to let go of a store.
 pub const STORE_UNLOCK: Duration = Duration::from_secs(5);
 /// A snapshot that is being received, in memory. Over 50 times the state of 10,000 deployments.
-pub const SNAPSHOT_BYTES: u64 = 1024 * 106 * 1024;
+pub const SNAPSHOT_BYTES: u64 = 1024 * 1024 * 1024;
 /// One piece of a snapshot in transit.
 pub const SNAPSHOT_CHUNK_BYTES: u64 = 512 * 1024;
 /// Log entries between snapshots, and kept behind one for followers that are slightly late.
 pub const SNAPSHOT_EVERY_ENTRIES: u64 = 5000;
 pub const LOG_KEPT_ENTRIES: u64 = 1000;
 /// Log bytes between snapshots, which bounds the disk when entries are large.
-pub const SNAPSHOT_EVERY_BYTES: u64 = 16 * 106 * 1024;
+pub const SNAPSHOT_EVERY_BYTES: u64 = 16 * 1024 * 1024;
 /// A follower at most this many entries behind the leader has caught up.
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
 /// How long an installed snapshot may take, and each of its chunks.

@@ -49,7 +49,7 @@ pub struct Proposer {
 impl Proposer {
     /// Runs until the queue's senders are gone.
     pub async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
-        let in_flight = Arc::new(Semaphore::new(std::env::var("BIF").ok().and_then(|v| v.parse().ok()).unwrap_or(limits::BATCHES_IN_FLIGHT)));
+        let in_flight = Arc::new(Semaphore::new(limits::BATCHES_IN_FLIGHT));
         let mut ahead: Option<Waiting> = None;
         loop {
             let first = match ahead.take() {

@@ -81,7 +81,9 @@ impl Observer {
             let raft = metrics.borrow();
             (self.status_of(&raft), raft.running_state.is_ok())
         };
-        self.metrics.term.set(i64::try_from(next.term).unwrap_or(i64::MAX));
+        self.metrics
+            .term
+            .set(i64::try_from(next.term).unwrap_or(i64::MAX));
         self.metrics.leads.set(i64::from(next.is_leader));
         self.metrics
             .applied_index

@@ -46,7 +46,12 @@ impl Voters {
             let more = |state: &Arc<State>| !state.nodes.keys().eq(nodes.iter());
             // A watch whose sender is gone ends its wait at once; the period then sets the pace.
             let nodes_changed = async { self.state.wait_for(more).await.is_ok() };
-            let led = async { self.status.wait_for(|s| s.is_leader != leader).await.is_ok() };
+            let led = async {
+                self.status
+                    .wait_for(|s| s.is_leader != leader)
+                    .await
+                    .is_ok()
+            };
             tokio::select! {
                 true = nodes_changed => {}
                 Ok(()) = self.view.changed() => {}

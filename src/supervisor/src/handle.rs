@@ -1,6 +1,7 @@
 //! What outlives a supervisor that is made anew.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,18 @@ pub struct SupervisorConfig {
     /// For the programs' `NEBULA_NODE`.
     pub node_name: String,
     pub port_range: RangeInclusive<u16>,
+    /// Holds one folder for each instance that runs; must exist.
+    pub work_dir: PathBuf,
 }
 
 impl SupervisorConfig {
-    pub fn new(me: NodeId, node_name: String) -> SupervisorConfig {
-        SupervisorConfig { me, node_name, port_range: ports::DEFAULT_RANGE }
+    pub fn new(me: NodeId, node_name: String, work_dir: PathBuf) -> SupervisorConfig {
+        SupervisorConfig {
+            me,
+            node_name,
+            port_range: ports::DEFAULT_RANGE,
+            work_dir,
+        }
     }
 }
 
@@ -41,7 +49,11 @@ impl Handle {
         driver: Arc<dyn Driver>,
         locals: watch::Sender<Arc<LocalInstances>>,
     ) -> Handle {
-        Handle(Arc::new(Shared { config, driver, locals }))
+        Handle(Arc::new(Shared {
+            config,
+            driver,
+            locals,
+        }))
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
@@ -52,8 +64,12 @@ impl Handle {
     /// Returns when all are gone, or some time after `grace` with those that are not.
     pub async fn stop_all(&self, grace: Duration) -> usize {
         let mut runs = self.0.driver.runs();
-        let running: Vec<_> =
-            runs.borrow().iter().filter(|(_, run)| run.is_running()).map(|(id, _)| *id).collect();
+        let running: Vec<_> = runs
+            .borrow()
+            .iter()
+            .filter(|(_, run)| run.is_running())
+            .map(|(id, _)| *id)
+            .collect();
         for instance in running {
             if let Err(error) = self.0.driver.stop(instance, grace).await {
                 tracing::warn!(%instance, %error, "cannot stop an instance");
@@ -63,6 +79,9 @@ impl Handle {
         let deadline = grace + Duration::from_secs(2);
         let gone = runs.wait_for(|runs| !runs.values().any(Run::is_running));
         let _ = tokio::time::timeout(deadline, gone).await;
-        runs.borrow().values().filter(|run| run.is_running()).count()
+        runs.borrow()
+            .values()
+            .filter(|run| run.is_running())
+            .count()
     }
 }

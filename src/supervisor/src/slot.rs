@@ -72,7 +72,11 @@ impl Slot {
         let running = run.is_some_and(Run::is_running);
         let restarts = u32::try_from(number.saturating_sub(1)).unwrap_or(u32::MAX);
         Slot {
-            stage: if running { Stage::Running } else { Stage::Due(now) },
+            stage: if running {
+                Stage::Running
+            } else {
+                Stage::Due(now)
+            },
             backoff: Backoff::resumed(restarts),
             run: number,
             reason: String::new(),
@@ -162,7 +166,9 @@ impl Slot {
     /// Takes in a run that ended, once.
     fn settle(&mut self, want: Want, run: Option<&Run>, now: Instant) -> Option<String> {
         let run = run.filter(|run| run.run == self.run)?;
-        let RunStatus::Ended { exit, at } = &run.status else { return None };
+        let RunStatus::Ended { exit, at } = &run.status else {
+            return None;
+        };
         if self.settled {
             return None;
         }
@@ -177,7 +183,12 @@ impl Slot {
     }
 
     /// The artifact is here, or why not.
-    pub fn fetched(&mut self, want: Want, result: Result<(), String>, now: Instant) -> Option<Effect> {
+    pub fn fetched(
+        &mut self,
+        want: Want,
+        result: Result<(), String>,
+        now: Instant,
+    ) -> Option<Effect> {
         if self.stage != Stage::Fetching {
             return None;
         }
@@ -224,7 +235,10 @@ mod tests {
     use super::*;
 
     fn run(number: u64, ended: Option<Exit>) -> Run {
-        let status = ended.map_or(RunStatus::Running, |exit| RunStatus::Ended { exit, at: Millis(1_000) });
+        let status = ended.map_or(RunStatus::Running, |exit| RunStatus::Ended {
+            exit,
+            at: Millis(1_000),
+        });
         Run {
             run: number,
             deployment: "api".parse().unwrap(),
@@ -244,7 +258,10 @@ mod tests {
         let mut slot = Slot::new(None, now);
         assert_eq!(slot.phase(), Phase::Pending);
         assert_eq!(slot.step(Want::Program, None, now), Some(Effect::Fetch));
-        assert_eq!(slot.fetched(Want::Program, Ok(()), now), Some(Effect::Start(1)));
+        assert_eq!(
+            slot.fetched(Want::Program, Ok(()), now),
+            Some(Effect::Start(1))
+        );
         assert_eq!(slot.step(Want::Program, Some(&run(1, None)), now), None);
         assert_eq!((slot.phase(), slot.restarts()), (Phase::Running, 0));
 
@@ -252,13 +269,26 @@ mod tests {
         let note = slot.step(Want::Program, Some(&ended), now);
         assert!(matches!(note, Some(Effect::Note(text)) if text.contains("exited with code 1")));
         assert_eq!(slot.phase(), Phase::Backoff);
-        assert_eq!(slot.step(Want::Program, Some(&ended), now), None, "the pause is kept");
+        assert_eq!(
+            slot.step(Want::Program, Some(&ended), now),
+            None,
+            "the pause is kept"
+        );
         let later = slot.due().unwrap();
         assert!(later > now);
-        assert_eq!(slot.step(Want::Program, Some(&ended), later), Some(Effect::Fetch));
-        assert_eq!(slot.fetched(Want::Program, Ok(()), later), Some(Effect::Start(2)));
+        assert_eq!(
+            slot.step(Want::Program, Some(&ended), later),
+            Some(Effect::Fetch)
+        );
+        assert_eq!(
+            slot.fetched(Want::Program, Ok(()), later),
+            Some(Effect::Start(2))
+        );
         slot.step(Want::Program, Some(&run(2, None)), later);
-        assert_eq!((slot.restarts(), slot.reason.as_str()), (1, "exited with code 1"));
+        assert_eq!(
+            (slot.restarts(), slot.reason.as_str()),
+            (1, "exited with code 1")
+        );
     }
 
     #[test]
@@ -272,7 +302,10 @@ mod tests {
             assert_eq!(slot.step(want, Some(&running), at), Some(Effect::Stop));
             assert_eq!(slot.step(want, Some(&running), at), None, "asked once");
             let ended = run(1, Some(Exit::Signal(15)));
-            assert!(matches!(slot.step(want, Some(&ended), at), Some(Effect::Note(_))));
+            assert!(matches!(
+                slot.step(want, Some(&ended), at),
+                Some(Effect::Note(_))
+            ));
             assert_eq!(slot.step(want, Some(&ended), at), None);
             assert_eq!(slot.phase(), Phase::Stopped);
         }
@@ -293,8 +326,15 @@ mod tests {
         slot.step(Want::Program, None, now);
         slot.fetched(Want::Program, Ok(()), now);
         assert_eq!(slot.step(LET_GO, None, now), None);
-        assert_eq!(slot.phase(), Phase::Starting, "the start is under way and will show");
-        assert_eq!(slot.step(LET_GO, Some(&run(1, None)), now), Some(Effect::Stop));
+        assert_eq!(
+            slot.phase(),
+            Phase::Starting,
+            "the start is under way and will show"
+        );
+        assert_eq!(
+            slot.step(LET_GO, Some(&run(1, None)), now),
+            Some(Effect::Stop)
+        );
     }
 
     #[test]
@@ -311,9 +351,15 @@ mod tests {
         let now = Instant::now();
         let mut slot = Slot::new(None, now);
         assert_eq!(slot.step(Want::Files, None, now), Some(Effect::Fetch));
-        assert_eq!(slot.fetched(Want::Files, Err("no source".into()), now), None);
+        assert_eq!(
+            slot.fetched(Want::Files, Err("no source".into()), now),
+            None
+        );
         assert_eq!(slot.reason, "no source");
-        assert_eq!(slot.step(Want::Files, None, now + RETRY), Some(Effect::Fetch));
+        assert_eq!(
+            slot.step(Want::Files, None, now + RETRY),
+            Some(Effect::Fetch)
+        );
         assert_eq!(slot.fetched(Want::Files, Ok(()), now), None);
         assert_eq!((slot.phase(), slot.reason.as_str()), (Phase::Running, ""));
         slot.step(WAITS, None, now);
@@ -330,7 +376,10 @@ mod tests {
         slot.fetched(Want::Program, Ok(()), now);
         slot.not_started("no space".into(), now);
         assert_eq!(slot.step(Want::Program, None, now), None);
-        assert_eq!(slot.step(Want::Program, None, now + RETRY), Some(Effect::Fetch));
+        assert_eq!(
+            slot.step(Want::Program, None, now + RETRY),
+            Some(Effect::Fetch)
+        );
         assert_eq!(slot.reason, "no space");
     }
 }

@@ -20,6 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::handle::{Handle, Shared};
 use crate::ports;
 use crate::slot::{Effect, Slot, Stage, Want};
+use crate::workdir;
 
 /// A registry that lags knows less than this node has already done. An instance is taken for removed
 /// only after the registry has been current and without it for this long.
@@ -34,6 +35,7 @@ const DEFAULT_GRACE: Duration = nebula_domain::spec::DEFAULT_STOP_GRACE;
 enum Done {
     Fetched(InstanceId, Result<PathBuf, String>),
     Started(InstanceId, Result<(), String>),
+    Cleaned,
 }
 
 pub struct Supervisor {
@@ -52,6 +54,7 @@ pub struct Supervisor {
     ended: Vec<Result<Done, JoinError>>,
     next_port: u16,
     first: bool,
+    unswept: bool,
 }
 
 impl Supervisor {
@@ -77,6 +80,7 @@ impl Supervisor {
             ended: Vec::new(),
             next_port: *shared.config.port_range.start(),
             first: true,
+            unswept: true,
             shared,
         }
     }
@@ -84,19 +88,27 @@ impl Supervisor {
     fn next_look(&self) -> Duration {
         let now = Instant::now();
         let slots = self.slots.values().filter_map(Slot::due);
-        let absent = self.absent_since.values().map(|since| *since + ABSENT_GRACE);
+        let absent = self
+            .absent_since
+            .values()
+            .map(|since| *since + ABSENT_GRACE);
         let next = slots.chain(absent).filter(|at| *at > now).min();
         next.map_or(PERIOD, |at| at - now).min(PERIOD)
     }
 
     fn is_draining(&self) -> bool {
-        self.slots.values().any(|slot| matches!(slot.stage, Stage::Draining(_)))
+        self.slots
+            .values()
+            .any(|slot| matches!(slot.stage, Stage::Draining(_)))
     }
 
     /// What is wanted of an instance; `None` while that is not known.
     fn want(&mut self, state: &State, view: &View, id: InstanceId, now: Instant) -> Option<Want> {
         let me = self.shared.config.me;
-        let assigned = state.instances.get(&id).filter(|instance| instance.node == me);
+        let assigned = state
+            .instances
+            .get(&id)
+            .filter(|instance| instance.node == me);
         let Some(instance) = assigned else {
             let current = state.cluster.is_some() && self.status.borrow().quorum;
             if !current {
@@ -108,7 +120,9 @@ impl Supervisor {
         };
         self.absent_since.remove(&id);
         match instance.desired {
-            Desired::Stop => Some(Want::Stop { let_go: let_go(view, instance) }),
+            Desired::Stop => Some(Want::Stop {
+                let_go: let_go(view, instance),
+            }),
             Desired::Run => match state.release_of(instance)?.spec.workload {
                 Workload::Static(_) => Some(Want::Files),
                 Workload::Service(_) => Some(Want::Program),
@@ -117,7 +131,11 @@ impl Supervisor {
     }
 
     async fn carry_out(&mut self, state: &State, id: InstanceId, effect: Effect) {
-        let release = state.instances.get(&id).and_then(|instance| state.release_of(instance)).cloned();
+        let release = state
+            .instances
+            .get(&id)
+            .and_then(|instance| state.release_of(instance))
+            .cloned();
         match effect {
             Effect::Note(text) => self.shared.driver.note(id, &text),
             Effect::Fetch => {
@@ -150,29 +168,52 @@ impl Supervisor {
     fn fetch(&mut self, state: &State, id: InstanceId, release: &Release) {
         let (artifacts, digest) = (self.artifacts.clone(), release.artifact);
         let me = self.shared.config.me;
-        let sources: Vec<NodeId> = state.nodes.keys().copied().filter(|node| *node != me).collect();
+        let sources: Vec<NodeId> = state
+            .nodes
+            .keys()
+            .copied()
+            .filter(|node| *node != me)
+            .collect();
+        let work_dir = (!release.spec.is_static()).then(|| self.shared.config.work_dir.clone());
         self.tasks.spawn(async move {
-            let result = artifacts.ensure(digest, &sources).await;
-            Done::Fetched(id, result.map_err(|error| format!("cannot get the artifact: {error}")))
+            let folder = match artifacts.ensure(digest, &sources).await {
+                Ok(tree) => own_folder(work_dir, id, tree).await,
+                Err(error) => Err(format!("cannot get the artifact: {error}")),
+            };
+            Done::Fetched(id, folder)
         });
     }
 
     fn start(&mut self, id: InstanceId, run: u64, deployment: &DeploymentName, release: &Release) {
-        let Workload::Service(service) = &release.spec.workload else { return };
-        let Some(workdir) = self.folders.get(&id).cloned() else { return };
+        let Workload::Service(service) = &release.spec.workload else {
+            return;
+        };
+        let Some(workdir) = self.folders.get(&id).cloned() else {
+            return;
+        };
         let taken: BTreeSet<u16> = {
             let runs = self.runs.borrow();
-            runs.iter().filter(|(other, run)| **other != id && run.is_running()).map(|(_, run)| run.port).collect()
+            runs.iter()
+                .filter(|(other, run)| **other != id && run.is_running())
+                .map(|(_, run)| run.port)
+                .collect()
         };
         let preferred = self.runs.borrow().get(&id).map(|run| run.port);
         let config = &self.shared.config;
         let Some(port) = ports::pick(&config.port_range, self.next_port, preferred, &taken) else {
             if let Some(slot) = self.slots.get_mut(&id) {
-                slot.not_started(format!("no port is free in {:?}", config.port_range), Instant::now());
+                slot.not_started(
+                    format!("no port is free in {:?}", config.port_range),
+                    Instant::now(),
+                );
             }
             return;
         };
-        self.next_port = if port < *config.port_range.end() { port + 1 } else { *config.port_range.start() };
+        self.next_port = if port < *config.port_range.end() {
+            port + 1
+        } else {
+            *config.port_range.start()
+        };
         let spec = StartSpec {
             instance: id,
             run,
@@ -189,7 +230,10 @@ impl Supervisor {
         let driver = self.shared.driver.clone();
         self.tasks.spawn(async move {
             let result = driver.start(spec).await;
-            Done::Started(id, result.map_err(|error| format!("cannot start the program: {error}")))
+            Done::Started(
+                id,
+                result.map_err(|error| format!("cannot start the program: {error}")),
+            )
         });
     }
 
@@ -199,8 +243,13 @@ impl Supervisor {
                 let result = result.map(|folder| {
                     self.folders.insert(id, folder);
                 });
-                let Some(want) = self.want(state, view, id, now) else { return };
-                let effect = self.slots.get_mut(&id).and_then(|slot| slot.fetched(want, result, now));
+                let Some(want) = self.want(state, view, id, now) else {
+                    return;
+                };
+                let effect = self
+                    .slots
+                    .get_mut(&id)
+                    .and_then(|slot| slot.fetched(want, result, now));
                 if let Some(effect) = effect {
                     self.carry_out(state, id, effect).await;
                 }
@@ -212,7 +261,7 @@ impl Supervisor {
                     slot.not_started(reason, now);
                 }
             }
-            Done::Started(_, Ok(())) => {}
+            Done::Started(_, Ok(())) | Done::Cleaned => {}
         }
     }
 
@@ -250,16 +299,30 @@ impl Supervisor {
     async fn forget(&mut self, state: &State, runs: &Runs) {
         let me = self.shared.config.me;
         let assigned = |id: &InstanceId| state.instances.get(id).is_some_and(|i| i.node == me);
-        let gone: Vec<InstanceId> =
-            self.slots.iter().filter(|(id, slot)| slot.stage == Stage::Gone && !assigned(id)).map(|(id, _)| *id).collect();
+        let gone: Vec<InstanceId> = self
+            .slots
+            .iter()
+            .filter(|(id, slot)| slot.stage == Stage::Gone && !assigned(id))
+            .map(|(id, _)| *id)
+            .collect();
         for id in gone {
             self.slots.remove(&id);
             self.folders.remove(&id);
             self.absent_since.remove(&id);
             self.membership.publish_phase(id, None);
+            let work_dir = self.shared.config.work_dir.clone();
+            self.tasks.spawn_blocking(move || {
+                if let Err(error) = workdir::remove(&work_dir, id) {
+                    tracing::warn!(instance = %id, %error, "cannot delete an ended instance's folder");
+                }
+                Done::Cleaned
+            });
         }
         let mut ended: BTreeMap<&DeploymentName, Vec<InstanceId>> = BTreeMap::new();
-        for (id, run) in runs.iter().filter(|(id, run)| !run.is_running() && !self.slots.contains_key(id)) {
+        for (id, run) in runs
+            .iter()
+            .filter(|(id, run)| !run.is_running() && !self.slots.contains_key(id))
+        {
             ended.entry(&run.deployment).or_default().push(*id);
         }
         for ids in ended.values().filter(|ids| ids.len() > KEPT_PER_DEPLOYMENT) {
@@ -272,6 +335,27 @@ impl Supervisor {
     }
 }
 
+/// The folder a program runs in, or the tree itself for files that are only read.
+async fn own_folder(
+    work_dir: Option<PathBuf>,
+    id: InstanceId,
+    tree: PathBuf,
+) -> Result<PathBuf, String> {
+    let Some(work_dir) = work_dir else {
+        return Ok(tree);
+    };
+    let copied = tokio::task::spawn_blocking(move || workdir::prepare(&work_dir, id, &tree)).await;
+    match copied {
+        Ok(Ok(folder)) => Ok(folder),
+        Ok(Err(error)) => Err(format!(
+            "cannot copy the artifact for the instance: {error}"
+        )),
+        Err(error) => Err(format!(
+            "cannot copy the artifact for the instance: {error}"
+        )),
+    }
+}
+
 /// Whether every live node routes by a state in which the instance is to stop.
 fn let_go(view: &View, instance: &Instance) -> bool {
     let mut alive = view.nodes.values().filter(|node| node.alive);
@@ -280,7 +364,9 @@ fn let_go(view: &View, instance: &Instance) -> bool {
 
 fn local(state: &State, id: InstanceId, run: &Run) -> Option<LocalInstance> {
     let release = state.release_of(state.instances.get(&id)?)?;
-    let Workload::Service(service) = &release.spec.workload else { return None };
+    let Workload::Service(service) = &release.spec.workload else {
+        return None;
+    };
     Some(LocalInstance {
         address: std::net::SocketAddr::from(([127, 0, 0, 1], run.port)),
         probe: service.probe.clone(),
@@ -321,19 +407,30 @@ impl Reconciler for Supervisor {
         }
         let runs = self.runs.borrow_and_update().clone();
         let me = self.shared.config.me;
-        let running = runs.iter().filter(|(_, run)| run.is_running()).map(|(id, _)| *id);
+        let running = runs
+            .iter()
+            .filter(|(_, run)| run.is_running())
+            .map(|(id, _)| *id);
         let ids: BTreeSet<InstanceId> = state
             .instances_on(me)
             .map(|instance| instance.id)
             .chain(running)
             .chain(self.slots.keys().copied())
             .collect();
+        if std::mem::take(&mut self.unswept) {
+            // Left by a daemon that ended before it could delete them.
+            workdir::sweep(&self.shared.config.work_dir, |id| ids.contains(&id))?;
+        }
         for id in ids {
-            let Some(want) = self.want(&state, &view, id, now) else { continue };
+            let Some(want) = self.want(&state, &view, id, now) else {
+                continue;
+            };
             let run = runs.get(&id);
             loop {
                 let slot = self.slots.entry(id).or_insert_with(|| Slot::new(run, now));
-                let Some(effect) = slot.step(want, run, now) else { break };
+                let Some(effect) = slot.step(want, run, now) else {
+                    break;
+                };
                 self.carry_out(&state, id, effect).await;
             }
         }

@@ -165,8 +165,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
 }
 
 fn probe(wire: &Probe) -> Result<ProbeSpec, ApiError> {
-    let mut spec = ProbeSpec::default();
-    spec.kind = match (wire.kind.as_str(), &wire.path) {
+    let kind = match (wire.kind.as_str(), &wire.path) {
         ("tcp", None) => ProbeKind::Tcp,
         ("tcp", Some(_)) => {
             return Err(ApiError::bad_request(
@@ -183,6 +182,10 @@ fn probe(wire: &Probe) -> Result<ProbeSpec, ApiError> {
                 "use 'tcp' or 'http'",
             ));
         }
+    };
+    let mut spec = ProbeSpec {
+        kind,
+        ..ProbeSpec::default()
     };
     if let Some(ms) = wire.period_ms {
         spec.period = Duration::from_millis(in_range("period_ms", ms, 100, MAX_PROBE_MS)?);

@@ -1,6 +1,8 @@
 //! What travels: the HTTP API's JSON shapes ([`api`]), the messages between nodes ([`peer`]), and the
 //! one codec for bytes between nodes and on disk ([`codec`]).
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod api;
 pub mod codec;
 pub mod convert;

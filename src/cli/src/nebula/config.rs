@@ -11,7 +11,9 @@ use crate::render;
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Set a setting
-    #[command(after_help = "Examples:\n  nebula config set scheduler.default_tld mycompany.com\n  nebula config set user.note 'ask Kim first'")]
+    #[command(
+        after_help = "Examples:\n  nebula config set scheduler.default_tld mycompany.com\n  nebula config set user.note 'ask Kim first'"
+    )]
     Set { key: String, value: String },
     /// Print a setting's value
     #[command(after_help = "Example:\n  nebula config get scheduler.default_tld")]
@@ -20,7 +22,10 @@ pub enum Config {
     #[command(after_help = "Example:\n  nebula config unset user.note")]
     Unset { key: String },
     /// List all settings
-    #[command(visible_alias = "ls", after_help = "Example:\n  nebula config list --json")]
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  nebula config list --json"
+    )]
     List,
 }
 
@@ -44,7 +49,9 @@ pub async fn run(command: Config, connect: &ConnectFlags, out: Output) -> Outcom
         Config::Unset { key } => {
             settings::check_key(&key).map_err(bad)?;
             connect.client()?.unset_setting(&key).await?;
-            out.result(&Unset { key: &key }, |u| format!("{} is no longer set", u.key));
+            out.result(&Unset { key: &key }, |u| {
+                format!("{} is no longer set", u.key)
+            });
         }
         Config::List => {
             let all = connect.client()?.settings().await?;
@@ -55,5 +62,8 @@ pub async fn run(command: Config, connect: &ConnectFlags, out: Output) -> Outcom
 }
 
 fn bad(error: SettingError) -> CliError {
-    CliError::usage(error.to_string(), "see 'nebula config list' and the documentation of settings")
+    CliError::usage(
+        error.to_string(),
+        "see 'nebula config list' and the documentation of settings",
+    )
 }

@@ -40,7 +40,10 @@ commands go on working when one of them is away.")]
         replace: bool,
     },
     /// Forget a cluster
-    #[command(visible_alias = "rm", after_help = "Example:\n  nebula context remove staging")]
+    #[command(
+        visible_alias = "rm",
+        after_help = "Example:\n  nebula context remove staging"
+    )]
     Remove { name: String },
 }
 
@@ -71,9 +74,16 @@ pub async fn run(command: Context, cluster: Option<PathBuf>, out: Output) -> Out
             contexts.choose(&name)?;
             name
         }
-        Context::Add { name, file, replace } => {
+        Context::Add {
+            name,
+            file,
+            replace,
+        } => {
             let file = file.or(cluster).ok_or_else(|| {
-                CliError::usage("no cluster file was given", "add --file with the file that 'nodectl init' wrote")
+                CliError::usage(
+                    "no cluster file was given",
+                    "add --file with the file that 'nodectl init' wrote",
+                )
             })?;
             let file = with_all_addresses(read_cluster_file(&file)?).await?;
             contexts.add(&name, &file, replace)?;
@@ -85,10 +95,16 @@ pub async fn run(command: Context, cluster: Option<PathBuf>, out: Output) -> Out
         }
     };
     let current = contexts.current().as_deref() == Some(name.as_str());
-    out.result(&Done { name: &name, current }, |_| match contexts.current() {
-        Some(current) => format!("the current context is '{current}'"),
-        None => "no context is chosen".to_owned(),
-    });
+    out.result(
+        &Done {
+            name: &name,
+            current,
+        },
+        |_| match contexts.current() {
+            Some(current) => format!("the current context is '{current}'"),
+            None => "no context is chosen".to_owned(),
+        },
+    );
     Ok(())
 }
 
@@ -106,11 +122,17 @@ fn list(contexts: &Contexts, out: Output) -> Outcome {
     }
     out.result(&List { contexts: all }, |list| {
         if list.contexts.is_empty() {
-            return "no contexts are kept; add one with 'nebula context add NAME --file FILE'".to_owned();
+            return "no contexts are kept; add one with 'nebula context add NAME --file FILE'"
+                .to_owned();
         }
         let rows = list.contexts.iter().map(|c| {
             let mark = if c.current { "*" } else { "" };
-            [mark.to_owned(), c.name.clone(), c.cluster_id.clone(), c.apis.join(" ")]
+            [
+                mark.to_owned(),
+                c.name.clone(),
+                c.cluster_id.clone(),
+                c.apis.join(" "),
+            ]
         });
         table(["", "NAME", "CLUSTER", "API"], rows)
     });
@@ -122,7 +144,9 @@ async fn with_all_addresses(mut file: ClusterFile) -> Outcome<ClusterFile> {
     let client = Client::from_cluster_file(&file)?.with_deadline(ADDRESSES_DEADLINE);
     if let Ok(members) = client.members().await {
         for member in members.members {
-            if !file.apis.contains(&member.api) && file.apis.len() < nebula_client::limits::ADDRESSES {
+            if !file.apis.contains(&member.api)
+                && file.apis.len() < nebula_client::limits::ADDRESSES
+            {
                 file.apis.push(member.api);
             }
         }

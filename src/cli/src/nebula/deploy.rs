@@ -4,7 +4,8 @@ use futures::TryStreamExt;
 use nebula_client::{Client, LogQuery};
 use nebula_domain::InstanceId;
 use nebula_wire::api::{
-    CreateDeployment, Deployed, DeploymentSpec, DeploymentStatus, ErrorCode, UpdateDeployment,
+    CreateDeployment, Deployed, DeploymentPhase, DeploymentSpec, DeploymentStatus, ErrorCode,
+    UpdateDeployment,
 };
 
 use super::deploy_args::{Create, Deploy, Logs, Named, Scale, Update};
@@ -61,6 +62,14 @@ async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
 }
 
 fn taken(present: &DeploymentStatus) -> CliError {
+    if present.phase == DeploymentPhase::Removing {
+        return CliError::new(
+            Exit::Failed,
+            ErrorCode::Conflict,
+            format!("the deployment '{}' is still being removed", present.name),
+            "wait until 'nebula deploy list' no longer shows it",
+        );
+    }
     CliError::new(
         Exit::Failed,
         ErrorCode::AlreadyExists,
@@ -105,10 +114,14 @@ fn changed_spec(flags: &SpecFlags, current: &DeploymentStatus) -> Outcome<Option
     if flags.is_empty() {
         return Ok(None);
     }
-    let is_service = current.kind == "service" && flags.kind.is_none_or(|k| k.as_str() == "service");
+    let is_service =
+        current.kind == "service" && flags.kind.is_none_or(|k| k.as_str() == "service");
     if is_service && flags.command.is_none() {
         return Err(CliError::usage(
-            format!("to change how '{}' runs, its command has to be given again", current.name),
+            format!(
+                "to change how '{}' runs, its command has to be given again",
+                current.name
+            ),
             "add --command, and every --env and other flag that the new release should have",
         ));
     }
@@ -145,7 +158,10 @@ async fn remove(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
     if removed {
         wait::removal(&client, name.as_str(), args.wait.timeout, out).await?;
     }
-    let answer = Removed { name: name.as_str(), removed };
+    let answer = Removed {
+        name: name.as_str(),
+        removed,
+    };
     out.result(&answer, |a| {
         if a.removed {
             format!("{} is removed", a.name)
@@ -166,11 +182,14 @@ async fn finish(
 ) -> Outcome {
     if !flags.waits() {
         out.result(&deployed, |d| {
-            format!("{} is {done}: generation {}, release {}", d.name, d.generation, d.release)
+            format!(
+                "{} is {done}: generation {}, release {}",
+                d.name, d.generation, d.release
+            )
         });
         return Ok(());
     }
-    let status = wait::rollout(client, &deployed.name, deployed.generation, flags.timeout, out).await?;
+    let status = wait::rollout(client, &deployed, flags.timeout, out).await?;
     out.result(&status, |s| {
         let urls: Vec<_> = s.urls.iter().map(|url| format!("\n  {url}")).collect();
         format!(
@@ -189,7 +208,10 @@ async fn logs(args: Logs, connect: &ConnectFlags, out: Output) -> Outcome {
     let name = deployment_name(&args.name)?;
     if let Some(instance) = &args.instance {
         instance.parse::<InstanceId>().map_err(|e| {
-            CliError::usage(e.to_string(), format!("see 'nebula deploy status {name}' for its instances"))
+            CliError::usage(
+                e.to_string(),
+                format!("see 'nebula deploy status {name}' for its instances"),
+            )
         })?;
     }
     let query = LogQuery {
@@ -212,8 +234,6 @@ async fn logs(args: Logs, connect: &ConnectFlags, out: Output) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use nebula_wire::api::DeploymentPhase;
-
     use super::*;
     use crate::spec::Kind;
 
@@ -237,20 +257,51 @@ mod tests {
     fn an_update_keeps_the_spec_or_replaces_all_of_it() {
         let none = SpecFlags::default();
         assert!(changed_spec(&none, &current("service")).unwrap().is_none());
-        let env = SpecFlags { env: vec![("A".into(), "1".into())], ..SpecFlags::default() };
+        let env = SpecFlags {
+            env: vec![("A".into(), "1".into())],
+            ..SpecFlags::default()
+        };
         let error = changed_spec(&env, &current("service")).unwrap_err();
-        assert!(error.to_string().contains("command has to be given again"), "{error}");
-        let whole = SpecFlags { command: Some("run".into()), ..env };
-        assert_eq!(changed_spec(&whole, &current("service")).unwrap().unwrap().kind, "service");
-        let spa = SpecFlags { spa: true, ..SpecFlags::default() };
+        assert!(
+            error.to_string().contains("command has to be given again"),
+            "{error}"
+        );
+        let whole = SpecFlags {
+            command: Some("run".into()),
+            ..env
+        };
+        assert_eq!(
+            changed_spec(&whole, &current("service"))
+                .unwrap()
+                .unwrap()
+                .kind,
+            "service"
+        );
+        let spa = SpecFlags {
+            spa: true,
+            ..SpecFlags::default()
+        };
         assert!(changed_spec(&spa, &current("static")).unwrap().unwrap().spa);
-        let to_static = SpecFlags { kind: Some(Kind::Static), ..SpecFlags::default() };
-        assert_eq!(changed_spec(&to_static, &current("service")).unwrap().unwrap().kind, "static");
+        let to_static = SpecFlags {
+            kind: Some(Kind::Static),
+            ..SpecFlags::default()
+        };
+        assert_eq!(
+            changed_spec(&to_static, &current("service"))
+                .unwrap()
+                .unwrap()
+                .kind,
+            "static"
+        );
     }
 
     #[test]
     fn a_removal_s_json_says_whether_it_is_over() {
-        let json = serde_json::to_value(Removed { name: "a", removed: true }).unwrap();
+        let json = serde_json::to_value(Removed {
+            name: "a",
+            removed: true,
+        })
+        .unwrap();
         assert_eq!(json, serde_json::json!({"name": "a", "removed": true}));
     }
 }

@@ -18,13 +18,18 @@ Examples:
       --env-file ./api.env --health-path /health --tld example.test")]
     Create(Create),
     /// List all deployments
-    #[command(visible_alias = "ls", after_help = "Example:\n  nebula deploy list --json")]
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  nebula deploy list --json"
+    )]
     List,
     /// Show one deployment and its instances
     #[command(after_help = "Example:\n  nebula deploy status api")]
     Status { name: String },
     /// Show the output of a deployment's instances, from whichever nodes they run on
-    #[command(after_help = "Examples:\n  nebula deploy logs api --follow\n  nebula deploy logs api --tail 20 --instance i-17")]
+    #[command(
+        after_help = "Examples:\n  nebula deploy logs api --follow\n  nebula deploy logs api --tail 20 --instance i-17"
+    )]
     Logs(Logs),
     /// Deploy a new release: other files, another command, or both
     #[command(after_help = "\
@@ -42,7 +47,10 @@ release should have: they replace the current ones together. Without --tld the d
     #[command(after_help = "Example:\n  nebula deploy restart api")]
     Restart(Named),
     /// Stop a deployment's instances and forget it
-    #[command(visible_alias = "rm", after_help = "Example:\n  nebula deploy remove api")]
+    #[command(
+        visible_alias = "rm",
+        after_help = "Example:\n  nebula deploy remove api"
+    )]
     Remove(Named),
 }
 

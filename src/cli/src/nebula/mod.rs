@@ -26,11 +26,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable or without qu
 #[derive(Debug, Parser)]
 #[command(name = "nebula", version, after_help = EXAMPLES)]
 pub struct Cli {
-    #[command(flatten)]
-    connect: ConnectFlags,
     /// Print JSON for scripts; errors go to stderr as JSON too
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    connect: ConnectFlags,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,7 +50,9 @@ enum Command {
     #[command(subcommand)]
     Scheduler(scheduler::Scheduler),
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  nebula completions bash > ~/.local/share/bash-completion/completions/nebula")]
+    #[command(
+        after_help = "Example:\n  nebula completions bash > ~/.local/share/bash-completion/completions/nebula"
+    )]
     Completions { shell: clap_complete::Shell },
 }
 
@@ -79,7 +81,10 @@ pub fn run(cli: Cli) -> Outcome {
 
 /// The cluster file that flags or the environment name.
 fn cluster_file(connect: &ConnectFlags) -> Option<std::path::PathBuf> {
-    connect.cluster.clone().or_else(|| Surroundings::of_process().cluster)
+    connect
+        .cluster
+        .clone()
+        .or_else(|| Surroundings::of_process().cluster)
 }
 
 #[cfg(test)]
@@ -95,9 +100,15 @@ mod tests {
     fn every_command_has_examples() {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
-            let subcommands: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+            let subcommands: Vec<_> = command
+                .get_subcommands()
+                .filter(|c| c.get_name() != "help")
+                .collect();
             if subcommands.is_empty() {
-                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 assert!(help.contains("Example"), "{path} has no example");
             }
             for subcommand in subcommands {

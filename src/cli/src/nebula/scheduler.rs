@@ -28,7 +28,9 @@ pub enum Scheduler {
         data_dir: Option<PathBuf>,
     },
     /// Stop Nebula and what it runs on this machine
-    #[command(after_help = "Examples:\n  nebula scheduler stop\n  nebula scheduler stop --keep-instances")]
+    #[command(
+        after_help = "Examples:\n  nebula scheduler stop\n  nebula scheduler stop --keep-instances"
+    )]
     Stop {
         /// Of the node
         #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
@@ -54,16 +56,25 @@ pub async fn run(command: Scheduler, out: Output) -> Outcome {
             out.result(&status, render::node);
             Ok(())
         }
-        Scheduler::Stop { data_dir, keep_instances } => {
+        Scheduler::Stop {
+            data_dir,
+            keep_instances,
+        } => {
             let data_dir = nodectl::data_dir(data_dir.as_deref());
             let was_running = nodectl::stop(&data_dir, !keep_instances).await?;
-            out.result(&Stopped { data_dir, was_running }, |s| {
-                if s.was_running {
-                    format!("the node in {} is stopped", s.data_dir.display())
-                } else {
-                    format!("no node runs in {}", s.data_dir.display())
-                }
-            });
+            out.result(
+                &Stopped {
+                    data_dir,
+                    was_running,
+                },
+                |s| {
+                    if s.was_running {
+                        format!("the node in {} is stopped", s.data_dir.display())
+                    } else {
+                        format!("no node runs in {}", s.data_dir.display())
+                    }
+                },
+            );
             Ok(())
         }
     }
@@ -79,6 +90,8 @@ async fn start(flags: &NodeFlags, out: Output) -> Outcome {
         return Ok(());
     }
     let started = nodectl::start(&program, &config.data_dir).await?;
-    out.result(&started.status, |s| format!("{} runs (pid {})\n{}", s.name, s.pid, render::node(s)));
+    out.result(&started.status, |s| {
+        format!("{} runs (pid {})\n{}", s.name, s.pid, render::node(s))
+    });
     Ok(())
 }

@@ -77,7 +77,12 @@ pub fn run_config(config: nebula_node::Config, out: Output) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| CliError::failed(format!("cannot start: {e}"), "check the limits of this shell (ulimit -a)"))?;
+        .map_err(|e| {
+            CliError::failed(
+                format!("cannot start: {e}"),
+                "check the limits of this shell (ulimit -a)",
+            )
+        })?;
     let ended = runtime.block_on(nebula_node::run(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
@@ -87,7 +92,10 @@ pub fn run_config(config: nebula_node::Config, out: Output) -> Outcome {
             out.note(&error.to_string());
             Ok(())
         }
-        Err(error) => Err(CliError::failed(chain(&error), "see the lines above for what happened before")),
+        Err(error) => Err(CliError::failed(
+            chain(&error),
+            "see the lines above for what happened before",
+        )),
     }
 }
 
@@ -113,29 +121,43 @@ pub async fn start(program: &Path, data_dir: &Path) -> Outcome<Started> {
         return Err(CliError::new(
             Exit::Failed,
             ErrorCode::Conflict,
-            format!("a daemon (pid {pid}) already runs on {}", data_dir.display()),
+            format!(
+                "a daemon (pid {pid}) already runs on {}",
+                data_dir.display()
+            ),
             "see 'nodectl status'",
         ));
     }
     if systemd::is_here() {
         systemd::start(program, data_dir)?;
         let status = ready(data_dir, || true).await.map_err(|e| {
-            e.unwrap_or_else(|| not_ready("see 'journalctl -u nebula.service'".to_owned(), Vec::new()))
+            e.unwrap_or_else(|| {
+                not_ready("see 'journalctl -u nebula.service'".to_owned(), Vec::new())
+            })
         })?;
-        return Ok(Started { by: By::Systemd, pid: status.pid, status });
+        return Ok(Started {
+            by: By::Systemd,
+            pid: status.pid,
+            status,
+        });
     }
     let process = spawn(program, data_dir)?;
     let written = serde_json::to_vec(&process).unwrap_or_default();
     write_private(&data_dir.join(PID_FILE), &written)
         .map_err(|e| CliError::io(format!("cannot write {PID_FILE}"), &e))?;
     let status = wait_ready(process, data_dir).await?;
-    Ok(Started { by: By::Background, pid: process.pid, status })
+    Ok(Started {
+        by: By::Background,
+        pid: process.pid,
+        status,
+    })
 }
 
 /// Starts a daemon in a session of its own, with its output in the data folder.
 pub fn spawn(program: &Path, data_dir: &Path) -> Outcome<Process> {
     let log = open_log(data_dir)?;
-    let failed = |e: &std::io::Error| CliError::io(format!("cannot start {}", program.display()), e);
+    let failed =
+        |e: &std::io::Error| CliError::io(format!("cannot start {}", program.display()), e);
     let mut command = Command::new(program);
     for variable in NODE_VARIABLES {
         command.env_remove(variable);
@@ -150,7 +172,10 @@ pub fn spawn(program: &Path, data_dir: &Path) -> Outcome<Process> {
         .spawn()
         .map_err(|e| failed(&e))?;
     // Gone already: then waiting for it tells why.
-    Ok(Process::running(child.id()).unwrap_or(Process { pid: child.id(), start_ticks: 0 }))
+    Ok(Process::running(child.id()).unwrap_or(Process {
+        pid: child.id(),
+        start_ticks: 0,
+    }))
 }
 
 fn open_log(data_dir: &Path) -> Outcome<File> {
@@ -165,16 +190,24 @@ fn open_log(data_dir: &Path) -> Outcome<File> {
 
 /// Waits until a spawned daemon answers and knows a leader; says with its own words why not.
 pub async fn wait_ready(process: Process, data_dir: &Path) -> Outcome<NodeStatus> {
-    ready(data_dir, || process.is_running()).await.map_err(|error| {
-        error.unwrap_or_else(|| {
-            let log = data_dir.join(LOG_FILE);
-            not_ready(format!("see {}", log.display()), last_lines(&log, LOG_LINES))
+    ready(data_dir, || process.is_running())
+        .await
+        .map_err(|error| {
+            error.unwrap_or_else(|| {
+                let log = data_dir.join(LOG_FILE);
+                not_ready(
+                    format!("see {}", log.display()),
+                    last_lines(&log, LOG_LINES),
+                )
+            })
         })
-    })
 }
 
 /// `Err(None)` when the daemon ended or time is over.
-async fn ready(data_dir: &Path, running: impl Fn() -> bool) -> Result<NodeStatus, Option<CliError>> {
+async fn ready(
+    data_dir: &Path,
+    running: impl Fn() -> bool,
+) -> Result<NodeStatus, Option<CliError>> {
     let client = Client::unix(data_dir.join(API_SOCKET)).with_deadline(ASK_DEADLINE);
     let until = Instant::now() + READY_DEADLINE;
     while Instant::now() < until && running() {
@@ -205,11 +238,19 @@ pub async fn stop(data_dir: &Path, with_instances: bool) -> Outcome<bool> {
     if systemd::is_here() && systemd::owns(data_dir) {
         systemd::stop(with_instances)?;
     } else {
-        process.signal(if with_instances { Signal::INT } else { Signal::TERM });
+        process.signal(if with_instances {
+            Signal::INT
+        } else {
+            Signal::TERM
+        });
     }
     if !process.ended(STOP_DEADLINE).await {
         return Err(CliError::timed_out(
-            format!("the daemon (pid {}) is still stopping after {} s", process.pid, STOP_DEADLINE.as_secs()),
+            format!(
+                "the daemon (pid {}) is still stopping after {} s",
+                process.pid,
+                STOP_DEADLINE.as_secs()
+            ),
             "see its log; 'kill -9' it if it does not end",
         ));
     }
@@ -223,7 +264,8 @@ pub async fn stop(data_dir: &Path, with_instances: bool) -> Outcome<bool> {
 
 /// This program's file, or its sibling of that name: both are installed together.
 pub fn program(name: &str) -> Outcome<PathBuf> {
-    let me = std::env::current_exe().map_err(|e| CliError::io("cannot find this program's file", &e))?;
+    let me =
+        std::env::current_exe().map_err(|e| CliError::io("cannot find this program's file", &e))?;
     let path = me.with_file_name(name);
     if path.is_file() {
         return Ok(path);

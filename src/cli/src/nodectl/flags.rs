@@ -52,13 +52,15 @@ pub enum Format {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("'{text}' is not an address: write IP:PORT, such as 192.0.2.1:7601 or [::]:7601"))
+    text.parse().map_err(|_| {
+        format!("'{text}' is not an address: write IP:PORT, such as 192.0.2.1:7601 or [::]:7601")
+    })
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| format!("'{text}' is not an IP address: write one without a port, such as 192.0.2.1"))
+    text.parse().map_err(|_| {
+        format!("'{text}' is not an IP address: write one without a port, such as 192.0.2.1")
+    })
 }
 
 impl NodeFlags {

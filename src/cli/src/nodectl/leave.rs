@@ -68,14 +68,22 @@ pub async fn run(args: Leave, out: Output) -> Outcome {
         && !process.ended(daemon::STOP_DEADLINE).await
     {
         return Err(CliError::timed_out(
-            format!("the removal of {} was asked for, but its daemon (pid {}) still runs", me.name, me.pid),
+            format!(
+                "the removal of {} was asked for, but its daemon (pid {}) still runs",
+                me.name, me.pid
+            ),
             "see 'nodectl members' on another machine, and this daemon's log",
         ));
     }
     if systemd::is_here() && systemd::owns(&dir) {
         systemd::stop(false)?;
     }
-    let left = Left { id: me.id, name: me.name, data_dir: dir, instances_left };
+    let left = Left {
+        id: me.id,
+        name: me.name,
+        data_dir: dir,
+        instances_left,
+    };
     out.result(&left, |l| {
         format!(
             "{} has left the cluster; its data is still in {}",
@@ -89,7 +97,9 @@ pub async fn run(args: Leave, out: Output) -> Outcome {
 /// Whether any other member could take the instances over.
 async fn has_company(client: &Client, me: u64) -> Outcome<bool> {
     let members = client.members().await?.members;
-    Ok(members.iter().any(|m| m.id != me && m.status == MemberStatus::Alive))
+    Ok(members
+        .iter()
+        .any(|m| m.id != me && m.status == MemberStatus::Alive))
 }
 
 /// Waits until no instance is assigned here, or time is over; says how many are left.

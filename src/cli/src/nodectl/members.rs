@@ -14,7 +14,7 @@ use crate::render;
 #[derive(Debug, Args)]
 pub struct Here {
     /// Ask the node with this data folder
-    #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
@@ -57,13 +57,19 @@ struct Removed<'a> {
 }
 
 pub async fn list(here: Here, connect: &ConnectFlags, out: Output) -> Outcome {
-    let members = connect.client_at(here.data_dir.as_deref())?.members().await?;
+    let members = connect
+        .client_at(here.data_dir.as_deref())?
+        .members()
+        .await?;
     out.result(&members, render::members);
     Ok(())
 }
 
 pub async fn status(here: Here, connect: &ConnectFlags, out: Output) -> Outcome {
-    let status = connect.client_at(here.data_dir.as_deref())?.status().await?;
+    let status = connect
+        .client_at(here.data_dir.as_deref())?
+        .status()
+        .await?;
     out.result(&status, render::node);
     Ok(())
 }
@@ -72,7 +78,10 @@ pub async fn drain(args: Drain, connect: &ConnectFlags, out: Output) -> Outcome 
     let draining = !args.undo;
     let client = connect.client_at(args.here.data_dir.as_deref())?;
     client.set_draining(&args.node, draining).await?;
-    let answer = Drained { node: &args.node, draining };
+    let answer = Drained {
+        node: &args.node,
+        draining,
+    };
     out.result(&answer, |a| {
         if a.draining {
             format!("{} is draining: its instances move elsewhere", a.node)
@@ -86,8 +95,12 @@ pub async fn drain(args: Drain, connect: &ConnectFlags, out: Output) -> Outcome 
 pub async fn remove(args: Remove, connect: &ConnectFlags, out: Output) -> Outcome {
     let client = connect.client_at(args.here.data_dir.as_deref())?;
     client.remove_member(&args.node).await?;
-    out.result(&Removed { node: &args.node, removed: true }, |r| {
-        format!("{} is no longer a member", r.node)
-    });
+    out.result(
+        &Removed {
+            node: &args.node,
+            removed: true,
+        },
+        |r| format!("{} is no longer a member", r.node),
+    );
     Ok(())
 }

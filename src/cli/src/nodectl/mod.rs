@@ -35,11 +35,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable or without qu
 #[derive(Debug, Parser)]
 #[command(name = "nodectl", version, after_help = EXAMPLES)]
 pub struct Cli {
-    #[command(flatten)]
-    connect: ConnectFlags,
     /// Print JSON for scripts; errors go to stderr as JSON too
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    connect: ConnectFlags,
     #[command(subcommand)]
     command: Command,
 }
@@ -70,7 +70,9 @@ enum Command {
     /// Take another machine out of the cluster for good
     Remove(members::Remove),
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  nodectl completions bash > ~/.local/share/bash-completion/completions/nodectl")]
+    #[command(
+        after_help = "Example:\n  nodectl completions bash > ~/.local/share/bash-completion/completions/nodectl"
+    )]
     Completions { shell: clap_complete::Shell },
     /// Parent of one instance's program; started by the daemon
     #[command(hide = true, after_help = "Example:\n  nodectl shim DIR")]

@@ -28,9 +28,9 @@ pub struct Init {
     #[arg(long, value_name = "NAME")]
     cluster_name: Option<String>,
     #[command(flatten)]
-    node: NodeFlags,
-    #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    node: NodeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -43,12 +43,17 @@ pub struct Join {
     /// API address of a member, HOST:PORT
     address: String,
     /// What 'nodectl token create' printed
-    #[arg(long, value_name = "TOKEN", env = "NEBULA_JOIN_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "NEBULA_JOIN_TOKEN",
+        hide_env_values = true
+    )]
     token: String,
     #[command(flatten)]
-    node: NodeFlags,
-    #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    node: NodeFlags,
 }
 
 /// What happens after the folder is prepared.
@@ -83,7 +88,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    fn new(config: &Config, cluster_id: String, id: u64, cluster_file: Option<PathBuf>) -> Outcome<Prepared> {
+    fn new(
+        config: &Config,
+        cluster_id: String,
+        id: u64,
+        cluster_file: Option<PathBuf>,
+    ) -> Outcome<Prepared> {
         let advertised = |what, listen| config.advertised(what, listen).map_err(bad_config);
         Ok(Prepared {
             cluster_id,
@@ -101,7 +111,10 @@ impl Prepared {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{} is node {} of the cluster {}", self.name, self.id, self.cluster_id);
+        let mut text = format!(
+            "{} is node {} of the cluster {}",
+            self.name, self.id, self.cluster_id
+        );
         match self.pid {
             Some(pid) => text.push_str(&format!(" and runs (pid {pid})\n")),
             None => text.push_str(&format!(
@@ -109,7 +122,12 @@ impl Prepared {
                 self.data_dir.display()
             )),
         }
-        text.push_str(&format!("  api   {}\n  edge  {}\n  data  {}\n", self.api, self.edge, self.data_dir.display()));
+        text.push_str(&format!(
+            "  api   {}\n  edge  {}\n  data  {}\n",
+            self.api,
+            self.edge,
+            self.data_dir.display()
+        ));
         if let Some(file) = &self.cluster_file {
             text.push_str(&format!(
                 "\nNext, on this machine:\n  nodectl token create      prints what to run on each other machine\n  nebula deploy create site --path ./dist --tld example.test\n\nFrom elsewhere, with a copy of {}:\n  nebula --cluster cluster.json deploy list\n",
@@ -128,8 +146,14 @@ pub fn init(args: Init, out: Output) -> Outcome {
 
 /// Prepares the first node of a new cluster.
 pub fn prepare_first(config: &Config, cluster_name: Option<&str>) -> Outcome<Prepared> {
-    let done = nebula_node::init(config, cluster_name, &Clock::system(), &Random::system()).map_err(refused)?;
-    Prepared::new(config, done.cluster_id.to_string(), done.node.0, Some(done.cluster_file))
+    let done = nebula_node::init(config, cluster_name, &Clock::system(), &Random::system())
+        .map_err(refused)?;
+    Prepared::new(
+        config,
+        done.cluster_id.to_string(),
+        done.node.0,
+        Some(done.cluster_file),
+    )
 }
 
 pub fn join(args: Join, out: Output) -> Outcome {
@@ -138,7 +162,10 @@ pub fn join(args: Join, out: Output) -> Outcome {
         .token
         .parse()
         .map_err(|e: nebula_wire::token::BadToken| {
-            CliError::usage(e.to_string(), "run 'nodectl token create' on a member for a new one")
+            CliError::usage(
+                e.to_string(),
+                "run 'nodectl token create' on a member for a new one",
+            )
         })?;
     let joined = block_on(async {
         nebula_node::join(&config, &args.address, &token, &Random::system())
@@ -178,11 +205,16 @@ impl Prepared {
 /// Why a folder was not prepared, with the exit code that fits.
 pub fn refused(error: SetupError) -> CliError {
     match error {
-        SetupError::ClusterName(_) => CliError::usage(error.to_string(), "such as --cluster-name lab"),
+        SetupError::ClusterName(_) => {
+            CliError::usage(error.to_string(), "such as --cluster-name lab")
+        }
         SetupError::Config(error) => bad_config(error),
         SetupError::Join { address, source } => {
             let mut error = CliError::from(source);
-            error.error.message = format!("the cluster at {address} did not let this machine join: {}", error.error.message);
+            error.error.message = format!(
+                "the cluster at {address} did not let this machine join: {}",
+                error.error.message
+            );
             error
         }
         other => CliError::failed(chain(&other), hint(&other)),
@@ -242,16 +274,30 @@ mod tests {
 
     #[test]
     fn refusals_keep_their_exit_codes() {
-        let join = |source| refused(SetupError::Join { address: "a:1".into(), source });
+        let join = |source| {
+            refused(SetupError::Join {
+                address: "a:1".into(),
+                source,
+            })
+        };
         let token = ApiError {
             code: ErrorCode::InvalidToken,
             message: "expired".into(),
             hint: "make a new one".into(),
         };
         let error = join(ClientError::Api(token));
-        assert_eq!((error.exit as u8, error.error.code), (1, ErrorCode::InvalidToken));
-        assert!(error.to_string().contains("a:1") && error.to_string().contains("expired"), "{error}");
-        assert_eq!(join(ClientError::Unreachable { tried: vec![] }).exit as u8, 3);
+        assert_eq!(
+            (error.exit as u8, error.error.code),
+            (1, ErrorCode::InvalidToken)
+        );
+        assert!(
+            error.to_string().contains("a:1") && error.to_string().contains("expired"),
+            "{error}"
+        );
+        assert_eq!(
+            join(ClientError::Unreachable { tried: vec![] }).exit as u8,
+            3
+        );
         assert_eq!(refused(SetupError::ClusterName("X".into())).exit as u8, 2);
     }
 }

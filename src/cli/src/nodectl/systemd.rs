@@ -60,7 +60,8 @@ fn quote(text: &str) -> String {
 /// Whether the installed unit runs a node in this folder.
 pub fn owns(data_dir: &Path) -> bool {
     let wanted = format!(" run --data-dir {}", quote(&data_dir.to_string_lossy()));
-    std::fs::read_to_string(UNIT_FILE).is_ok_and(|text| text.lines().any(|line| line.ends_with(&wanted)))
+    std::fs::read_to_string(UNIT_FILE)
+        .is_ok_and(|text| text.lines().any(|line| line.ends_with(&wanted)))
 }
 
 /// Installs the unit, for now and for every boot, and starts it.
@@ -68,7 +69,10 @@ pub fn start(program: &Path, data_dir: &Path) -> Outcome {
     if Path::new(UNIT_FILE).exists() && !owns(data_dir) {
         return Err(CliError::failed(
             format!("{UNIT_FILE} already runs another node or was changed by hand"),
-            format!("run the daemon yourself with 'nodectl run --data-dir {}', or remove the unit", data_dir.display()),
+            format!(
+                "run the daemon yourself with 'nodectl run --data-dir {}', or remove the unit",
+                data_dir.display()
+            ),
         ));
     }
     std::fs::write(UNIT_FILE, unit(program, data_dir))
@@ -96,7 +100,10 @@ fn systemctl(args: &[&str]) -> Outcome {
         return Ok(());
     }
     Err(CliError::failed(
-        format!("'{line}' failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        format!(
+            "'{line}' failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ),
         format!("see 'journalctl -u {UNIT}'"),
     ))
 }
@@ -107,8 +114,16 @@ mod tests {
 
     #[test]
     fn the_unit_leaves_instances_alone_and_quotes_paths() {
-        let text = unit(Path::new("/usr/bin/nodectl"), Path::new("/srv/a b/100%\"$x"));
-        assert!(text.contains("ExecStart=\"/usr/bin/nodectl\" run --data-dir \"/srv/a b/100%%\\\"$$x\"\n"), "{text}");
+        let text = unit(
+            Path::new("/usr/bin/nodectl"),
+            Path::new("/srv/a b/100%\"$x"),
+        );
+        assert!(
+            text.contains(
+                "ExecStart=\"/usr/bin/nodectl\" run --data-dir \"/srv/a b/100%%\\\"$$x\"\n"
+            ),
+            "{text}"
+        );
         assert!(text.contains("KillMode=process"));
     }
 }

@@ -38,14 +38,14 @@ The token is shown once. Whoever holds it can join a machine until it expires.")
         #[arg(long)]
         reusable: bool,
         /// Ask the node with this data folder
-        #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
     /// List the tokens that have been made, without their secrets
     #[command(visible_alias = "ls", after_help = "Example:\n  nodectl token list")]
     List {
         /// Ask the node with this data folder
-        #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
     /// Make a token worthless
@@ -54,7 +54,7 @@ The token is shown once. Whoever holds it can join a machine until it expires.")
         /// As 'nodectl token list' shows it
         id: String,
         /// Ask the node with this data folder
-        #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
 }
@@ -66,9 +66,17 @@ struct Revoked<'a> {
 
 pub async fn run(command: Token, connect: &ConnectFlags, out: Output) -> Outcome {
     match command {
-        Token::Create { role, ttl, reusable, data_dir } => {
+        Token::Create {
+            role,
+            ttl,
+            reusable,
+            data_dir,
+        } => {
             if ttl < Duration::from_secs(1) {
-                return Err(CliError::usage("a token cannot live for less than a second", "use --ttl 1h"));
+                return Err(CliError::usage(
+                    "a token cannot live for less than a second",
+                    "use --ttl 1h",
+                ));
             }
             let request = CreateJoinToken {
                 role: match role {
@@ -78,23 +86,38 @@ pub async fn run(command: Token, connect: &ConnectFlags, out: Output) -> Outcome
                 ttl_seconds: ttl.as_secs(),
                 reusable,
             };
-            let created = connect.client_at(data_dir.as_deref())?.create_join_token(&request).await?;
+            let created = connect
+                .client_at(data_dir.as_deref())?
+                .create_join_token(&request)
+                .await?;
             out.result(&created, instructions);
         }
         Token::List { data_dir } => {
-            let tokens = connect.client_at(data_dir.as_deref())?.join_tokens().await?;
+            let tokens = connect
+                .client_at(data_dir.as_deref())?
+                .join_tokens()
+                .await?;
             out.result(&tokens, render::tokens);
         }
         Token::Revoke { id, data_dir } => {
-            connect.client_at(data_dir.as_deref())?.revoke_join_token(&id).await?;
-            out.result(&Revoked { id: &id }, |r| format!("the token {} is worthless now", r.id));
+            connect
+                .client_at(data_dir.as_deref())?
+                .revoke_join_token(&id)
+                .await?;
+            out.result(&Revoked { id: &id }, |r| {
+                format!("the token {} is worthless now", r.id)
+            });
         }
     }
     Ok(())
 }
 
 fn instructions(created: &CreatedJoinToken) -> String {
-    let times = if created.reusable { "any number of machines" } else { "one machine" };
+    let times = if created.reusable {
+        "any number of machines"
+    } else {
+        "one machine"
+    };
     format!(
         "Run this on the machine that should join as a {} ({times}, until {}):\n\n  nodectl join {} --token {}\n",
         created.role, created.expires_at, created.address, created.token
@@ -115,6 +138,9 @@ mod tests {
             reusable: false,
             address: "192.0.2.1:7601".into(),
         });
-        assert!(text.contains("\n  nodectl join 192.0.2.1:7601 --token nbj1.x\n"), "{text}");
+        assert!(
+            text.contains("\n  nodectl join 192.0.2.1:7601 --token nbj1.x\n"),
+            "{text}"
+        );
     }
 }

@@ -128,7 +128,10 @@ impl EdgeThread {
             .await
             .is_err()
         {
-            tracing::warn!(open = tracker.len(), "connections are closed in mid-request");
+            tracing::warn!(
+                open = tracker.len(),
+                "connections are closed in mid-request"
+            );
         }
         Ok(())
     }

@@ -16,7 +16,6 @@ use nebula_wire::peer::Protocol;
 use nebula_wire::peer::tunnel::{Answer, FRAME_BYTES_MAX, Open, Site};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -61,14 +60,12 @@ impl DialError {
 
 /// Opens connections for one edge thread.
 pub(crate) struct Dialer {
-    pub(crate) me: NodeId,
-    pub(crate) locals: watch::Receiver<Arc<LocalInstances>>,
+    me: NodeId,
+    locals: watch::Receiver<Arc<LocalInstances>>,
     pub(crate) suspects: watch::Receiver<Arc<std::collections::BTreeSet<NodeId>>>,
-    pub(crate) mesh: Mesh,
-    /// Where the mesh lives: a connection it makes for us must not end with this edge thread.
-    pub(crate) control: Handle,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) tunnel_timeout: Duration,
+    mesh: Mesh,
+    connect_timeout: Duration,
+    tunnel_timeout: Duration,
     builder: http1::Builder,
 }
 
@@ -77,7 +74,6 @@ impl Dialer {
         me: NodeId,
         locals: watch::Receiver<Arc<LocalInstances>>,
         mesh: Mesh,
-        control: Handle,
         limits: &Limits,
     ) -> Dialer {
         let mut builder = http1::Builder::new();
@@ -87,7 +83,6 @@ impl Dialer {
             locals,
             suspects: mesh.suspects(),
             mesh,
-            control,
             connect_timeout: limits.connect_timeout,
             tunnel_timeout: limits.tunnel_timeout,
             builder,
@@ -133,18 +128,12 @@ impl Dialer {
         instance: InstanceId,
         site: Option<Site>,
     ) -> Result<Stream, DialError> {
-        let (mesh, deadline) = (self.mesh.clone(), self.tunnel_timeout);
-        let opened = self.control.spawn(async move {
-            let opening = open(&mesh, node, Open { instance, site }, deadline);
-            match timeout(deadline, opening).await {
-                Ok(opened) => opened,
-                Err(_) => Err(DialError::TunnelTimeout),
-            }
-        });
+        let deadline = self.tunnel_timeout;
+        let opening = open(&self.mesh, node, Open { instance, site }, deadline);
         let mut suspects = self.suspects.clone();
         tokio::select! {
             biased;
-            opened = opened => opened.unwrap_or(Err(DialError::TunnelTimeout)),
+            opened = timeout(deadline, opening) => opened.unwrap_or(Err(DialError::TunnelTimeout)),
             () = fell_silent(&mut suspects, node) => Err(DialError::Suspect),
         }
     }

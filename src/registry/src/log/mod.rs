@@ -4,9 +4,7 @@
 //! stores everything that is waiting, syncs once, and then tells the waiting parties. Reads come from
 //! the tail, and from the disk only for what is older.
 
-pub mod records;
-#[cfg(test)]
-pub use records::Records as RecordsT;
+mod records;
 mod tail;
 mod writer;
 
@@ -116,10 +114,9 @@ impl LogStore {
         };
         // Older than the tail: only a follower far behind, or a restart, reads this.
         let records = self.0.records()?;
-        let mut entries =
-            tokio::task::spawn_blocking(move || records.read(start, end, max_bytes))
-                .await
-                .map_err(io::Error::other)??;
+        let mut entries = tokio::task::spawn_blocking(move || records.read(start, end, max_bytes))
+            .await
+            .map_err(io::Error::other)??;
         let used: usize = entries.iter().map(entry_bytes).sum();
         let next = entries.last().map_or(end, |e| e.log_id.index + 1);
         if next == end && end < cached && used < max_bytes {

@@ -50,7 +50,9 @@ impl Records {
         let purged: Option<LogId> = records.get(PURGED).map_err(corrupt)?;
         if let Some(purged) = purged {
             // A purge that a crash cut short.
-            records.remove_upto(purged.index).map_err(corrupt)?;
+            records
+                .remove_some(purged.index, usize::MAX)
+                .map_err(corrupt)?;
         }
         let last = records.check(purged).map_err(corrupt)?;
         let found = Found {
@@ -72,7 +74,7 @@ impl Records {
         let mut rest = bytes.as_slice();
         let mut part = 0u16;
         loop {
-            let (now, later) = rest.split_at(rest.len().min(std::env::var("PART").ok().and_then(|v| v.parse::<usize>().ok()).unwrap_or(6) * 1024));
+            let (now, later) = rest.split_at(rest.len().min(limits::PART_BYTES));
             let mut value = Vec::with_capacity(LENGTH_BYTES + now.len());
             if part == 0 {
                 value.extend_from_slice(&length.to_be_bytes());
@@ -93,7 +95,10 @@ impl Records {
     pub fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut used = 0;
-        for raw in (Raw { iter: self.entries.range(key(start, 0)..key(end, 0)), ahead: None }) {
+        for raw in (Raw {
+            iter: self.entries.range(key(start, 0)..key(end, 0)),
+            ahead: None,
+        }) {
             let entry: Entry = codec::decode(&raw?.bytes).map_err(io::Error::other)?;
             used += entry_bytes(&entry);
             if used > max_bytes && !entries.is_empty() {
@@ -109,13 +114,17 @@ impl Records {
         self.remove(self.entries.range(key(since, 0)..).keys().rev())
     }
 
-    pub fn purge(&self, upto: LogId) -> io::Result<()> {
-        self.put_meta(PURGED, &upto)?;
-        self.remove_upto(upto.index)
+    /// Marks entries as purged; [`Records::remove_some`] removes them. A restart in between finishes it.
+    pub fn put_purged(&self, upto: LogId) -> io::Result<()> {
+        self.put_meta(PURGED, &upto)
     }
 
-    fn remove_upto(&self, index: u64) -> io::Result<()> {
-        self.remove(self.entries.range(..key(index + 1, 0)).keys())
+    /// Removes at most `max` parts of the entries up to `index`. `true` when none are left.
+    pub fn remove_some(&self, index: u64, max: usize) -> io::Result<bool> {
+        let mut removed = 0;
+        let some = self.entries.range(..key(index + 1, 0)).keys().take(max);
+        self.remove(some.inspect(|_| removed += 1))?;
+        Ok(removed < max)
     }
 
     fn remove(&self, keys: impl Iterator<Item = sled::Result<sled::IVec>>) -> io::Result<()> {
@@ -156,7 +165,11 @@ impl Records {
     fn check(&self, purged: Option<LogId>) -> io::Result<Option<LogId>> {
         let mut last: Option<Vec<u8>> = None;
         let mut next = purged.map(|p| p.index + 1);
-        let mut raws = (Raw { iter: self.entries.iter(), ahead: None }).peekable();
+        let mut raws = (Raw {
+            iter: self.entries.iter(),
+            ahead: None,
+        })
+        .peekable();
         while let Some(raw) = raws.next() {
             let raw = raw?;
             if next.is_some_and(|next| next != raw.index) {
@@ -168,7 +181,10 @@ impl Records {
             }
             if !raw.whole {
                 if raws.peek().is_some() {
-                    return Err(io::Error::other(format!("entry {} is not whole", raw.index)));
+                    return Err(io::Error::other(format!(
+                        "entry {} is not whole",
+                        raw.index
+                    )));
                 }
                 tracing::warn!(index = raw.index, "an entry cut off by a crash is dropped");
                 self.truncate(raw.index)?;

@@ -56,7 +56,9 @@ fn sized(index: u64, bytes: usize) -> Entry {
     };
     Entry {
         log_id: id(index),
-        payload: EntryPayload::Normal(Batch::new(vec![std::sync::Arc::new(Item::new(request).unwrap())])),
+        payload: EntryPayload::Normal(Batch::new(vec![std::sync::Arc::new(
+            Item::new(request).unwrap(),
+        )])),
     }
 }
 
@@ -85,7 +87,10 @@ async fn everything_acknowledged_survives_a_reopen() {
     log.close();
 
     let mut log = open(&dir);
-    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(7, 3)));
+    assert_eq!(
+        log.read_vote().await.unwrap(),
+        Some(Vote::new_committed(7, 3))
+    );
     assert_eq!(log.read_committed().await.unwrap(), Some(id(18)));
     let state = log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(id(4)));
@@ -147,7 +152,11 @@ async fn replication_reads_are_bounded_by_bytes() {
     for start in [1, 50] {
         let some = log.limited_get_log_entries(start, 61).await.unwrap();
         let total: usize = some.iter().map(entry_bytes).sum();
-        assert!(total <= limits::REPLICATION_BYTES && some.len() >= 5, "{}", some.len());
+        assert!(
+            total <= limits::REPLICATION_BYTES && some.len() >= 5,
+            "{}",
+            some.len()
+        );
         assert_eq!(some[0].log_id.index, start);
     }
     assert_eq!(log.try_get_log_entries(1..61).await.unwrap().len(), 60);

@@ -13,12 +13,16 @@ use super::records::Records;
 use super::{Shared, closed};
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 
+/// Parts of purged entries removed between two looks at the queue: a fraction of a sync's time.
+const REMOVED_AT_ONCE: usize = 64;
+
 pub enum Op {
     Append(Vec<Entry>, LogFlushed<TypeConfig>),
     Vote(Vote, oneshot::Sender<io::Result<()>>),
     /// Remove the entries from this index on. The append that follows makes it durable.
     Truncate(u64),
-    /// Remove the entries up to this one; losing it in a crash only means doing it again.
+    /// Remove the entries up to this one, a few at a time between other work: removing thousands at
+    /// once would hold up the appends. Losing it in a crash only means doing it again.
     Purge(LogId),
     Stop,
 }
@@ -99,13 +103,33 @@ impl Drop for Writer {
 fn run(records: &Records, shared: &Weak<Shared>, queue: &Receiver<Op>) {
     let mut failure: Option<io::Error> = None;
     let mut stored_commit = None;
-    while let Ok(first) = queue.recv() {
-        let ops: Vec<Op> = std::iter::once(first).chain(queue.try_iter()).collect();
+    let mut purging: Option<u64> = None;
+    loop {
+        let mut ops: Vec<Op> = queue.try_iter().collect();
+        if ops.is_empty() && purging.is_none() {
+            match queue.recv() {
+                Ok(op) => ops.push(op),
+                Err(_) => break,
+            }
+            ops.extend(queue.try_iter());
+        }
         let stop = ops.iter().any(|op| matches!(op, Op::Stop));
         let committed = shared.upgrade().and_then(|s| s.committed());
         if failure.is_none() {
-            let result = store(records, &ops, committed, &mut stored_commit);
-            failure = result.err();
+            let stored = store(records, &ops, committed, &mut stored_commit);
+            for op in &ops {
+                if let Op::Purge(upto) = op {
+                    purging = purging.max(Some(upto.index));
+                }
+            }
+            let purged = stored.and_then(|()| match purging {
+                Some(upto) => records.remove_some(upto, REMOVED_AT_ONCE),
+                None => Ok(true),
+            });
+            if !matches!(purged, Ok(false)) {
+                purging = None;
+            }
+            failure = purged.err();
             if let Some(error) = &failure {
                 tracing::error!(%error, "the log cannot be written; Raft stops on this node");
             }
@@ -145,7 +169,7 @@ fn store(
                 sync = true;
             }
             Op::Truncate(since) => records.truncate(*since)?,
-            Op::Purge(upto) => records.purge(*upto)?,
+            Op::Purge(upto) => records.put_purged(*upto)?,
             Op::Stop => sync = true,
         }
     }

@@ -76,8 +76,7 @@ impl Machine {
             }
         };
         let (states, state_rx) = watch::channel(Arc::new(state.clone()));
-        let (indexes, applied_rx) =
-            watch::channel(meta.last_log_id.map_or(0, |id| id.index));
+        let (indexes, applied_rx) = watch::channel(meta.last_log_id.map_or(0, |id| id.index));
         let snapshot_due = Arc::new(Notify::new());
         let published = Published {
             state: state_rx,
@@ -168,9 +167,7 @@ fn fault(verb: ErrorVerb, error: &io::Error) -> StorageError {
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = Builder;
 
-    async fn applied_state(
-        &mut self,
-    ) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
         Ok((self.applied, self.membership.clone()))
     }
 
@@ -188,8 +185,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     StorageError::from(StorageIOError::apply(entry.log_id, AnyError::new(&e)))
                 })?,
                 EntryPayload::Membership(membership) => {
-                    self.membership =
-                        StoredMembership::new(Some(entry.log_id), membership.clone());
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                     Vec::new()
                 }
             });
@@ -270,7 +266,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         // Raft tells transfers apart by this id; equal states have equal bytes.
         let snapshot_id = format!(
             "{}-{}",
-            self.applied.map_or_else(|| "0".to_owned(), |id| id.to_string()),
+            self.applied
+                .map_or_else(|| "0".to_owned(), |id| id.to_string()),
             blake3::hash(&bytes).to_hex().split_at(16).0
         );
         let meta = SnapshotMeta {

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use nebula_domain::State;
 use nebula_domain::ids::{InstanceId, NodeId, TokenId};
 use nebula_domain::names::DeploymentName;
-use nebula_domain::state::{
-    Cluster, Deployment, Instance, JoinToken, Node, Release, Remembered,
-};
+use nebula_domain::state::{Cluster, Deployment, Instance, JoinToken, Node, Release, Remembered};
 use nebula_wire::codec;
 use serde::{Deserialize, Serialize};
 

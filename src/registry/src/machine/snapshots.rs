@@ -33,9 +33,7 @@ struct Current {
 }
 
 impl Snapshots {
-    pub fn open(
-        store: Store,
-    ) -> Result<(Snapshots, Option<(SnapshotMeta, Vec<u8>)>), StartError> {
+    pub fn open(store: Store) -> Result<(Snapshots, Option<(SnapshotMeta, Vec<u8>)>), StartError> {
         let snapshots = Snapshots {
             parts: store.tree("parts")?,
             meta: store.tree("meta")?,
@@ -102,7 +100,8 @@ impl Snapshots {
         {
             bytes.extend_from_slice(&pair.map_err(io_error)?.1);
         }
-        if bytes.len() as u64 != current.length || *blake3::hash(&bytes).as_bytes() != current.blake3
+        if bytes.len() as u64 != current.length
+            || *blake3::hash(&bytes).as_bytes() != current.blake3
         {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

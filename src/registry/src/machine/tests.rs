@@ -26,7 +26,9 @@ fn setting(id: u128, index: u64) -> Entry {
     };
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
-        payload: EntryPayload::Normal(Batch::new(vec![std::sync::Arc::new(Item::new(request).unwrap())])),
+        payload: EntryPayload::Normal(Batch::new(vec![std::sync::Arc::new(
+            Item::new(request).unwrap(),
+        )])),
     }
 }
 
@@ -61,7 +63,10 @@ async fn a_snapshot_survives_a_restart_and_the_next_one_replaces_it() {
         .build_snapshot()
         .await
         .unwrap();
-    assert!(store.get().unwrap().stored_parts() > 5, "large enough to be cut");
+    assert!(
+        store.get().unwrap().stored_parts() > 5,
+        "large enough to be cut"
+    );
     machine.state = state_with(3);
     machine.apply([setting(2, 2)]).await.unwrap();
     let second = machine
@@ -79,7 +84,10 @@ async fn a_snapshot_survives_a_restart_and_the_next_one_replaces_it() {
     let (mut machine, _, published) = open(&dir).unwrap();
     assert_eq!(machine.state, expected);
     assert_eq!(**published.state.borrow(), expected);
-    assert_eq!(machine.applied_state().await.unwrap().0, second.meta.last_log_id);
+    assert_eq!(
+        machine.applied_state().await.unwrap().0,
+        second.meta.last_log_id
+    );
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use nebula_domain::NodeId;
+use nebula_domain::state::Role;
 use nebula_mesh::{Peer, Service, Stream};
 use nebula_wire::codec;
 use openraft::error::{InstallSnapshotError, RaftError};
@@ -24,6 +25,10 @@ impl Service for RaftService {
             }
         };
         let answer = match codec::decode(&frame) {
+            // Only a node that may vote can stand for election or lead.
+            Ok(_) if peer.role == Some(Role::Worker) => {
+                RaftAnswer::Refused("a worker does not vote".to_owned())
+            }
             Ok(request) => self.answer(peer.node, request).await,
             Err(error) => RaftAnswer::Refused(error.to_string()),
         };

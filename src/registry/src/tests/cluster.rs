@@ -78,17 +78,31 @@ async fn refusals_and_limits_come_back_as_such() {
 async fn many_clients_share_few_log_entries() {
     let nodes = Nodes::cluster(3).await;
     let leader = nodes.leader(NodeId(2)).await;
-    let before = nodes.node(leader).registry.raft().metrics().borrow().last_log_index;
+    let before = nodes
+        .node(leader)
+        .registry
+        .raft()
+        .metrics()
+        .borrow()
+        .last_log_index;
     let clients = (0..64).map(|client| {
         let node = &nodes.all[client % 3];
         async move {
             for n in 0..8 {
-                node.set(&format!("c{client}"), &n.to_string()).await.unwrap();
+                node.set(&format!("c{client}"), &n.to_string())
+                    .await
+                    .unwrap();
             }
         }
     });
     join_all(clients).await;
-    let after = nodes.node(leader).registry.raft().metrics().borrow().last_log_index;
+    let after = nodes
+        .node(leader)
+        .registry
+        .raft()
+        .metrics()
+        .borrow()
+        .last_log_index;
     let entries = after.unwrap() - before.unwrap();
     assert!(entries <= 256, "512 requests took {entries} entries");
     let state = nodes.all[2].registry.read(PATIENCE).await.unwrap();
@@ -136,5 +150,19 @@ async fn a_removed_node_leaves_the_voters() {
     let left = (1..=3).filter(|id| *id != other.0);
     nodes.voters(left).await;
     nodes.node(leader).set("after", "1").await.unwrap();
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_leader_hands_over() {
+    let nodes = Nodes::cluster(3).await;
+    let leader = nodes.leader(NodeId(2)).await;
+    let remove = Command::RemoveNode { node: leader };
+    nodes.node(leader).registry.propose(remove).await.unwrap();
+    let left = (1..=3).filter(|id| *id != leader.0);
+    nodes.voters(left.clone()).await;
+    for id in left {
+        nodes.node(NodeId(id)).set("after", "1").await.unwrap();
+    }
     nodes.stop().await;
 }

@@ -27,7 +27,13 @@ async fn the_others_go_on_without_the_leader_and_it_catches_up() {
     assert_eq!(value(&state, "before"), Some("1"));
 
     nodes.alive((1..=3).map(NodeId));
-    nodes.all.iter_mut().find(|n| n.id == leader).unwrap().restart().await;
+    nodes
+        .all
+        .iter_mut()
+        .find(|n| n.id == leader)
+        .unwrap()
+        .restart()
+        .await;
     let last = rest[1].to_string();
     nodes
         .node(leader)
@@ -42,7 +48,9 @@ async fn a_restart_of_all_loses_nothing() {
     let mut nodes = Nodes::cluster(3).await;
     for n in 0..20 {
         let node = &nodes.all[n % 3];
-        node.set(&format!("k{n}"), &"v".repeat(n * 100)).await.unwrap();
+        node.set(&format!("k{n}"), &"v".repeat(n * 100))
+            .await
+            .unwrap();
     }
     for node in &nodes.all {
         node.stop().await;

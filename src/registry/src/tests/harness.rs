@@ -51,7 +51,10 @@ pub fn setting(key: &str, value: &str) -> Command {
 }
 
 pub fn value<'a>(state: &'a State, key: &str) -> Option<&'a str> {
-    state.settings.get(&format!("user.{key}")).map(String::as_str)
+    state
+        .settings
+        .get(&format!("user.{key}"))
+        .map(String::as_str)
 }
 
 fn now() -> Millis {
@@ -129,10 +132,14 @@ impl Nodes {
             }));
             let mut config = Config::new(dir.path().join(id.to_string()));
             adjust(&mut config);
-            let registry =
-                Registry::start(config.clone(), mesh.clone(), Random::system(), &Metrics::new())
-                    .await
-                    .unwrap();
+            let registry = Registry::start(
+                config.clone(),
+                mesh.clone(),
+                Random::system(),
+                &Metrics::new(),
+            )
+            .await
+            .unwrap();
             let view = watch::Sender::new(Arc::new(view_of((1..=count).map(NodeId))));
             registry.manage_voters(view.subscribe());
             all.push(Node {

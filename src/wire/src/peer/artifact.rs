@@ -17,9 +17,15 @@ pub enum ArtifactRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ArtifactAnswer {
     /// Held, verified when it came, and this large.
-    Held { size_bytes: u64 },
+    Held {
+        size_bytes: u64,
+    },
     Missing,
-    Sending { size_bytes: u64 },
+    Sending {
+        size_bytes: u64,
+    },
     /// In one sentence, why not.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
 }

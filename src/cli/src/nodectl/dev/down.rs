@@ -29,9 +29,12 @@ pub struct Down {
 }
 
 pub async fn run(dir: &Path, remove: bool, out: Output) -> Outcome {
-    let dir = dir
-        .canonicalize()
-        .map_err(|e| CliError::usage(format!("cannot use --data-dir {}: {e}", dir.display()), "give the folder of a 'nodectl dev' cluster"))?;
+    let dir = dir.canonicalize().map_err(|e| {
+        CliError::usage(
+            format!("cannot use --data-dir {}: {e}", dir.display()),
+            "give the folder of a 'nodectl dev' cluster",
+        )
+    })?;
     let state = DevState::load(&dir)?.ok_or_else(|| {
         CliError::usage(
             format!("there is no 'nodectl dev' cluster in {}", dir.display()),
@@ -49,7 +52,10 @@ pub async fn run(dir: &Path, remove: bool, out: Output) -> Outcome {
             stopped => format!("stopped {}", stopped.join(", ")),
         };
         if !d.killed.is_empty() {
-            text.push_str(&format!("; {} did not stop in time and had to be killed", d.killed.join(", ")));
+            text.push_str(&format!(
+                "; {} did not stop in time and had to be killed",
+                d.killed.join(", ")
+            ));
         }
         text
     });
@@ -58,9 +64,22 @@ pub async fn run(dir: &Path, remove: bool, out: Output) -> Outcome {
 
 /// Stops daemons and instances. SIGINT tells a daemon to stop what it runs, too.
 pub async fn stop(state: &DevState) -> Outcome<Down> {
-    let running: Vec<_> = state.running().map(|(node, process)| (node.name.clone(), process)).collect();
-    let ends = join_all(running.iter().map(|(_, process)| process.stop(Signal::INT, STOP_DEADLINE))).await;
-    let killed = running.iter().zip(&ends).filter(|(_, by_itself)| !**by_itself).map(|((name, _), _)| name.clone()).collect();
+    let running: Vec<_> = state
+        .running()
+        .map(|(node, process)| (node.name.clone(), process))
+        .collect();
+    let ends = join_all(
+        running
+            .iter()
+            .map(|(_, process)| process.stop(Signal::INT, STOP_DEADLINE)),
+    )
+    .await;
+    let killed = running
+        .iter()
+        .zip(&ends)
+        .filter(|(_, by_itself)| !**by_itself)
+        .map(|((name, _), _)| name.clone())
+        .collect();
     for node in &state.nodes {
         let instances = node.data_dir.join(INSTANCES_DIR);
         if instances.is_dir() {
@@ -83,8 +102,10 @@ pub async fn stop(state: &DevState) -> Outcome<Down> {
 
 /// Whatever outlived the daemon of this folder.
 async fn stop_instances(dir: PathBuf) -> Result<(), String> {
-    let stopped =
-        tokio::task::spawn_blocking(move || nebula_drivers::process::stop_everything(&dir, LEFT_OVER_GRACE)).await;
+    let stopped = tokio::task::spawn_blocking(move || {
+        nebula_drivers::process::stop_everything(&dir, LEFT_OVER_GRACE)
+    })
+    .await;
     match stopped {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(chain(&error)),
@@ -101,7 +122,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = Output::new(true);
         assert_eq!(run(dir.path(), false, out).await.unwrap_err().exit as u8, 2);
-        assert_eq!(run(&dir.path().join("none"), false, out).await.unwrap_err().exit as u8, 2);
+        assert_eq!(
+            run(&dir.path().join("none"), false, out)
+                .await
+                .unwrap_err()
+                .exit as u8,
+            2
+        );
     }
 
     #[tokio::test]

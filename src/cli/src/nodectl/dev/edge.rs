@@ -10,7 +10,10 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The status of `GET /` for this host name, or `None` without an answer.
 pub async fn status(edge: &str, host: &str) -> Option<u16> {
-    tokio::time::timeout(DEADLINE, ask(edge, host)).await.ok()?.ok()?
+    tokio::time::timeout(DEADLINE, ask(edge, host))
+        .await
+        .ok()?
+        .ok()?
 }
 
 async fn ask(edge: &str, host: &str) -> std::io::Result<Option<u16>> {
@@ -24,7 +27,10 @@ async fn ask(edge: &str, host: &str) -> std::io::Result<Option<u16>> {
 }
 
 fn status_in(start: &[u8]) -> Option<u16> {
-    std::str::from_utf8(start.strip_prefix(b"HTTP/1.1 ")?).ok()?.parse().ok()
+    std::str::from_utf8(start.strip_prefix(b"HTTP/1.1 ")?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

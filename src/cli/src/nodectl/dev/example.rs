@@ -13,8 +13,14 @@ use crate::output::Output;
 use crate::{pack, wait};
 
 const FILES: [(&str, &str); 2] = [
-    ("index.html", include_str!("../../../../../deploy/example-site/index.html")),
-    ("style.css", include_str!("../../../../../deploy/example-site/style.css")),
+    (
+        "index.html",
+        include_str!("../../../../../deploy/example-site/index.html"),
+    ),
+    (
+        "style.css",
+        include_str!("../../../../../deploy/example-site/style.css"),
+    ),
 ];
 const NAME: &str = "welcome";
 /// RFC 6761: never a real domain.
@@ -29,7 +35,8 @@ pub fn host() -> String {
 
 /// Deploys the site, unless the cluster has it, and waits until every node serves it.
 pub async fn deploy(client: &Client, state: &DevState, out: Output) -> Outcome {
-    let folder = tempfile::tempdir().map_err(|e| CliError::io("cannot make a temporary folder", &e))?;
+    let folder =
+        tempfile::tempdir().map_err(|e| CliError::io("cannot make a temporary folder", &e))?;
     write(folder.path()).map_err(|e| CliError::io("cannot write the example site", &e))?;
     let packed = pack::pack(folder.path()).await?;
     pack::upload(client, &packed, out).await?;
@@ -49,7 +56,7 @@ pub async fn deploy(client: &Client, state: &DevState, out: Output) -> Outcome {
     };
     match client.create_deployment(&request).await {
         Ok(deployed) => {
-            wait::rollout(client, NAME, deployed.generation, DEADLINE, out).await?;
+            wait::rollout(client, &deployed, DEADLINE, out).await?;
         }
         Err(error) if error.code() == Some(ErrorCode::AlreadyExists) => {}
         Err(error) => return Err(error.into()),
@@ -58,7 +65,9 @@ pub async fn deploy(client: &Client, state: &DevState, out: Output) -> Outcome {
 }
 
 fn write(dir: &Path) -> std::io::Result<()> {
-    FILES.iter().try_for_each(|(name, content)| std::fs::write(dir.join(name), content))
+    FILES
+        .iter()
+        .try_for_each(|(name, content)| std::fs::write(dir.join(name), content))
 }
 
 async fn served_everywhere(state: &DevState) -> Outcome {
@@ -68,9 +77,14 @@ async fn served_everywhere(state: &DevState) -> Outcome {
         let mut last = edge::status(&node.edge, &host).await;
         while last != Some(200) {
             if Instant::now() >= until {
-                let answer = last.map_or_else(|| "does not answer".to_owned(), |s| format!("answers {s}"));
+                let answer =
+                    last.map_or_else(|| "does not answer".to_owned(), |s| format!("answers {s}"));
                 return Err(CliError::timed_out(
-                    format!("{} {answer} for http://{host}/ after {} s", node.name, DEADLINE.as_secs()),
+                    format!(
+                        "{} {answer} for http://{host}/ after {} s",
+                        node.name,
+                        DEADLINE.as_secs()
+                    ),
                     "see the nodes' logs",
                 ));
             }

@@ -27,15 +27,23 @@ impl Home {
                     .tempdir()
                     .map_err(|e| CliError::io("cannot make a temporary folder", &e))?;
                 if lasting {
-                    return Ok(Home { dir: made.keep(), temporary: None });
+                    return Ok(Home {
+                        dir: made.keep(),
+                        temporary: None,
+                    });
                 }
-                Ok(Home { dir: made.path().to_owned(), temporary: Some(made) })
+                Ok(Home {
+                    dir: made.path().to_owned(),
+                    temporary: Some(made),
+                })
             }
         }
     }
 
     fn given(dir: &Path) -> Outcome<Home> {
-        let io = |e: &std::io::Error| CliError::io(format!("cannot use --data-dir {}", dir.display()), e);
+        let io = |e: &std::io::Error| {
+            CliError::io(format!("cannot use --data-dir {}", dir.display()), e)
+        };
         private_dir(dir).map_err(|e| io(&e))?;
         let dir = dir.canonicalize().map_err(|e| io(&e))?;
         let length = dir.as_os_str().len();
@@ -48,7 +56,10 @@ impl Home {
                 "choose a --data-dir with a shorter path",
             ));
         }
-        Ok(Home { dir, temporary: None })
+        Ok(Home {
+            dir,
+            temporary: None,
+        })
     }
 
     pub fn dir(&self) -> &Path {
@@ -64,7 +75,10 @@ impl Home {
         let node = node_dir(&self.dir, 1);
         if nebula_node::is_prepared(&node) {
             return Err(CliError::failed(
-                format!("{} holds a node, and {STATE_FILE} that should tell of it is missing", node.display()),
+                format!(
+                    "{} holds a node, and {STATE_FILE} that should tell of it is missing",
+                    node.display()
+                ),
                 "choose another --data-dir, or delete this one",
             ));
         }
@@ -78,14 +92,18 @@ pub fn node_dir(dir: &Path, number: u16) -> PathBuf {
 
 /// Deletes what a `dev` cluster keeps in the folder and nothing else; the folder itself when nothing is left.
 pub fn purge(dir: &Path, state: &DevState) -> Outcome {
-    let io = |path: &Path, e: &std::io::Error| CliError::io(format!("cannot delete {}", path.display()), e);
+    let io = |path: &Path, e: &std::io::Error| {
+        CliError::io(format!("cannot delete {}", path.display()), e)
+    };
     for node in &state.nodes {
         // Written by us, but read from a file: never follow it out of the folder.
         if node.data_dir.parent() != Some(dir) {
             continue;
         }
         match std::fs::remove_dir_all(&node.data_dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&node.data_dir, &e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io(&node.data_dir, &e));
+            }
             _ => {}
         }
     }
@@ -149,7 +167,10 @@ mod tests {
     fn a_path_that_no_socket_fits_is_refused() {
         let base = tempfile::tempdir().unwrap();
         let long = base.path().join("x".repeat(100));
-        assert_eq!(Home::open(Some(&long), false).err().map(|e| e.exit as u8), Some(2));
+        assert_eq!(
+            Home::open(Some(&long), false).err().map(|e| e.exit as u8),
+            Some(2)
+        );
         let temporary = Home::open(None, false).unwrap();
         let dir = temporary.dir().to_owned();
         assert!(dir.is_dir() && temporary.is_temporary());

@@ -59,7 +59,9 @@ pub struct Up {
 #[derive(Debug, Subcommand)]
 enum DevCommand {
     /// Stop a cluster that runs in a folder, and everything it runs
-    #[command(after_help = "Examples:\n  nodectl dev down --data-dir ./lab\n  nodectl dev down --data-dir ./lab --purge")]
+    #[command(
+        after_help = "Examples:\n  nodectl dev down --data-dir ./lab\n  nodectl dev down --data-dir ./lab --purge"
+    )]
     Down {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,

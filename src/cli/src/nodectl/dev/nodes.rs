@@ -49,7 +49,10 @@ impl Cluster {
             quic: local(ports.quic).to_string(),
             data_dir: node_dir(dir, number),
         });
-        DevState { complete: false, nodes: nodes.collect() }
+        DevState {
+            complete: false,
+            nodes: nodes.collect(),
+        }
     }
 
     fn node(&self, index: usize) -> DevNode {
@@ -98,10 +101,21 @@ impl Cluster {
 
     fn init(&self) -> Outcome {
         let node = self.node(0);
-        let done = nebula_node::init(&config(&node)?, Some("dev"), &Clock::system(), &Random::system())
-            .map_err(refused)?;
+        let done = nebula_node::init(
+            &config(&node)?,
+            Some("dev"),
+            &Clock::system(),
+            &Random::system(),
+        )
+        .map_err(refused)?;
         let mut file = read_cluster_file(&done.cluster_file)?;
-        file.apis = self.state.borrow().nodes.iter().map(|n| n.api.clone()).collect();
+        file.apis = self
+            .state
+            .borrow()
+            .nodes
+            .iter()
+            .map(|n| n.api.clone())
+            .collect();
         let path = self.dir.join(CLUSTER_FILE);
         serde_json::to_vec_pretty(&file)
             .map_err(std::io::Error::from)
@@ -118,10 +132,13 @@ impl Cluster {
             reusable: true,
         };
         let created = client.create_join_token(&request).await?;
-        let token: JoinTokenText = created
-            .token
-            .parse()
-            .map_err(|e: nebula_wire::token::BadToken| CliError::failed(e.to_string(), "see node-1's log"))?;
+        let token: JoinTokenText =
+            created
+                .token
+                .parse()
+                .map_err(|e: nebula_wire::token::BadToken| {
+                    CliError::failed(e.to_string(), "see node-1's log")
+                })?;
         let address = self.node(0).api;
         let joined = try_join_all(indexes.iter().map(|i| self.join(*i, &address, &token))).await;
         // It would expire by itself; a cluster that has just failed has worse to tell.
@@ -171,7 +188,10 @@ impl Cluster {
                     Err(error) => error.to_string(),
                 };
                 return Err(CliError::timed_out(
-                    format!("the cluster of {wanted} is not whole after {} s: {how_far}", WHOLE_DEADLINE.as_secs()),
+                    format!(
+                        "the cluster of {wanted} is not whole after {} s: {how_far}",
+                        WHOLE_DEADLINE.as_secs()
+                    ),
                     "see the logs in the nodes' folders",
                 ));
             }
@@ -185,23 +205,37 @@ impl Cluster {
     /// A daemon that ended although nobody asked it to.
     pub fn first_dead(&self) -> Option<CliError> {
         let state = self.state.borrow();
-        let dead = state.nodes.iter().find(|n| !n.daemon.is_some_and(|d| d.is_running()))?;
+        let dead = state
+            .nodes
+            .iter()
+            .find(|n| !n.daemon.is_some_and(|d| d.is_running()))?;
         let log = dead.data_dir.join(daemon::LOG_FILE);
         let lines = crate::files::last_lines(&log, 12);
-        Some(CliError::failed(format!("the daemon of {} has ended", dead.name), "see its last words").with_details(lines))
+        Some(
+            CliError::failed(
+                format!("the daemon of {} has ended", dead.name),
+                "see its last words",
+            )
+            .with_details(lines),
+        )
     }
 }
 
 fn config(node: &DevNode) -> Outcome<Config> {
     let address = |text: &str| {
-        text.parse()
-            .map(Some)
-            .map_err(|_| CliError::failed(format!("'{text}' is not an address"), "delete the folder and start again"))
+        text.parse().map(Some).map_err(|_| {
+            CliError::failed(
+                format!("'{text}' is not an address"),
+                "delete the folder and start again",
+            )
+        })
     };
     let name = node
         .name
         .parse()
-        .map_err(|e: nebula_domain::names::NameError| CliError::failed(e.to_string(), "delete the folder and start again"))?;
+        .map_err(|e: nebula_domain::names::NameError| {
+            CliError::failed(e.to_string(), "delete the folder and start again")
+        })?;
     let overrides = Overrides {
         data_dir: Some(node.data_dir.clone()),
         name: Some(name),
@@ -219,15 +253,26 @@ fn voters_wanted(nodes: usize) -> usize {
 }
 
 fn is_whole(members: &Members, wanted: usize) -> bool {
-    let alive = members.members.iter().filter(|m| m.status == MemberStatus::Alive).count();
+    let alive = members
+        .members
+        .iter()
+        .filter(|m| m.status == MemberStatus::Alive)
+        .count();
     let voters = members.members.iter().filter(|m| m.role == "voter").count();
     members.leader.is_some() && alive == wanted && voters >= voters_wanted(wanted)
 }
 
 fn summary(members: &Members) -> String {
-    let alive = members.members.iter().filter(|m| m.status == MemberStatus::Alive).count();
+    let alive = members
+        .members
+        .iter()
+        .filter(|m| m.status == MemberStatus::Alive)
+        .count();
     let voters = members.members.iter().filter(|m| m.role == "voter").count();
-    format!("{} members, {alive} alive, {voters} voters", members.members.len())
+    format!(
+        "{} members, {alive} alive, {voters} voters",
+        members.members.len()
+    )
 }
 
 #[cfg(test)]
@@ -253,8 +298,17 @@ mod tests {
     #[test]
     fn whole_means_all_alive_and_three_voters() {
         use MemberStatus::{Alive, Dead};
-        let cluster = |members| Members { cluster_id: "c".into(), leader: Some(1), term: 1, members };
-        let voters = |n| (1..=n).map(|id| member(id, "voter", Alive)).collect::<Vec<_>>();
+        let cluster = |members| Members {
+            cluster_id: "c".into(),
+            leader: Some(1),
+            term: 1,
+            members,
+        };
+        let voters = |n| {
+            (1..=n)
+                .map(|id| member(id, "voter", Alive))
+                .collect::<Vec<_>>()
+        };
         assert!(is_whole(&cluster(voters(3)), 3));
         assert!(!is_whole(&cluster(voters(2)), 3));
         let mut one_dead = voters(3);
@@ -264,13 +318,27 @@ mod tests {
         learner[2].role = "learner".into();
         assert!(!is_whole(&cluster(learner), 3));
         assert!(is_whole(&cluster(voters(1)), 1));
-        let leaderless = Members { leader: None, ..cluster(voters(3)) };
+        let leaderless = Members {
+            leader: None,
+            ..cluster(voters(3))
+        };
         assert!(!is_whole(&leaderless, 3));
     }
 
     #[test]
     fn a_plan_names_each_node_and_its_places() {
-        let ports = [Ports { quic: 1, api: 2, edge: 3 }, Ports { quic: 4, api: 5, edge: 6 }];
+        let ports = [
+            Ports {
+                quic: 1,
+                api: 2,
+                edge: 3,
+            },
+            Ports {
+                quic: 4,
+                api: 5,
+                edge: 6,
+            },
+        ];
         let plan = Cluster::plan(Path::new("/d"), &ports);
         assert_eq!(plan.nodes[1].name, "node-2");
         assert_eq!(plan.nodes[1].edge, "127.0.0.1:6");

@@ -22,7 +22,11 @@ pub struct Ports {
 
 impl Ports {
     fn from(first: u16) -> Ports {
-        Ports { quic: first, api: first + 1, edge: first + 2 }
+        Ports {
+            quic: first,
+            api: first + 1,
+            edge: first + 2,
+        }
     }
 
     /// The port of these that is taken, if one is.
@@ -50,7 +54,10 @@ pub fn choose(nodes: u16, base: Option<u16>) -> Outcome<Vec<Ports>> {
 fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
     if u32::from(base) + 3 * u32::from(nodes) > 65_536 {
         return Err(CliError::usage(
-            format!("{nodes} nodes need {} ports, and from {base} on there are fewer", 3 * nodes),
+            format!(
+                "{nodes} nodes need {} ports, and from {base} on there are fewer",
+                3 * nodes
+            ),
             "choose a lower --base-port",
         ));
     }
@@ -58,8 +65,13 @@ fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
     match all.iter().find_map(|ports| ports.taken()) {
         None => Ok(all),
         Some(port) => Err(CliError::failed(
-            format!("port {port} of 127.0.0.1 cannot be used: another program has it, or it needs root"),
-            format!("choose a --base-port from which {} ports are free, or leave it out", 3 * nodes),
+            format!(
+                "port {port} of 127.0.0.1 cannot be used: another program has it, or it needs root"
+            ),
+            format!(
+                "choose a --base-port from which {} ports are free, or leave it out",
+                3 * nodes
+            ),
         )),
     }
 }
@@ -81,7 +93,10 @@ fn free(nodes: u16) -> Outcome<Vec<Ports>> {
         return Ok(found);
     }
     Err(CliError::failed(
-        format!("no free ports were found from {} to {}", RANGE.start, RANGE.end),
+        format!(
+            "no free ports were found from {} to {}",
+            RANGE.start, RANGE.end
+        ),
         "choose some with --base-port",
     ))
 }
@@ -108,7 +123,10 @@ mod tests {
         let free = choose(1, None).unwrap()[0];
         let held = TcpListener::bind(local(free.edge)).unwrap();
         let error = choose(1, Some(free.quic)).unwrap_err();
-        assert!(error.to_string().contains(&free.edge.to_string()), "{error}");
+        assert!(
+            error.to_string().contains(&free.edge.to_string()),
+            "{error}"
+        );
         drop(held);
         assert_eq!(choose(1, Some(free.quic)).unwrap(), [free]);
         assert_eq!(choose(3, Some(65_530)).unwrap_err().exit as u8, 2);

@@ -116,7 +116,10 @@ mod tests {
             nodes: vec![DevNode {
                 name: "node-1".into(),
                 id: 1,
-                daemon: Some(Process { pid: 7, start_ticks: 8 }),
+                daemon: Some(Process {
+                    pid: 7,
+                    start_ticks: 8,
+                }),
                 api: "127.0.0.1:2".into(),
                 edge: "127.0.0.1:3".into(),
                 quic: "127.0.0.1:1".into(),

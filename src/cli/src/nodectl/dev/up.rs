@@ -55,12 +55,18 @@ pub async fn run(args: Up, out: Output) -> Outcome {
     let state = cluster.state.borrow().clone();
     let down = down::stop(&state).await?;
     if !down.killed.is_empty() {
-        out.warn(&format!("{} did not stop in time and had to be killed", down.killed.join(", ")));
+        out.warn(&format!(
+            "{} did not stop in time and had to be killed",
+            down.killed.join(", ")
+        ));
     }
     out.note(&if home.is_temporary() {
         "stopped; nothing is left".to_owned()
     } else {
-        format!("stopped; 'nodectl dev --data-dir {}' goes on with it", home.dir().display())
+        format!(
+            "stopped; 'nodectl dev --data-dir {}' goes on with it",
+            home.dir().display()
+        )
     });
     Ok(())
 }
@@ -76,11 +82,17 @@ fn plan(args: &Up, home: &Home) -> Outcome<DevState> {
     let dir = home.dir().display();
     if let Some((node, process)) = known.running().next() {
         return Err(CliError::failed(
-            format!("the cluster in {dir} already runs ({}, pid {})", node.name, process.pid),
+            format!(
+                "the cluster in {dir} already runs ({}, pid {})",
+                node.name, process.pid
+            ),
             format!("stop it with 'nodectl dev down --data-dir {dir}'"),
         ));
     }
-    if args.nodes.is_some_and(|n| usize::from(n) != known.nodes.len()) {
+    if args
+        .nodes
+        .is_some_and(|n| usize::from(n) != known.nodes.len())
+    {
         return Err(CliError::usage(
             format!("{dir} holds a cluster of {} nodes", known.nodes.len()),
             "leave --nodes out to go on with it, or choose another --data-dir",
@@ -121,8 +133,14 @@ async fn clean_up(cluster: &Cluster, args: &Up, mut error: CliError, out: Output
         out.warn(&left.to_string());
     }
     if state.complete {
-        let logs: Vec<_> = state.nodes.iter().map(|n| n.data_dir.join(daemon::LOG_FILE).display().to_string()).collect();
-        error.details.push(format!("the nodes' logs: {}", logs.join(", ")));
+        let logs: Vec<_> = state
+            .nodes
+            .iter()
+            .map(|n| n.data_dir.join(daemon::LOG_FILE).display().to_string())
+            .collect();
+        error
+            .details
+            .push(format!("the nodes' logs: {}", logs.join(", ")));
     } else if (args.data_dir.is_some() || args.detach)
         && let Err(left) = purge(&cluster.dir, &state)
     {
@@ -155,7 +173,11 @@ fn summary(report: &Report, members: &Members, args: &Up, dir: &Path) -> String 
     if !args.no_example {
         text.push_str("\nThe example site is served by every node:\n");
         for node in &report.nodes {
-            text.push_str(&format!("  curl -H 'Host: {}' {}/\n", example::host(), node.edge));
+            text.push_str(&format!(
+                "  curl -H 'Host: {}' {}/\n",
+                example::host(),
+                node.edge
+            ));
         }
     }
     text.push_str(&format!(
@@ -169,7 +191,10 @@ fn summary(report: &Report, members: &Members, args: &Up, dir: &Path) -> String 
         quoted(&dir.join(CLUSTER_FILE)),
     ));
     text.push_str(&if args.detach {
-        format!("\nIt goes on until: {nodectl} dev down --data-dir {}\n", quoted(dir))
+        format!(
+            "\nIt goes on until: {nodectl} dev down --data-dir {}\n",
+            quoted(dir)
+        )
     } else {
         "\nCtrl-C stops everything.\n".to_owned()
     });
@@ -187,7 +212,8 @@ fn sibling(name: &str) -> String {
 /// For a POSIX shell.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b'+' | b'~');
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b'+' | b'~');
     if text.bytes().all(plain) {
         return text.into_owned();
     }
@@ -201,7 +227,11 @@ struct Interrupt {
 
 impl Interrupt {
     fn new() -> Outcome<Interrupt> {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
         let signals = kinds
             .into_iter()
             .map(signal)
@@ -221,26 +251,67 @@ mod tests {
     use super::*;
 
     fn args() -> Up {
-        Up { nodes: None, data_dir: None, base_port: None, detach: false, no_example: false }
+        Up {
+            nodes: None,
+            data_dir: None,
+            base_port: None,
+            detach: false,
+            no_example: false,
+        }
     }
 
     #[test]
     fn a_folder_with_a_cluster_is_gone_on_with_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(Some(dir.path()), false).unwrap();
-        let fresh = plan(&Up { nodes: Some(2), ..args() }, &home).unwrap();
+        let fresh = plan(
+            &Up {
+                nodes: Some(2),
+                ..args()
+            },
+            &home,
+        )
+        .unwrap();
         assert_eq!(fresh.nodes.len(), 2);
         fresh.store(home.dir()).unwrap();
         assert_eq!(plan(&args(), &home).unwrap(), fresh);
-        assert_eq!(plan(&Up { nodes: Some(2), ..args() }, &home).unwrap(), fresh);
-        let other = plan(&Up { nodes: Some(3), ..args() }, &home).unwrap_err();
+        assert_eq!(
+            plan(
+                &Up {
+                    nodes: Some(2),
+                    ..args()
+                },
+                &home
+            )
+            .unwrap(),
+            fresh
+        );
+        let other = plan(
+            &Up {
+                nodes: Some(3),
+                ..args()
+            },
+            &home,
+        )
+        .unwrap_err();
         assert_eq!(other.exit as u8, 2);
-        let ports = plan(&Up { base_port: std::num::NonZero::new(9000), ..args() }, &home);
+        let ports = plan(
+            &Up {
+                base_port: std::num::NonZero::new(9000),
+                ..args()
+            },
+            &home,
+        );
         assert_eq!(ports.unwrap_err().exit as u8, 2);
         let mut running = fresh;
         running.nodes[0].daemon = crate::process::Process::running(std::process::id());
         running.store(home.dir()).unwrap();
-        assert!(plan(&args(), &home).unwrap_err().to_string().contains("already runs"));
+        assert!(
+            plan(&args(), &home)
+                .unwrap_err()
+                .to_string()
+                .contains("already runs")
+        );
     }
 
     #[test]
