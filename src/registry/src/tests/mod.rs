@@ -3,4 +3,3 @@
 mod cluster;
 mod failures;
 mod harness;
-mod scratch;

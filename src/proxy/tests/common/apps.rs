@@ -1,0 +1,103 @@
+//! Programs to route to.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+pub type Body = BoxBody<Bytes, hyper::Error>;
+
+pub fn text(text: impl Into<String>) -> Response<Body> {
+    let body = Full::new(Bytes::from(text.into()));
+    Response::new(body.map_err(|never| match never {}).boxed())
+}
+
+/// An HTTP server that answers each request by `answer`.
+pub async fn app<A, F>(answer: A) -> SocketAddr
+where
+    A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let answer = Arc::new(answer);
+    raw(move |socket| {
+        let answer = Arc::clone(&answer);
+        async move {
+            let service = service_fn(move |request| {
+                let answered = answer(request);
+                async move { Ok::<_, Infallible>(answered.await) }
+            });
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
+        }
+    })
+    .await
+}
+
+/// Answers every request with its own name.
+pub async fn named(name: &'static str) -> SocketAddr {
+    app(move |_| async move { text(name) }).await
+}
+
+/// Answers with the head it got, one field a line.
+pub async fn mirror() -> SocketAddr {
+    app(|request| async move {
+        let mut lines = vec![format!("{} {}", request.method(), request.uri())];
+        for (name, value) in request.headers() {
+            lines.push(format!("{name}: {}", value.to_str().unwrap()));
+        }
+        text(lines.join("\n"))
+    })
+    .await
+}
+
+/// Does as it likes with each connection.
+pub async fn raw<A, F>(serve: A) -> SocketAddr
+where
+    A: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(serve(socket));
+        }
+    });
+    address
+}
+
+/// Reads one request's head, or what there is before the connection's end.
+pub async fn read_head(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match socket.read(&mut byte).await {
+            Ok(1) => head.push(byte[0]),
+            _ => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Answers each request with these bytes.
+pub async fn verbatim(response: &'static str) -> SocketAddr {
+    raw(move |mut socket| async move {
+        while !read_head(&mut socket).await.is_empty() {
+            if socket.write_all(response.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,190 @@
+//! Which requests are sent once more, and which must not be.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::apps::{app, named, raw, read_head, text};
+use common::client::{get, post};
+use common::{refusing, single, single_with};
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const API: &str = "api.example.test";
+
+/// Takes each request and closes the connection; counts them.
+async fn breaking() -> (SocketAddr, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    let address = raw(move |mut socket: TcpStream| {
+        let count = Arc::clone(&count);
+        async move {
+            if !read_head(&mut socket).await.is_empty() {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    (address, taken)
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_is_passed_over() {
+    let node = single();
+    node.route_api(&[refusing(), named("up").await, refusing()]);
+    for _ in 0..10 {
+        assert_eq!(get(node.edge, API, "/").await.text(), "up");
+        // Nothing of it was sent to the one that refused, so this is safe for any request.
+        assert_eq!(post(node.edge, API, "/", "x").await.text(), "up");
+    }
+    // What refused was then avoided: without that, every other request would have run into it.
+    let retries = node.metric("nebula_http_retries_total{reason=\"connect\"}");
+    assert!((1..=8).contains(&retries), "{retries}");
+}
+
+#[tokio::test]
+async fn without_anyone_left_the_answer_is_502() {
+    let node = single();
+    node.route_api(&[refusing(), refusing()]);
+    let answer = get(node.edge, API, "/").await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(answer.text().contains("nebula deploy logs api"));
+    assert!(!answer.text().contains("127.0.0.1"), "{}", answer.text());
+    assert_eq!(
+        node.metric("nebula_http_requests_total{deployment=\"api\",code=\"5xx\"}"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn tries_are_bounded() {
+    let node = single();
+    let (address, taken) = breaking().await;
+    node.route_api(&[address; 10]);
+    assert_eq!(
+        get(node.edge, API, "/").await.status,
+        StatusCode::BAD_GATEWAY
+    );
+    assert_eq!(taken.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_get_that_broke_is_repeated_and_a_post_is_not() {
+    let node = single();
+    let (address, taken) = breaking().await;
+    node.route_api(&[address, named("up").await]);
+    for _ in 0..4 {
+        assert_eq!(get(node.edge, API, "/").await.text(), "up");
+    }
+    let gets = taken.swap(0, Ordering::SeqCst);
+    assert!(gets > 0);
+
+    let mut broken = 0;
+    for _ in 0..6 {
+        let answer = post(node.edge, API, "/", "x").await;
+        match answer.status {
+            StatusCode::BAD_GATEWAY => broken += 1,
+            status => assert_eq!(status, StatusCode::OK),
+        }
+    }
+    assert!(broken > 0);
+    // Each that broke was seen once by somebody, and never by a second instance.
+    assert_eq!(taken.load(Ordering::SeqCst), broken);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_is_replaced() {
+    let node = single_with(|_| {});
+    // Says that it keeps connections, and closes each once it is asked again.
+    let address = raw(|mut socket: TcpStream| async move {
+        read_head(&mut socket).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        socket.write_all(answer).await.unwrap();
+        read_head(&mut socket).await;
+    })
+    .await;
+    node.route_api(&[address]);
+    for _ in 0..12 {
+        assert_eq!(get(node.edge, API, "/").await.text(), "ok");
+    }
+    assert!(node.metric("nebula_http_retries_total{reason=\"stale\"}") > 0);
+}
+
+#[tokio::test]
+async fn connections_to_instances_are_used_again() {
+    let node = Box::new(common::Cluster::new()).node_with(1, |config| config.threads = 1);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let address = raw(move |mut socket: TcpStream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            while !read_head(&mut socket).await.is_empty() {
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+                socket.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await;
+    node.route_api(&[address]);
+    for _ in 0..20 {
+        assert_eq!(get(node.edge, API, "/").await.text(), "ok");
+    }
+    let connections = connections.load(Ordering::SeqCst);
+    assert!(connections <= 3, "{connections} connections");
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_answer_is_given_up() {
+    let node = single_with(|limits| limits.response_head_timeout = Duration::from_millis(200));
+    let address = app(|_| async {
+        std::future::pending::<()>().await;
+        text("never")
+    })
+    .await;
+    node.route_api(&[address]);
+    let answer = get(node.edge, API, "/").await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(
+        post(node.edge, API, "/", "x").await.status,
+        StatusCode::GATEWAY_TIMEOUT
+    );
+
+    // A client that stops in the middle of its own request is told so.
+    let mut socket = TcpStream::connect(node.edge).await.unwrap();
+    let half = format!("POST / HTTP/1.1\r\nHost: {API}\r\nContent-Length: 9\r\n\r\nhalf");
+    socket.write_all(half.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_with_it() {
+    let node = single();
+    let (told, mut left) = tokio::sync::mpsc::unbounded_channel();
+    let address = raw(move |mut socket: TcpStream| {
+        let told = told.clone();
+        async move {
+            read_head(&mut socket).await;
+            told.send("asked").unwrap();
+            let _ = socket.read(&mut [0]).await;
+            told.send("left").unwrap();
+        }
+    })
+    .await;
+    node.route_api(&[address]);
+    let mut socket = TcpStream::connect(node.edge).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: {API}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(left.recv().await, Some("asked"));
+    drop(socket);
+    let left = tokio::time::timeout(common::PATIENCE, left.recv()).await;
+    assert_eq!(left.unwrap(), Some("left"));
+}
