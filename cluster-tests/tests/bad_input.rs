@@ -16,7 +16,7 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         cluster.nebula(&[&["deploy", "create", name, "--path", path], &tld[..], more].concat())
     };
 
-    for name in ["", "Api", "a_b", "-a", "a.b", &"a".repeat(64)] {
+    for name in ["", "Api", "a_b", "a-", "a.b", &"a".repeat(64)] {
         create(name, &[]).fails(2, "deployment name");
     }
     create("a", &["--instances", "-1"]).fails(2, "");

@@ -110,7 +110,7 @@ fn tokens_that_are_not_valid_are_refused() {
     // Another cluster's CA: refused before the secret is sent, so the token stays unused.
     let mut parts: Vec<_> = good.split('.').map(str::to_owned).collect();
     parts[1] = "0".repeat(64);
-    refused(&parts.join("."), "CA");
+    refused(&parts.join("."), "not the one in the join token");
 
     let short = token(&cluster, &["--ttl", "1s"]);
     eventually(DEADLINE, "the token has expired", || {

@@ -65,8 +65,8 @@ fn survives_the_loss_of(pick: impl Fn(usize) -> usize) {
     // It returns, and takes part again.
     cluster.restart(lost);
     cluster.wait_all_alive();
-    let value = cluster.nebula_at(&cluster.members[lost], &["config", "get", "user.after"]);
     eventually(DEADLINE, "the returned machine has caught up", || {
+        let value = cluster.nebula_at(&cluster.members[lost], &["config", "get", "user.after"]);
         holds(value.code == 0, value.to_string())
     });
     cluster.serves(cluster.members[lost].edge, "api.example.test");

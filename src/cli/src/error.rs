@@ -159,6 +159,10 @@ impl From<ClientError> for CliError {
                 message,
                 "check that the address is the API of a Nebula node of the same version",
             ),
+            ClientError::Untrusted { .. } => CliError::failed(
+                message,
+                "use the cluster file or the token of this very cluster",
+            ),
             ClientError::Source(_) => CliError::failed(
                 message,
                 "the files changed or became unreadable while they were sent: try again",

@@ -1,24 +1,29 @@
 //! Waiting until a change of a deployment shows: on a value (`generation >= n` and its phase), never on an edge.
 
+mod tell;
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures::StreamExt;
-use nebula_client::{Client, ClientError, LogQuery};
-use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ErrorCode};
+use nebula_client::{Client, ClientError};
+use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus};
 
 use crate::duration;
-use crate::error::{CliError, Exit, Outcome};
+use crate::error::{CliError, Outcome};
 use crate::output::Output;
+use tell::{failure, late, one_line, rolled_back};
 
 /// Most roll-outs are over within this; until then ask often, so that a script's wait is short.
 const EAGER: Duration = Duration::from_secs(3);
 const EAGER_PAUSE: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(250);
-/// Lines of a failed program's output that are shown.
-const LOG_LINES: usize = 10;
-/// Collecting them must not keep a person waiting.
-const LOG_DEADLINE: Duration = Duration::from_secs(3);
+/// A program that ended once may come up at the next try, as when its database was not there yet; one that has
+/// ended this often will not.
+const RESTARTS_THAT_DECIDE: u32 = 3;
+/// What fails without restarts (a folder that cannot be fetched, no free port) has this long to change.
+const FAILING_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Args)]
 pub struct WaitFlags {
@@ -63,6 +68,16 @@ fn judge(status: &DeploymentStatus, change: &Deployed) -> Seen {
     }
 }
 
+/// Whether a deployment that fails now, and did so first `since` ago, is past hope.
+fn is_final(status: &DeploymentStatus, since: Duration) -> bool {
+    status.phase == DeploymentPhase::Removing
+        || since >= FAILING_PATIENCE
+        || status
+            .instances
+            .iter()
+            .any(|i| i.release == status.release && i.restarts >= RESTARTS_THAT_DECIDE)
+}
+
 /// Waits until the deployment is ready at the change's generation or a later one.
 pub async fn rollout(
     client: &Client,
@@ -76,6 +91,7 @@ pub async fn rollout(
     bar.set_message(format!("{name}: waiting for the cluster"));
     let mut last: Option<DeploymentStatus> = None;
     let mut trouble: Option<ClientError> = None;
+    let mut failing_since: Option<Instant> = None;
     while start.elapsed() < timeout {
         let left = timeout.saturating_sub(start.elapsed());
         match client
@@ -92,6 +108,14 @@ pub async fn rollout(
                     Seen::Done => {
                         bar.finish_and_clear();
                         return Ok(status);
+                    }
+                    Seen::Failed
+                        if !is_final(
+                            &status,
+                            failing_since.get_or_insert_with(Instant::now).elapsed(),
+                        ) =>
+                    {
+                        last = Some(status);
                     }
                     Seen::Failed => {
                         bar.finish_and_clear();
@@ -163,207 +187,4 @@ pub async fn removal(client: &Client, name: &str, timeout: Duration, out: Output
         ),
         format!("look again with 'nebula deploy status {name}'"),
     ))
-}
-
-fn one_line(status: &DeploymentStatus) -> String {
-    let mut text = format!(
-        "release {}, {} of {} ready",
-        status.release, status.ready, status.desired
-    );
-    if let Some(problem) = status.problems.first() {
-        text.push_str(", ");
-        text.push_str(problem);
-    }
-    text
-}
-
-/// Why instances are not ready, as far as the cluster knows.
-fn reasons(status: &DeploymentStatus) -> Vec<String> {
-    let instances = status
-        .instances
-        .iter()
-        .filter(|i| !i.reason.is_empty())
-        .map(|i| format!("{} on {}: {} ({})", i.id, i.node, i.reason, i.phase));
-    let mut all: Vec<String> = status.problems.iter().cloned().chain(instances).collect();
-    all.dedup();
-    all
-}
-
-fn rolled_back(status: &DeploymentStatus, change: &Deployed) -> CliError {
-    CliError::new(
-        Exit::RolledBack,
-        ErrorCode::Conflict,
-        format!(
-            "release {} of '{}' was taken back: release {} is the current one again",
-            change.release, change.name, status.release
-        ),
-        format!("see 'nebula deploy logs {}' for why", change.name),
-    )
-}
-
-fn late(
-    change: &Deployed,
-    timeout: Duration,
-    last: Option<&DeploymentStatus>,
-    trouble: Option<&ClientError>,
-) -> CliError {
-    let name = &change.name;
-    let how_far = match (last, trouble) {
-        (_, Some(trouble)) if !trouble.is_not_found() => {
-            format!("the cluster does not answer ({trouble})")
-        }
-        (Some(status), _) if status.generation >= change.generation => one_line(status),
-        _ => "no node shows it yet".to_owned(),
-    };
-    CliError::timed_out(
-        format!(
-            "the change of '{name}' was made, but '{name}' is not ready after {}: {how_far}",
-            duration::show(timeout)
-        ),
-        format!("look again with 'nebula deploy status {name}', or wait longer with --timeout"),
-    )
-    .with_details(last.map(reasons).unwrap_or_default())
-}
-
-async fn failure(client: &Client, status: &DeploymentStatus) -> CliError {
-    let name = &status.name;
-    if status.phase == DeploymentPhase::Removing {
-        return CliError::new(
-            Exit::Failed,
-            ErrorCode::Conflict,
-            format!("'{name}' is being removed by someone else"),
-            "see 'nebula deploy list'",
-        );
-    }
-    let reasons = reasons(status);
-    let why = reasons
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "no instance becomes ready".to_owned());
-    let mut details = reasons.get(1..).unwrap_or_default().to_vec();
-    let lines = last_log_lines(client, name).await;
-    if !lines.is_empty() {
-        details.push("its last output:".to_owned());
-        details.extend(lines.into_iter().map(|line| format!("  {line}")));
-    }
-    CliError::new(
-        Exit::Failed,
-        ErrorCode::Unavailable,
-        format!("release {} of '{name}' failed: {why}", status.release),
-        format!("see 'nebula deploy logs {name}', then 'nebula deploy update {name} --path DIR'"),
-    )
-    .with_details(details)
-}
-
-/// The end of the deployment's output; empty when it cannot be had soon.
-async fn last_log_lines(client: &Client, name: &str) -> Vec<String> {
-    let query = LogQuery {
-        tail: Some(LOG_LINES),
-        ..LogQuery::default()
-    };
-    let read = async {
-        let stream = client.logs(name, &query).await.ok()?;
-        let lines: Vec<_> = stream
-            .filter_map(|line| async { line.ok() })
-            .map(|line| format!("{} | {}", line.instance, line.line))
-            .collect()
-            .await;
-        Some(lines)
-    };
-    let mut lines = tokio::time::timeout(LOG_DEADLINE, read)
-        .await
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    lines.drain(..lines.len().saturating_sub(LOG_LINES));
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use nebula_wire::api::InstanceStatus;
-
-    use super::*;
-
-    fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
-        DeploymentStatus {
-            name: "api".into(),
-            kind: "service".into(),
-            generation,
-            release: 2,
-            phase,
-            desired: 3,
-            ready: 1,
-            urls: vec![],
-            artifact: String::new(),
-            instances: vec![InstanceStatus {
-                id: "i-4".into(),
-                node: "n2".into(),
-                node_id: 2,
-                release: 2,
-                phase: "backoff".into(),
-                health: "unknown".into(),
-                restarts: 3,
-                reason: "exited with code 1".into(),
-            }],
-            problems: vec!["no room for 1 instance".into()],
-        }
-    }
-
-    fn change(generation: u64, release: u32) -> Deployed {
-        Deployed {
-            name: "api".into(),
-            generation,
-            release,
-            urls: vec![],
-        }
-    }
-
-    #[test]
-    fn an_older_release_in_a_newer_generation_was_put_back() {
-        let seen = status(6, DeploymentPhase::Ready);
-        assert_eq!(judge(&seen, &change(5, 3)), Seen::RolledBack);
-        assert_eq!(rolled_back(&seen, &change(5, 3)).exit as u8, 4);
-    }
-
-    #[test]
-    fn only_our_generation_counts() {
-        use DeploymentPhase as P;
-        assert_eq!(judge(&status(4, P::Ready), &change(5, 2)), Seen::NotYet);
-        assert_eq!(judge(&status(4, P::Failed), &change(5, 2)), Seen::NotYet);
-        assert_eq!(judge(&status(5, P::Ready), &change(5, 2)), Seen::Done);
-        assert_eq!(judge(&status(6, P::Ready), &change(5, 2)), Seen::Done);
-        assert_eq!(judge(&status(5, P::Failed), &change(5, 2)), Seen::Failed);
-        assert_eq!(judge(&status(5, P::Degraded), &change(5, 2)), Seen::NotYet);
-    }
-
-    #[test]
-    fn being_late_says_how_far_it_got() {
-        let minute = Duration::from_secs(60);
-        let error = late(
-            &change(5, 2),
-            minute,
-            Some(&status(5, DeploymentPhase::Progressing)),
-            None,
-        );
-        assert_eq!(error.exit, Exit::TimedOut);
-        let text = error.to_string();
-        assert!(
-            text.contains("1 of 3 ready") && text.contains("60 s") && text.contains("no room"),
-            "{text}"
-        );
-        assert!(
-            error
-                .details
-                .iter()
-                .any(|d| d.contains("exited with code 1"))
-        );
-        let unseen = late(
-            &change(5, 2),
-            minute,
-            Some(&status(4, DeploymentPhase::Ready)),
-            None,
-        );
-        assert!(unseen.to_string().contains("no node shows it yet"));
-    }
 }

@@ -19,6 +19,9 @@ pub enum ClientError {
     /// No address could be connected to, or every connection broke.
     #[error("the cluster cannot be reached: {}", list(tried))]
     Unreachable { tried: Vec<Tried> },
+    /// Something answered that cannot prove to be a node of the cluster; nothing was sent to it.
+    #[error("{address} cannot prove that it belongs to the cluster: {reason}")]
+    Untrusted { address: String, reason: String },
     /// A node was reached and said nothing in time; a change may or may not have been made.
     #[error("no answer within {} s ({})", after.as_secs(), list(tried))]
     Timeout { after: Duration, tried: Vec<Tried> },

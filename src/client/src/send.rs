@@ -125,7 +125,7 @@ impl Client {
             Ok(match answer.await {
                 Ok(Ok(response)) if call.method == Method::HEAD => bare(response),
                 Ok(Ok(response)) => Attempt::Answered(response),
-                Ok(Err(e)) => Attempt::Broken(innermost(&e)),
+                Ok(Err(e)) => broken(&target.name, &e),
                 Err(_) => Attempt::Silent(patience),
             })
         })
@@ -161,7 +161,7 @@ impl Client {
                 let elsewhere = matches!(
                     error.code(),
                     Some(ErrorCode::NoQuorum | ErrorCode::Unavailable)
-                );
+                ) || matches!(error, ClientError::Untrusted { .. });
                 if !elsewhere {
                     return Err(error);
                 }
@@ -291,4 +291,37 @@ pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         last = source;
     }
     last.to_string()
+}
+
+/// A connection that did not come about, or broke.
+pub(crate) fn broken(address: &str, error: &(dyn std::error::Error + 'static)) -> Attempt {
+    match certificate_error(error) {
+        Some(reason) => Attempt::Refused(ClientError::Untrusted {
+            address: address.to_owned(),
+            reason,
+        }),
+        None => Attempt::Broken(innermost(error)),
+    }
+}
+
+/// What rustls has against the server's certificate, if that is the cause.
+fn certificate_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An io::Error's source is that of what it holds, which is skipped so.
+        let held = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|e| e.get_ref());
+        let tls = held
+            .and_then(|e| e.downcast_ref::<rustls::Error>())
+            .or_else(|| error.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
+                return Some(innermost(&*other.0));
+            }
+            Some(tls @ rustls::Error::InvalidCertificate(_)) => return Some(tls.to_string()),
+            _ => next = error.source(),
+        }
+    }
+    None
 }

@@ -1,4 +1,5 @@
 //! What every driver does, checked for each kind with the same tests.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The process driver with real programs: their surroundings, output, descendants and ends.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

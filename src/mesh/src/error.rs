@@ -104,6 +104,8 @@ pub(crate) mod code {
     pub(crate) const ABORTED: VarInt = VarInt::from_u32(3);
     /// The first byte of a stream is not a protocol, or did not come in time.
     pub(crate) const MALFORMED: VarInt = VarInt::from_u32(4);
+    /// The dialler was a member once and is none any more.
+    pub(crate) const REMOVED: VarInt = VarInt::from_u32(5);
 }
 
 /// Whom a stream is with and about, for errors.
@@ -163,7 +165,9 @@ impl Context {
 
 pub(crate) fn lost(node: NodeId, error: &ConnectionError) -> CallError {
     match error {
-        ConnectionError::ApplicationClosed(close) if close.error_code == code::REFUSED => {
+        ConnectionError::ApplicationClosed(close)
+            if [code::REFUSED, code::REMOVED].contains(&close.error_code) =>
+        {
             CallError::Refused {
                 node,
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),

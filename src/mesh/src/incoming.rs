@@ -77,5 +77,5 @@ impl Incoming {
 
 pub(crate) fn refuse_removed(node: NodeId, connection: &Connection) {
     let reason = format!("node {node} was removed from the cluster; join again to get a new id");
-    connection.close(code::REFUSED, reason.as_bytes());
+    connection.close(code::REMOVED, reason.as_bytes());
 }

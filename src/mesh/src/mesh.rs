@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nebula_domain::NodeId;
+use nebula_domain::state::Role;
 use nebula_pki::{Identity, IdentityCell};
 use nebula_telemetry::Metrics;
 use nebula_wire::peer::Protocol;
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     /// Taken when the mesh closes, so that the socket goes with its last user.
     endpoint: Mutex<Option<Endpoint>>,
     socket: SocketInUse,
+    removed: watch::Sender<bool>,
     slots: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
     home: Handle,
     closing: CancellationToken,
@@ -96,6 +98,7 @@ impl Mesh {
             counters: Counters::new(metrics),
             endpoint: Mutex::new(Some(endpoint.clone())),
             socket,
+            removed: watch::Sender::new(false),
             slots: Mutex::default(),
             home,
             closing: CancellationToken::new(),
@@ -196,6 +199,12 @@ impl Mesh {
     /// reached. They are tried again in the background, and leave the set when they answer.
     pub fn suspects(&self) -> watch::Receiver<Arc<BTreeSet<NodeId>>> {
         self.0.suspects.subscribe()
+    }
+
+    /// Whether a voter has refused this node as one that was removed from the cluster. The registry
+    /// cannot tell it so: the others stop speaking with it the moment they know.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.0.removed.subscribe()
     }
 
     /// Puts a renewed certificate in place. Connections that were made with the old one are finished by
@@ -316,6 +325,20 @@ impl Inner {
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<(NodeId, Lane), Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer says that we were removed. Ids are never used again, so one that knows more than we do
+    /// is right; only a voter is asked to be believed.
+    pub(crate) fn told_removed(&self, by: NodeId) {
+        let role = self
+            .directory
+            .borrow()
+            .nodes
+            .get(&by)
+            .map(|entry| entry.role);
+        if role == Some(Role::Voter) && !self.removed.send_replace(true) {
+            tracing::warn!(%by, "this node was removed from the cluster");
+        }
     }
 
     fn all_slots(&self) -> Vec<Arc<Slot>> {

@@ -327,7 +327,14 @@ impl Inner {
         }
         self.counters.lost.inc();
         tracing::debug!(node = slot.node.0, lane = ?slot.lane, %error, "connection lost");
-        let refused = matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code::REFUSED);
+        let closed_with = match error {
+            ConnectionError::ApplicationClosed(close) => Some(close.error_code),
+            _ => None,
+        };
+        if closed_with == Some(code::REMOVED) {
+            self.told_removed(slot.node);
+        }
+        let refused = closed_with == Some(code::REFUSED) || closed_with == Some(code::REMOVED);
         if inside.wanted.elapsed() >= WANTED_FOR {
             self.suspects.clear(slot.node, slot.lane);
         } else if link.born.elapsed() >= STABLE && !refused {

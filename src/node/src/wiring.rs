@@ -308,12 +308,17 @@ impl Node {
         })
     }
 
-    /// Returns when the registry says that this node is no longer a member.
+    /// Returns when this node is no longer a member, by its registry or by the word of a voter.
     pub(crate) async fn removed(&self) {
         let mut state = self.registry.watch();
+        let mut refused = self.mesh.removed();
         let me = self.me;
-        if state.wait_for(|state| state.was_removed(me)).await.is_err() {
-            std::future::pending::<()>().await;
+        let told = async { state.wait_for(|state| state.was_removed(me)).await.is_ok() };
+        let refused = async { refused.wait_for(|removed| *removed).await.is_ok() };
+        tokio::select! {
+            true = told => {}
+            true = refused => {}
+            else => std::future::pending().await,
         }
     }
 

@@ -29,6 +29,10 @@ pub enum PkiError {
     KeyMismatch,
     #[error("the node's certificate was not signed by the CA beside it: join the node again")]
     ForeignCertificate,
+    #[error(
+        "the CA that this server presents is not the one in the join token: check the address, and that the token is from this cluster"
+    )]
+    OtherCa,
     #[error("the certificate must have exactly one subject alternative name, it has {count}")]
     NameCount { count: usize },
     #[error("'{name}' does not name a node: expected spiffe://<cluster>/node/<id>")]

@@ -127,7 +127,7 @@ impl ServerCertVerifier for ServerVerifier {
                 let ca = intermediates
                     .iter()
                     .find(|der| pem::sha256(der) == *sha256)
-                    .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+                    .ok_or_else(|| refuse(PkiError::OtherCa))?;
                 pinned = Trust::ca(ca.clone().into_owned()).map_err(refuse)?;
                 match &pinned {
                     Trust::Ca { roots, cluster } => (roots, cluster),

@@ -55,9 +55,9 @@ pub(crate) struct ProxyMetrics {
     duration: Histogram,
     in_flight: Gauge,
     retries: [Counter; 5],
-    pub(crate) connections: Gauge,
+    connections: Gauge,
     pub(crate) thread_restarts: Counter,
-    pub(crate) tunnels: Gauge,
+    tunnels: Gauge,
 }
 
 /// By class of status code, `1xx` to `5xx`.
@@ -105,12 +105,21 @@ impl ProxyMetrics {
 
     /// A request begins; it ends when the value is dropped.
     pub(crate) fn begin(&self, started: Instant) -> Tracked {
-        self.in_flight.inc();
         Tracked {
             duration: self.duration.clone(),
-            in_flight: self.in_flight.clone(),
             started,
+            _in_flight: Held::new(&self.in_flight),
         }
+    }
+
+    /// A client connection is open while the value is held.
+    pub(crate) fn connection(&self) -> Held {
+        Held::new(&self.connections)
+    }
+
+    /// A tunnel from another node is open while the value is held.
+    pub(crate) fn tunnel(&self) -> Held {
+        Held::new(&self.tunnels)
     }
 
     pub(crate) fn answered(&self, deployment: Option<&str>, status: StatusCode) {
@@ -143,16 +152,32 @@ impl ProxyMetrics {
     }
 }
 
+/// Counts one more while it is held. A value, so that what is cut off in the middle is not counted
+/// for ever.
+pub(crate) struct Held(Gauge);
+
+impl Held {
+    fn new(gauge: &Gauge) -> Held {
+        gauge.inc();
+        Held(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// One request in flight.
 pub(crate) struct Tracked {
     duration: Histogram,
-    in_flight: Gauge,
     started: Instant,
+    _in_flight: Held,
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.in_flight.dec();
         self.duration.observe(self.started.elapsed().as_secs_f64());
     }
 }

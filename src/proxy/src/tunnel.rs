@@ -155,9 +155,8 @@ impl Tunnels {
 #[async_trait]
 impl Service for Tunnels {
     async fn serve(&self, peer: Peer, stream: Stream) {
-        self.metrics.tunnels.inc();
+        let _open = self.metrics.tunnel();
         let ended = self.open.track_future(self.tunnel(stream)).await;
-        self.metrics.tunnels.dec();
         if let Err(error) = ended {
             tracing::trace!(node = %peer.node, error, "a tunnel broke");
         }

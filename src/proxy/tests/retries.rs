@@ -118,7 +118,7 @@ async fn a_kept_connection_that_was_closed_is_replaced() {
 
 #[tokio::test]
 async fn connections_to_instances_are_used_again() {
-    let node = Box::new(common::Cluster::new()).node_with(1, |config| config.threads = 1);
+    let node = common::Cluster::new().node_with(1, |config| config.threads = 1);
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
     let address = raw(move |mut socket: TcpStream| {

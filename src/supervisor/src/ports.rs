@@ -7,6 +7,18 @@ use std::ops::RangeInclusive;
 /// Below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes one.
 pub const DEFAULT_RANGE: RangeInclusive<u16> = 20_000..=29_999;
 
+/// Where a node begins to look. Several nodes may share a machine, and a port is only taken once its
+/// program listens: apart from each other they do not hand out the same one at the same moment.
+pub fn begin(range: &RangeInclusive<u16>, node: u64) -> u16 {
+    let ports = u64::from(range.end() - range.start()) + 1;
+    // A multiplier without a common factor with round range sizes spreads neighbours far apart; the
+    // pid tells clusters on one machine apart.
+    let offset = (node.wrapping_mul(3_331))
+        .wrapping_add(u64::from(std::process::id()).wrapping_mul(7))
+        % ports;
+    range.start() + u16::try_from(offset).unwrap_or(0)
+}
+
 /// A port that nothing listens on: `preferred` if it is still free, else the next after `from`.
 pub fn pick(
     range: &RangeInclusive<u16>,

@@ -78,7 +78,7 @@ impl Supervisor {
             absent_since: BTreeMap::new(),
             tasks: JoinSet::new(),
             ended: Vec::new(),
-            next_port: *shared.config.port_range.start(),
+            next_port: ports::begin(&shared.config.port_range, shared.config.me.0),
             first: true,
             unswept: true,
             shared,

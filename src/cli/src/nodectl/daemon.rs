@@ -92,10 +92,14 @@ pub fn run_config(config: nebula_node::Config, out: Output) -> Outcome {
             out.note(&error.to_string());
             Ok(())
         }
-        Err(error) => Err(CliError::failed(
-            chain(&error),
-            "see the lines above for what happened before",
-        )),
+        Err(error) => {
+            let hint = match &error {
+                RunError::NotPrepared(_) => "see 'nodectl init --help' and 'nodectl join --help'",
+                RunError::Lock(_) => "see 'nodectl status', or choose another --data-dir",
+                _ => "correct the cause and start it again",
+            };
+            Err(CliError::failed(chain(&error), hint))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nebula_client::{Client, ClientError};
 use nebula_node::API_SOCKET;
-use nebula_wire::api::MemberStatus;
+use nebula_wire::api::{ErrorCode, MemberStatus};
 use serde::Serialize;
 
 use super::setup::data_dir;
@@ -54,26 +54,33 @@ pub async fn run(args: Leave, out: Output) -> Outcome {
     } else {
         me.instances
     };
-    match client.remove_member(&id).await {
-        Ok(()) => {}
-        // The daemon stops as soon as it hears, perhaps before it has answered.
-        Err(ClientError::Unreachable { .. } | ClientError::BadAnswer { .. }) => {}
-        Err(error) => {
+    let answer = client.remove_member(&id).await;
+    let answer = match answer {
+        Err(error) if !may_have_worked(&error) => {
             // Still a member: it may as well be a useful one.
             let _ = client.set_draining(&id, false).await;
             return Err(error.into());
         }
-    }
-    if let Some(process) = daemon
-        && !process.ended(daemon::STOP_DEADLINE).await
-    {
-        return Err(CliError::timed_out(
-            format!(
-                "the removal of {} was asked for, but its daemon (pid {}) still runs",
-                me.name, me.pid
+        answer => answer,
+    };
+    let ended = match daemon {
+        Some(process) => process.ended(daemon::STOP_DEADLINE).await,
+        None => true,
+    };
+    if !ended {
+        return Err(match answer {
+            Err(error) => {
+                let _ = client.set_draining(&id, false).await;
+                error.into()
+            }
+            Ok(()) => CliError::timed_out(
+                format!(
+                    "{} is no longer a member, but its daemon (pid {}) still runs",
+                    me.name, me.pid
+                ),
+                "see 'nodectl members' on another machine, and this daemon's log",
             ),
-            "see 'nodectl members' on another machine, and this daemon's log",
-        ));
+        });
     }
     if systemd::is_here() && systemd::owns(&dir) {
         systemd::stop(false)?;
@@ -92,6 +99,18 @@ pub async fn run(args: Leave, out: Output) -> Outcome {
         )
     });
     Ok(())
+}
+
+/// A daemon stops as soon as it hears that it was removed, perhaps before it has answered, or while it does. Whether
+/// it was let go then shows in its end.
+fn may_have_worked(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. }
+        | ClientError::Timeout { .. }
+        | ClientError::BadAnswer { .. } => true,
+        ClientError::Api(error) => error.code == ErrorCode::Unavailable,
+        ClientError::Untrusted { .. } | ClientError::Source(_) | ClientError::Setup(_) => false,
+    }
 }
 
 /// Whether any other member could take the instances over.
@@ -114,5 +133,27 @@ async fn moved_away(client: &Client, timeout: Duration, out: Output) -> Outcome<
             return Ok(left);
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nebula_wire::api::ApiError;
+
+    use super::*;
+
+    #[test]
+    fn only_an_answer_cut_short_leaves_it_open() {
+        let api = |code| {
+            ClientError::Api(ApiError {
+                code,
+                message: String::new(),
+                hint: String::new(),
+            })
+        };
+        assert!(may_have_worked(&api(ErrorCode::Unavailable)));
+        assert!(may_have_worked(&ClientError::Unreachable { tried: vec![] }));
+        assert!(!may_have_worked(&api(ErrorCode::Conflict)));
+        assert!(!may_have_worked(&api(ErrorCode::NoQuorum)));
     }
 }

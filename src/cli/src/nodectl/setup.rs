@@ -223,7 +223,9 @@ pub fn refused(error: SetupError) -> CliError {
 
 fn hint(error: &SetupError) -> &'static str {
     match error {
-        SetupError::AlreadyPrepared(_) => "see 'nodectl status'",
+        SetupError::AlreadyPrepared(_) | SetupError::Lock(_) => {
+            "see 'nodectl status', or choose another --data-dir"
+        }
         SetupError::Io { .. } => "choose a folder that you may write to with --data-dir",
         SetupError::BadAnswer(_) => "use the same version on all machines",
         _ => "see 'nodectl init --help'",

@@ -47,8 +47,7 @@ impl Connections {
                 return;
             };
             prepare(&socket);
-            let open = edge.shared.metrics.connections.clone();
-            open.inc();
+            let _open = edge.shared.metrics.connection();
             let service = service_fn(|request| {
                 let edge = Arc::clone(&edge);
                 async move { Ok::<_, Infallible>(handler::answer(edge, client.ip(), request).await) }
@@ -62,7 +61,6 @@ impl Connections {
                     connection.await
                 }
             };
-            open.dec();
             if let Err(error) = ended {
                 // Clients break connections all the time; it is their business.
                 tracing::trace!(%error, "a client connection broke");

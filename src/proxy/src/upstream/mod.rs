@@ -55,8 +55,11 @@ impl Lease {
     pub(crate) fn give_back(mut self) {
         if self.sender.is_ready() {
             self.pool.put(self.target, self.sender);
-        } else if !self.sender.is_closed() {
-            tokio::spawn(async move {
+        } else if !self.sender.is_closed()
+            // A body may be dropped after its runtime.
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
                 let ready = tokio::time::timeout(READY_WAIT, self.sender.ready()).await;
                 if matches!(ready, Ok(Ok(()))) {
                     self.pool.put(self.target, self.sender);

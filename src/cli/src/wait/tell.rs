@@ -1,0 +1,135 @@
+//! What people are told when a wait does not end well: how far it got, and why.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use nebula_client::{Client, ClientError, LogQuery};
+use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ErrorCode};
+
+use crate::duration;
+use crate::error::{CliError, Exit};
+
+/// Lines of a failed program's output that are shown.
+const LOG_LINES: usize = 10;
+/// Collecting them must not keep a person waiting.
+const LOG_DEADLINE: Duration = Duration::from_secs(3);
+
+pub(super) fn one_line(status: &DeploymentStatus) -> String {
+    let mut text = format!(
+        "release {}, {} of {} ready",
+        status.release, status.ready, status.desired
+    );
+    if let Some(problem) = status.problems.first() {
+        text.push_str(", ");
+        text.push_str(problem);
+    }
+    text
+}
+
+/// Why instances of the current release are not ready, each named once.
+pub(super) fn reasons(status: &DeploymentStatus) -> Vec<String> {
+    let named = |id: &str| {
+        let is_part = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+        status
+            .problems
+            .iter()
+            .any(|p| p.split(is_part).any(|word| word == id))
+    };
+    let instances = status
+        .instances
+        .iter()
+        .filter(|i| i.release == status.release && i.health != "healthy")
+        .filter(|i| !i.reason.is_empty() && !named(&i.id))
+        .map(|i| format!("{} on {}: {} ({})", i.id, i.node, i.reason, i.phase));
+    status.problems.iter().cloned().chain(instances).collect()
+}
+
+pub(super) fn rolled_back(status: &DeploymentStatus, change: &Deployed) -> CliError {
+    CliError::new(
+        Exit::RolledBack,
+        ErrorCode::Conflict,
+        format!(
+            "release {} of '{}' was taken back: release {} is the current one again",
+            change.release, change.name, status.release
+        ),
+        format!("see 'nebula deploy logs {}' for why", change.name),
+    )
+}
+
+pub(super) fn late(
+    change: &Deployed,
+    timeout: Duration,
+    last: Option<&DeploymentStatus>,
+    trouble: Option<&ClientError>,
+) -> CliError {
+    let name = &change.name;
+    let how_far = match (last, trouble) {
+        (_, Some(trouble)) if !trouble.is_not_found() => {
+            format!("the cluster does not answer ({trouble})")
+        }
+        (Some(status), _) if status.generation >= change.generation => one_line(status),
+        _ => "no node shows it yet".to_owned(),
+    };
+    CliError::timed_out(
+        format!(
+            "the change of '{name}' was made, but '{name}' is not ready after {}: {how_far}",
+            duration::show(timeout)
+        ),
+        format!("look again with 'nebula deploy status {name}', or wait longer with --timeout"),
+    )
+    .with_details(last.map(reasons).unwrap_or_default())
+}
+
+pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliError {
+    let name = &status.name;
+    if status.phase == DeploymentPhase::Removing {
+        return CliError::new(
+            Exit::Failed,
+            ErrorCode::Conflict,
+            format!("'{name}' is being removed by someone else"),
+            "see 'nebula deploy list'",
+        );
+    }
+    let reasons = reasons(status);
+    let why = reasons
+        .first()
+        .cloned()
+        .unwrap_or_else(|| "no instance becomes ready".to_owned());
+    let mut details = reasons.get(1..).unwrap_or_default().to_vec();
+    let lines = last_log_lines(client, status).await;
+    if !lines.is_empty() {
+        details.push("its last output:".to_owned());
+        details.extend(lines.into_iter().map(|line| format!("  {line}")));
+    }
+    CliError::new(
+        Exit::Failed,
+        ErrorCode::Unavailable,
+        format!("release {} of '{name}' failed: {why}", status.release),
+        format!("see 'nebula deploy logs {name}', then 'nebula deploy update {name} --path DIR'"),
+    )
+    .with_details(details)
+}
+
+/// The end of the current release's output; empty when it cannot be had soon.
+async fn last_log_lines(client: &Client, status: &DeploymentStatus) -> Vec<String> {
+    let query = LogQuery {
+        tail: Some(LOG_LINES),
+        ..LogQuery::default()
+    };
+    let read = async {
+        let stream = client.logs(&status.name, &query).await.ok()?;
+        let lines: Vec<_> = stream
+            .filter_map(|line| async { line.ok().filter(|l| l.release == status.release) })
+            .map(|line| format!("{} | {}", line.instance, line.line))
+            .collect()
+            .await;
+        Some(lines)
+    };
+    let mut lines = tokio::time::timeout(LOG_DEADLINE, read)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    lines.drain(..lines.len().saturating_sub(LOG_LINES));
+    lines
+}

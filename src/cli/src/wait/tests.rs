@@ -1,0 +1,117 @@
+//! Waiting is judged on statuses alone, without a cluster.
+
+use nebula_wire::api::InstanceStatus;
+
+use super::tell::reasons;
+use super::*;
+use crate::error::Exit;
+
+fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
+    DeploymentStatus {
+        name: "api".into(),
+        kind: "service".into(),
+        generation,
+        release: 2,
+        phase,
+        desired: 3,
+        ready: 1,
+        urls: vec![],
+        artifact: String::new(),
+        instances: vec![InstanceStatus {
+            id: "i-4".into(),
+            node: "n2".into(),
+            node_id: 2,
+            release: 2,
+            phase: "backoff".into(),
+            health: "unknown".into(),
+            restarts: 3,
+            reason: "exited with code 1".into(),
+        }],
+        problems: vec!["no room for 1 instance".into()],
+    }
+}
+
+fn change(generation: u64, release: u32) -> Deployed {
+    Deployed {
+        name: "api".into(),
+        generation,
+        release,
+        urls: vec![],
+    }
+}
+
+#[test]
+fn an_older_release_in_a_newer_generation_was_put_back() {
+    let seen = status(6, DeploymentPhase::Ready);
+    assert_eq!(judge(&seen, &change(5, 3)), Seen::RolledBack);
+    assert_eq!(rolled_back(&seen, &change(5, 3)).exit as u8, 4);
+}
+
+#[test]
+fn only_our_generation_counts() {
+    use DeploymentPhase as P;
+    assert_eq!(judge(&status(4, P::Ready), &change(5, 2)), Seen::NotYet);
+    assert_eq!(judge(&status(4, P::Failed), &change(5, 2)), Seen::NotYet);
+    assert_eq!(judge(&status(5, P::Ready), &change(5, 2)), Seen::Done);
+    assert_eq!(judge(&status(6, P::Ready), &change(5, 2)), Seen::Done);
+    assert_eq!(judge(&status(5, P::Failed), &change(5, 2)), Seen::Failed);
+    assert_eq!(judge(&status(5, P::Degraded), &change(5, 2)), Seen::NotYet);
+}
+
+#[test]
+fn one_crash_is_not_the_end_and_a_loop_of_them_is() {
+    let mut seen = status(5, DeploymentPhase::Failed);
+    seen.instances[0].restarts = 1;
+    assert!(!is_final(&seen, Duration::ZERO));
+    assert!(is_final(&seen, FAILING_PATIENCE));
+    seen.instances[0].restarts = RESTARTS_THAT_DECIDE;
+    assert!(is_final(&seen, Duration::ZERO));
+    seen.instances[0].release = 1;
+    assert!(
+        !is_final(&seen, Duration::ZERO),
+        "the old release's crashes do not count"
+    );
+}
+
+#[test]
+fn each_instance_is_named_once_and_only_while_it_matters() {
+    let mut seen = status(5, DeploymentPhase::Failed);
+    assert_eq!(reasons(&seen).len(), 2);
+    seen.problems
+        .push("instance i-4 on node n2: exited with code 1".into());
+    assert_eq!(reasons(&seen), seen.problems, "i-4 is in a problem already");
+    seen.problems = vec!["instance i-41 on node n2: gone".into()];
+    assert_eq!(reasons(&seen).len(), 2, "i-41 is not i-4");
+    seen.instances[0].health = "healthy".into();
+    assert_eq!(reasons(&seen).len(), 1);
+}
+
+#[test]
+fn being_late_says_how_far_it_got() {
+    let minute = Duration::from_secs(60);
+    let error = late(
+        &change(5, 2),
+        minute,
+        Some(&status(5, DeploymentPhase::Progressing)),
+        None,
+    );
+    assert_eq!(error.exit, Exit::TimedOut);
+    let text = error.to_string();
+    assert!(
+        text.contains("1 of 3 ready") && text.contains("60 s") && text.contains("no room"),
+        "{text}"
+    );
+    assert!(
+        error
+            .details
+            .iter()
+            .any(|d| d.contains("exited with code 1"))
+    );
+    let unseen = late(
+        &change(5, 2),
+        minute,
+        Some(&status(4, DeploymentPhase::Ready)),
+        None,
+    );
+    assert!(unseen.to_string().contains("no node shows it yet"));
+}

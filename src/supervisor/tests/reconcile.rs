@@ -1,0 +1,193 @@
+//! The supervisor as a node runs it: under its guardian, between the registry's state and a driver.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{ONE, PATIENCE, STOP_GRACE, TWO, node, service, site};
+use nebula_domain::Digest;
+use nebula_domain::observed::{Health, Phase};
+use nebula_domain::time::Millis;
+use nebula_drivers::{Driver as _, Exit};
+
+#[tokio::test]
+async fn an_assigned_service_is_started_and_made_known() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    let facts = node.phase(ONE, Phase::Running).await;
+    assert_eq!((facts.health, facts.restarts), (Health::Unknown, 0));
+    let starts = node.driver.starts();
+    assert_eq!(starts.len(), 1);
+    assert_eq!((starts[0].run, starts[0].node.as_str()), (1, "a"));
+    assert!(starts[0].workdir.join("index.html").exists());
+
+    let mut locals = node.locals.clone();
+    let found = tokio::time::timeout(PATIENCE, locals.wait_for(|l| l.contains_key(&ONE)));
+    let local = found.await.unwrap().unwrap()[&ONE].clone();
+    assert_eq!((local.address.port(), local.run), (starts[0].port, 1));
+    assert!(local.address.ip().is_loopback());
+}
+
+#[tokio::test]
+async fn a_program_that_ends_comes_back_on_its_port() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.driver.exit(ONE, Exit::Signal(9));
+    let facts = node
+        .facts(ONE, |f| f.restarts == 1 && f.phase == Phase::Running)
+        .await;
+    assert_eq!(facts.reason, "killed by SIGKILL");
+    let starts = node.driver.starts();
+    assert_eq!((starts.len(), starts[1].run), (2, 2));
+    assert_eq!(starts[0].port, starts[1].port);
+    let notes = node.driver.notes();
+    let told = |(id, text): &(_, String)| *id == ONE && text.contains("starting again in");
+    assert!(notes.iter().any(told), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_the_proxies() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.unassign(ONE);
+    node.phase(ONE, Phase::Stopping).await;
+    assert!(node.is_local(ONE), "served until every proxy has let go");
+    assert!(node.driver.stops().is_empty());
+    node.acknowledge();
+    node.phase(ONE, Phase::Stopped).await;
+    assert_eq!(node.driver.stops(), [(ONE, STOP_GRACE)]);
+    assert!(!node.is_local(ONE));
+    // Once the registry has dropped it, nobody speaks of it any more.
+    node.registry(|state| {
+        state.instances.remove(&ONE);
+    });
+    let mut view = node.membership.view();
+    let gone = view.wait_for(|view| view.instance(common::ME, ONE).is_none());
+    tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn proxies_that_stay_silent_do_not_hold_a_stop_for_ever() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.unassign(ONE);
+    node.phase(ONE, Phase::Stopped).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_ends_slowly_holds_up_no_other() {
+    let node = node().await;
+    node.driver.ignore_stops(ONE);
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.unassign(ONE);
+    node.acknowledge();
+    let mut runs = node.driver.runs();
+    node.assign(TWO, "web", service());
+    node.phase(TWO, Phase::Running).await;
+    assert!(runs.borrow_and_update()[&ONE].is_running());
+    node.phase(ONE, Phase::Stopping).await;
+    node.driver.exit(ONE, Exit::Signal(9));
+    node.phase(ONE, Phase::Stopped).await;
+}
+
+#[tokio::test]
+async fn a_killed_supervisor_restarts_no_program() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.child.kill();
+    // Assigned to the next incarnation: when it runs, the one after the kill has passed.
+    node.assign(TWO, "web", service());
+    node.phase(TWO, Phase::Running).await;
+    node.phase(ONE, Phase::Running).await;
+    let of_one = node
+        .driver
+        .starts()
+        .into_iter()
+        .filter(|s| s.instance == ONE);
+    assert_eq!(of_one.count(), 1);
+    assert!(node.driver.stops().is_empty());
+    // And it still looks after it.
+    node.driver.exit(ONE, Exit::Code(1));
+    node.facts(ONE, |f| f.restarts == 1 && f.phase == Phase::Running)
+        .await;
+    assert_eq!(node.child.restarts(), 1);
+}
+
+#[tokio::test]
+async fn a_site_is_healthy_once_its_files_are_here() {
+    let node = node().await;
+    node.assign(ONE, "site", site());
+    node.facts(ONE, |f| f.is_ready()).await;
+    assert!(node.driver.starts().is_empty() && !node.is_local(ONE));
+}
+
+#[tokio::test]
+async fn an_artifact_that_nobody_has_is_said_to_be_the_reason() {
+    let node = node().await;
+    node.assign_with(ONE, "api", service(), Digest([7; 32]));
+    let facts = node.facts(ONE, |f| !f.reason.is_empty()).await;
+    assert!(facts.reason.contains("artifact"), "{}", facts.reason);
+    assert!(node.driver.starts().is_empty());
+}
+
+#[tokio::test]
+async fn a_driver_that_cannot_start_is_said_to_be_the_reason() {
+    let node = node().await;
+    node.driver.fail_starts(ONE, Some("no space on the disk"));
+    node.assign(ONE, "api", service());
+    let facts = node.facts(ONE, |f| !f.reason.is_empty()).await;
+    assert!(facts.reason.contains("no space on the disk"), "{facts:?}");
+    node.driver.fail_starts(ONE, None);
+    node.phase(ONE, Phase::Running).await;
+}
+
+#[tokio::test]
+async fn what_the_registry_dropped_is_stopped_and_an_empty_registry_stops_nothing() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    let full = (**node.state.borrow()).clone();
+
+    // As on a node that has just begun to catch up.
+    node.registry(|state| *state = nebula_domain::State::default());
+    node.child.kill();
+    let restarted = tokio::time::Instant::now();
+    while node.child.restarts() == 0 {
+        assert!(restarted.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.registry(|state| *state = full);
+    node.phase(ONE, Phase::Running).await;
+    assert!(node.driver.stops().is_empty());
+
+    node.registry(|state| {
+        state.instances.remove(&ONE);
+    });
+    node.acknowledge();
+    let mut runs = node.driver.runs();
+    let ended = runs.wait_for(|runs| runs.get(&ONE).is_none_or(|run| !run.is_running()));
+    tokio::time::timeout(PATIENCE, ended)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_orderly_end_stops_everything() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.assign(TWO, "web", service());
+    for instance in [ONE, TWO] {
+        let facts = node.phase(instance, Phase::Running).await;
+        assert_eq!(facts.restarts, 0);
+    }
+    node.guardian.stop().await;
+    assert_eq!(node.handle.stop_all(Millis(100).since(Millis(0))).await, 0);
+    assert_eq!(node.driver.stops().len(), 2);
+}
