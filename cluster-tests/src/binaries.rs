@@ -52,3 +52,27 @@ pub fn path(name: &str) -> PathBuf {
     build();
     folder().join(name)
 }
+
+/// Whether a test can run: says `skipped` and why when something is missing, which is a failure when
+/// `NEBULA_TESTS_REQUIRE_TOOLS` is set, as it is in CI.
+pub fn unless_missing(missing: Option<&str>) -> bool {
+    if let Some(reason) = missing {
+        assert!(
+            std::env::var_os("NEBULA_TESTS_REQUIRE_TOOLS").is_none(),
+            "cannot run: {reason}"
+        );
+        eprintln!("skipped: {reason}");
+    }
+    missing.is_none()
+}
+
+/// The library that shifts a process's clock (Debian package `faketime`).
+pub fn libfaketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib")
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path().join("faketime"));
+    folders
+        .map(|folder| folder.join("libfaketime.so.1"))
+        .find(|path| path.exists())
+}

@@ -242,18 +242,21 @@ impl Cluster {
 
     /// Starts a node's daemon again on its data folder.
     pub fn restart(&mut self, index: usize) {
+        self.restart_with(index, &[]);
+    }
+
+    /// The same with variables of its own.
+    pub fn restart_with(&mut self, index: usize, env: &[(&str, &str)]) {
         let member = &mut self.members[index];
+        let path = member.data_dir.join("again.log");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(member.data_dir.join("again.log"));
-        let log = log.expect("a log file");
+            .open(path)
+            .expect("a log file");
         let mut command = command::prepare(&binaries::path("nodectl"), ["run", "--data-dir"]);
-        command
-            .arg(&member.data_dir)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0);
+        command.arg(&member.data_dir).envs(env.iter().copied());
+        command.stdout(Stdio::null()).stderr(log).process_group(0);
         let child = command.spawn().expect("nodectl runs");
         member.pid = child.id();
         self.restarted.push(child);

@@ -92,3 +92,14 @@ pub fn nodectl<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
 pub fn nebula<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     run(prepare(&binaries::path("nebula"), args))
 }
+
+/// A command for the node with this data folder, through its socket.
+pub fn on_node<S: AsRef<OsStr>>(
+    data_dir: &Path,
+    program: &str,
+    args: impl IntoIterator<Item = S>,
+) -> Output {
+    let mut command = prepare(&binaries::path(program), args);
+    command.env("NEBULA_DATA_DIR", data_dir);
+    run(command)
+}

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::command::{self, Output};
 use crate::{binaries, process};
 
-/// Says why such a test cannot run here; with `NEBULA_TESTS_REQUIRE_TOOLS` set that is a failure.
+/// Whether such tests can run here.
 pub fn available() -> bool {
     let missing = if !nix::unistd::geteuid().is_root() {
         Some("root is needed to make network namespaces")
@@ -117,24 +117,10 @@ impl Network {
         command::prepare("ip".as_ref(), all)
     }
 
-    pub fn run(&self, machine: usize, program: &str, args: &[&str]) -> Output {
-        command::run(self.command(machine, program, args))
-    }
-
-    /// `curl` on a machine; the output is the status code.
-    pub fn curl(&self, machine: usize, args: &[&str]) -> Output {
-        let mut command = Command::new("ip");
-        command
-            .args([
-                "netns",
-                "exec",
-                &self.machines[machine],
-                "curl",
-                "-s",
-                "--max-time",
-                "3",
-            ])
-            .args(args);
+    /// A program on a machine, for the node with this data folder.
+    pub fn run(&self, machine: usize, data_dir: &str, program: &str, args: &[&str]) -> Output {
+        let mut command = self.command(machine, program, args);
+        command.env("NEBULA_DATA_DIR", data_dir);
         command::run(command)
     }
 

@@ -20,7 +20,7 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         create(name, &[]).fails(2, "deployment name");
     }
     create("a", &["--instances", "-1"]).fails(2, "");
-    create("a", &["--instances", "501", "--command", "run"]).fails(1, "501");
+    create("a", &["--instances", "501", "--command", "run"]).fails(2, "501");
     create("a", &["--env", "1X=2", "--command", "run"]).fails(2, "1X");
     create("a", &["--env", "PORT=2", "--command", "run"]).fails(2, "PORT");
     create("a", &["--env", "novalue", "--command", "run"]).fails(2, "novalue");

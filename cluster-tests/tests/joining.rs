@@ -251,3 +251,32 @@ fn a_removed_machine_is_refused() {
         "{list}"
     );
 }
+
+#[test]
+fn the_first_machine_is_lost_for_good() {
+    let cluster = Cluster::start(3);
+    cluster.kill_machine(0);
+    let first = cluster.members[0].name.clone();
+    eventually(DEADLINE, "the first machine is removed", || {
+        let done = cluster.nodectl(&["remove", &first]);
+        holds(done.code == 0, done.to_string())
+    });
+    // Any voter can sign: a new machine joins through one that did not make the CA.
+    let machine = Machine::new("n4");
+    let api = cluster.members[1]
+        .api
+        .trim_start_matches("https://")
+        .to_owned();
+    machine.join(&api, &token(&cluster, &[]), &[]).ok();
+    eventually(DEADLINE, "three voters again", || {
+        let list = cluster.member_list();
+        let voters = list["members"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|m| m["role"] == "voter")
+            .count();
+        holds(voters == 3, list)
+    });
+    nodectl(["leave", "--data-dir", &machine.data_dir()]).ok();
+}

@@ -16,62 +16,54 @@ fn bootstrap(network: &mut Network, dir: &std::path::Path) -> Vec<String> {
     let folders: Vec<String> = (1..=3)
         .map(|i| dir.join(format!("n{i}")).to_str().unwrap().to_owned())
         .collect();
-    let node = |i: usize, network: &Network| -> Vec<String> {
-        let address = network.address(i);
-        [
-            "--data-dir",
-            &folders[i],
+    let run = |network: &Network, i: usize, args: &[&str]| {
+        let (address, name) = (network.address(i), format!("n{}", i + 1));
+        let [quic, api, edge] = [7600, 7601, 80].map(|port| format!("{address}:{port}"));
+        let flags = [
             "--name",
-            &format!("n{}", i + 1),
+            &name,
             "--quic-addr",
-            &format!("{address}:7600"),
+            &quic,
             "--api-addr",
-            &format!("{address}:7601"),
+            &api,
             "--edge-addr",
-            &format!("{address}:80"),
+            &edge,
             "--no-start",
-        ]
-        .iter()
-        .map(|s| (*s).to_owned())
-        .collect()
+        ];
+        let flags = [&["--data-dir", &folders[i]], &flags[..]].concat();
+        network
+            .run(i, &folders[i], "nodectl", &[args, &flags].concat())
+            .ok();
     };
-    let log = |i: usize| std::fs::File::create(dir.join(format!("n{}.log", i + 1))).unwrap();
-    let run = |network: &Network, i: usize, args: &[&str]| network.run(i, "nodectl", args);
-
-    let flags = node(0, network);
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    run(network, 0, &[&["init"], &flags[..]].concat()).ok();
-    network.spawn(0, &["run", "--data-dir", &folders[0]], log(0));
+    let start = |network: &mut Network, i: usize| {
+        let log = std::fs::File::create(dir.join(format!("n{}.log", i + 1))).unwrap();
+        network.spawn(i, &["run", "--data-dir", &folders[i]], log);
+    };
+    run(network, 0, &["init"]);
+    start(network, 0);
     for i in 1..3 {
         let token = eventually(DEADLINE, "a join token", || {
-            let done = run(
-                network,
-                0,
-                &["token", "create", "--json", "--data-dir", &folders[0]],
-            );
+            let done = network.run(0, &folders[0], "nodectl", &["token", "create", "--json"]);
             let json: Value = serde_json::from_str(&done.stdout).map_err(|_| done.to_string())?;
             json["token"]
                 .as_str()
                 .map(str::to_owned)
                 .ok_or_else(|| done.to_string())
         });
-        let api = format!("{}:7601", network.address(0));
-        let flags = node(i, network);
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         run(
             network,
             i,
-            &[&["join", &api, "--token", &token], &flags[..]].concat(),
-        )
-        .ok();
-        network.spawn(i, &["run", "--data-dir", &folders[i]], log(i));
+            &[
+                "join",
+                &format!("{}:7601", network.address(0)),
+                "--token",
+                &token,
+            ],
+        );
+        start(network, i);
     }
     eventually(DEADLINE, "three voters", || {
-        let done = run(
-            network,
-            0,
-            &["members", "--json", "--data-dir", &folders[0]],
-        );
+        let done = network.run(0, &folders[0], "nodectl", &["members", "--json"]);
         let json: Value = serde_json::from_str(&done.stdout).map_err(|_| done.to_string())?;
         let voters = json["members"]
             .as_array()
@@ -95,31 +87,15 @@ fn the_leader_is_cut_off_and_comes_back() {
     let set = |i: usize, value: &str| {
         network.run(
             i,
+            &folders[i],
             "nebula",
-            &[
-                "config",
-                "set",
-                "user.side",
-                value,
-                "--data-dir",
-                &folders[i],
-            ],
+            &["config", "set", "user.side", value],
         )
     };
-    let get = |i: usize| {
-        network.run(
-            i,
-            "nebula",
-            &["config", "get", "user.side", "--data-dir", &folders[i]],
-        )
-    };
+    let get = |i: usize| network.run(i, &folders[i], "nebula", &["config", "get", "user.side"]);
     set(0, "before").ok();
     let members = network
-        .run(
-            0,
-            "nodectl",
-            &["members", "--json", "--data-dir", &folders[0]],
-        )
+        .run(0, &folders[0], "nodectl", &["members", "--json"])
         .ok()
         .json();
     let leader = usize::try_from(members["leader"].as_u64().unwrap()).unwrap() - 1;

@@ -112,14 +112,28 @@ async fn another_program_s_answer_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_authority_is_not_spoken_to() {
+async fn a_server_of_another_authority_is_named_and_not_spoken_to() {
     let ours = Pki::new();
     let foreign = Pki::new();
     let server = foreign.serve(|_| ok(deployed())).await;
     let client = ours.client(&[&server.address]);
     let error = client.restart_deployment("api").await.unwrap_err();
-    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(
+        matches!(&error, ClientError::Untrusted { address, .. } if *address == server.address),
+        "{error}"
+    );
     assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_impostor_does_not_keep_the_cluster_from_being_reached() {
+    let ours = Pki::new();
+    let impostor = Pki::new().serve(|_| ok(deployed())).await;
+    let live = ours.serve(|_| ok(deployed())).await;
+    let client = ours.client(&[&impostor.address, &live.address]);
+    client.restart_deployment("api").await.unwrap();
+    assert!(impostor.seen().is_empty());
+    assert_eq!(live.seen().len(), 1);
 }
 
 #[tokio::test]

@@ -40,7 +40,8 @@ fn site(spa: bool, more: &[(&str, &[u8])]) -> Node {
     ];
     files.extend(more);
     node.unpack(SITE, &files);
-    std::fs::write(node.trees.path().join("outside.txt"), "outside").unwrap();
+    // As long as the page that a link will stand for, so that only where it lies gives it away.
+    std::fs::write(node.trees.path().join("outside.txt"), "outside files").unwrap();
     let routes = Routes::new().site("docs", SITE, spa, &[(1, 1)]);
     node.table.send_replace(Arc::new(routes.table()));
     node
