@@ -39,7 +39,7 @@ fn every_bad_input_is_refused_and_changes_nothing() {
         .fails(2, "domain");
     cluster
         .nebula(&["deploy", "create", "a", "--path", path])
-        .fails(1, "--tld");
+        .fails(2, "no domain");
     cluster
         .nebula(&[
             "deploy",
@@ -105,10 +105,10 @@ fn every_bad_input_is_refused_and_changes_nothing() {
     cluster.nodectl(&["remove", "ghost"]).fails(1, "ghost");
     cluster
         .nebula(&["config", "set", "no.such.key", "1"])
-        .fails(1, "no.such.key");
+        .fails(2, "no.such.key");
     cluster
         .nebula(&["config", "set", "scheduler.default_tld", "Not A Domain"])
-        .fails(1, "domain");
+        .fails(2, "domain");
     cluster
         .nebula(&["config", "get", "user.unset"])
         .fails(1, "user.unset");

@@ -1,5 +1,7 @@
 //! `/v1/members`: who belongs to the cluster.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
@@ -13,6 +15,9 @@ use utoipa::ToSchema;
 
 use crate::app::{App, Consistency};
 use crate::error::{Answer, Failure};
+
+/// A change of voters takes two rounds, and an election when it is the leader that goes.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Members with their part in the registry and how they are seen from this node.
 #[utoipa::path(get, path = "/v1/members", params(Consistency), responses((status = 200, body = Members)))]
@@ -93,32 +98,61 @@ pub async fn remove(
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
     let node = find(&app.registry.state(), &node)?;
-    keeps_quorum_without(&app, node)?;
+    hand_over_vote(&app, node).await?;
     app.change(&headers, Command::RemoveNode { node }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A removed voter is refused by the others at once. When those that are left alive are no majority of
-/// the present voters, nothing could be decided any more, the removal itself included.
-fn keeps_quorum_without(app: &App, node: NodeId) -> Answer<()> {
-    let status = app.registry.status().borrow().clone();
+/// The others refuse a node the moment its removal is applied. A live voter's vote is taken away first, while it is
+/// still heard: otherwise two voters could never become one, and a leader could not hand over.
+async fn hand_over_vote(app: &App, node: NodeId) -> Answer<()> {
+    let mut status = app.registry.status();
+    let voters = status.borrow().voters.clone();
     let view = app.view();
-    let left = status
-        .voters
+    if !voters.contains(&node) || !view.is_alive(node) {
+        return Ok(());
+    }
+    let others = voters.len() - 1;
+    let alive = voters
         .iter()
         .filter(|voter| **voter != node && view.is_alive(**voter))
         .count();
-    if !status.voters.contains(&node) || status.voters.len() == 1 || left * 2 > status.voters.len()
+    if others > 0 && alive * 2 <= others {
+        return Err(Failure::new(
+            ErrorCode::Conflict,
+            format!(
+                "without node {node} only {alive} of {others} voters would be alive, which is no majority"
+            ),
+            "bring back the other voters first, or remove the dead ones",
+        ));
+    }
+    app.registry
+        .propose(Command::SetLeaving {
+            node,
+            leaving: true,
+        })
+        .await?;
+    let handed_over = status.wait_for(|status| !status.voters.contains(&node) && status.quorum);
+    if tokio::time::timeout(HAND_OVER_DEADLINE, handed_over)
+        .await
+        .is_ok()
     {
         return Ok(());
     }
+    // Still a member, and as good a one as before.
+    app.registry
+        .propose(Command::SetLeaving {
+            node,
+            leaving: false,
+        })
+        .await?;
     Err(Failure::new(
-        ErrorCode::Conflict,
+        ErrorCode::Timeout,
         format!(
-            "without node {node} only {left} of {} voters would be alive, which is no majority",
-            status.voters.len()
+            "the vote of node {node} was not handed over within {} s",
+            HAND_OVER_DEADLINE.as_secs()
         ),
-        "bring back the other voters first, or remove the dead ones",
+        "see 'nodectl members': a majority of the other voters has to be alive and have caught up",
     ))
 }
 

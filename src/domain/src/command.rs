@@ -41,6 +41,11 @@ pub enum Command {
         node: NodeId,
         draining: bool,
     },
+    /// Takes the node's vote away before it is removed, or gives it back.
+    SetLeaving {
+        node: NodeId,
+        leaving: bool,
+    },
     RemoveNode {
         node: NodeId,
     },

@@ -48,6 +48,8 @@ pub struct Node {
     pub addresses: Addresses,
     /// No new instances, and the present ones move away.
     pub draining: bool,
+    /// About to be removed: votes no more. While it is a member it is heard, so that a leader can hand over.
+    pub leaving: bool,
 }
 
 /// Where a node is reached by others.

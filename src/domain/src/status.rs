@@ -121,8 +121,7 @@ impl Seen<'_> {
     fn is_crashing(&self) -> bool {
         self.alive
             && self.facts.is_some_and(|facts| {
-                facts.phase == Told::Backoff
-                    && (facts.restarts >= CRASHING_RESTARTS || !facts.reason.is_empty())
+                facts.phase == Told::Backoff && facts.restarts >= CRASHING_RESTARTS
             })
     }
 

@@ -6,7 +6,7 @@
 //!   five the leader's work grows faster than the safety.
 //! - Only members whose log has caught up become voters: a new voter that still copies the log would
 //!   count towards the quorum and stall every commit.
-//! - A voter that was removed from the cluster leaves the set, even if an even number is left; another
+//! - A voter that was removed from the cluster, or is about to be, leaves the set, even if an even number is left; another
 //!   member takes its place as soon as there is one.
 //! - A dead voter is replaced when a live member can take its place. The count does not change, so
 //!   that nobody's mistake about who is alive can lower the number of copies of the registry. For
@@ -27,6 +27,7 @@ pub const MAX_VOTERS: usize = 5;
 /// What the leader knows of one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
+    /// `Worker` also for a voter that is about to be removed.
     pub role: Role,
     pub alive: bool,
     /// Its log is as long as the leader's, or nearly: a vote of its own would not stall commits.
@@ -43,7 +44,7 @@ pub fn plan(
     let is_alive = |id: &NodeId| *id == leader || members.get(id).is_some_and(|m| m.alive);
     let mut voters: BTreeSet<NodeId> = current
         .iter()
-        .filter(|id| members.contains_key(id))
+        .filter(|id| members.get(id).is_some_and(|m| m.role == Role::Voter))
         .copied()
         .collect();
     let mut spares: Vec<NodeId> = members
@@ -173,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn a_leaving_voter_hands_over_also_when_it_leads() {
+        check("VVW", &[1, 2, 3], Some(&[1, 2]));
+        check("WV", &[1, 2], Some(&[2]));
+        check("WVV", &[1, 2, 3], Some(&[2, 3]));
+        check("WV", &[1], Some(&[2]));
+        check("W", &[1], None);
+    }
+
+    #[test]
     fn never_proposes_a_set_without_a_live_majority() {
         check("V-x", &[1, 2, 3], None);
         check("--x", &[1, 2, 3], None);
@@ -193,7 +203,8 @@ mod tests {
             for new in next.difference(&current) {
                 prop_assert!(all[new].alive && all[new].caught_up && all[new].role == Role::Voter);
             }
-            let kept = current.iter().filter(|id| all.contains_key(id)).count();
+            let votes = |id: &&NodeId| all.get(id).is_some_and(|m| m.role == Role::Voter);
+            let kept = current.iter().filter(votes).count();
             prop_assert!(next.len() >= kept, "shrank only by removal");
             prop_assert!(next.len() == kept || next.len() % 2 == 1, "grew to an odd count");
             prop_assert_eq!(plan(LEADER, &all, &next), None, "settles at once");

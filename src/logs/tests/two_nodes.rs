@@ -96,6 +96,7 @@ async fn cluster(count: u64) -> Cluster {
                 edge: quic,
             },
             draining: false,
+            leaving: false,
         };
         state.nodes.insert(me, node);
         bound.push(mesh);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nebula_domain::state::Role;
 use nebula_domain::voters::{self, Candidate};
 use nebula_domain::{NodeId, State, View};
 use openraft::{ChangeMembers, EmptyNode, ServerState};
@@ -109,7 +110,11 @@ impl Voters {
             let view = self.view.borrow();
             let candidate = |(id, node): (&NodeId, &nebula_domain::state::Node)| {
                 let candidate = Candidate {
-                    role: node.role,
+                    role: if node.leaving {
+                        Role::Worker
+                    } else {
+                        node.role
+                    },
                     alive: view.is_alive(*id),
                     caught_up: caught_up(*id),
                 };

@@ -151,6 +151,7 @@ fn initial() -> State {
                 edge: at(9000),
             },
             draining: false,
+            leaving: false,
         };
         state.nodes.insert(node.id, node);
     }

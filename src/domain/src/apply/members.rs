@@ -38,6 +38,7 @@ pub(super) fn init(
             role: Role::Voter,
             addresses: addresses.clone(),
             draining: false,
+            leaving: false,
         },
     );
     Ok(Outcome::Joined {
@@ -88,6 +89,7 @@ pub(super) fn join(
             role,
             addresses: addresses.clone(),
             draining: false,
+            leaving: false,
         },
     );
     Ok(Outcome::Joined { node: id, role })
@@ -125,6 +127,24 @@ pub(super) fn set_addresses(
         };
         state.nodes.insert(id, node);
     }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set_leaving(
+    state: &mut State,
+    id: NodeId,
+    leaving: bool,
+) -> Result<Outcome, Rejection> {
+    let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    let stays = |other: &Node| other.id != id && other.role == Role::Voter && !other.leaving;
+    if leaving && node.role == Role::Voter && !state.nodes.values().any(stays) {
+        return Err(Rejection::LastVoter(id));
+    }
+    let node = Node {
+        leaving,
+        ..node.clone()
+    };
+    state.nodes.insert(id, node);
     Ok(Outcome::Done)
 }
 

@@ -68,6 +68,7 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         Command::SetAddresses { node, addresses } => {
             members::set_addresses(state, *node, addresses)
         }
+        Command::SetLeaving { node, leaving } => members::set_leaving(state, *node, *leaving),
         Command::SetDraining { node, draining } => members::set_draining(state, *node, *draining),
         Command::RemoveNode { node } => members::remove(state, *node),
         Command::CreateJoinToken { token, now } => members::create_token(state, token, *now),

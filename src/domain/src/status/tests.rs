@@ -79,11 +79,13 @@ fn a_program_that_keeps_ending_has_failed() {
         "once is an accident"
     );
     crash(&mut sim, 1, 1, "exit status 127: not found");
+    assert_eq!(of(&sim, "app").phase, Phase::Progressing);
+    crash(&mut sim, 1, 3, "exit status 127: not found");
     let failed = of(&sim, "app");
     assert_eq!(failed.phase, Phase::Failed);
     assert_eq!(
         failed.problems,
-        ["instance i-1 on node n1: exit status 127: not found (restarted once)"]
+        ["instance i-1 on node n1: exit status 127: not found (restarted 3 times)"]
     );
     crash(&mut sim, 1, 3, "");
     assert_eq!(of(&sim, "app").phase, Phase::Failed);
