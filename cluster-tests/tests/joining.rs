@@ -280,3 +280,34 @@ fn the_first_machine_is_lost_for_good() {
     });
     nodectl(["leave", "--data-dir", &machine.data_dir()]).ok();
 }
+
+#[test]
+fn a_cluster_shrinks_to_one_machine_and_goes_on() {
+    let cluster = Cluster::start(3);
+    cluster.nebula(&["config", "set", "user.kept", "yes"]).ok();
+    // The leader first, each time: it has to hand over before it goes.
+    for _ in 0..2 {
+        let leader = cluster.leader();
+        let dir = cluster.members[leader].data_dir.to_str().unwrap();
+        nodectl(["leave", "--data-dir", dir]).ok();
+        eventually(DEADLINE, "its daemon has ended", || {
+            let pid = cluster.members[leader].pid;
+            holds(!process::is_running(pid), pid)
+        });
+    }
+    let left = cluster.leader();
+    let got = cluster
+        .nebula_at(&cluster.members[left], &["config", "get", "user.kept"])
+        .ok();
+    assert_eq!(got.stdout.trim(), "yes");
+    cluster
+        .nebula_at(
+            &cluster.members[left],
+            &["config", "set", "user.kept", "still"],
+        )
+        .ok();
+    assert_eq!(
+        cluster.member_list()["members"].as_array().unwrap().len(),
+        1
+    );
+}
