@@ -47,8 +47,11 @@ fn build() {
     });
 }
 
-/// One program of the workspace.
+/// One program of the workspace, or of the folder that `NEBULA_TEST_BINARIES` names: an installed build.
 pub fn path(name: &str) -> PathBuf {
+    if let Some(installed) = std::env::var_os("NEBULA_TEST_BINARIES") {
+        return PathBuf::from(installed).join(name);
+    }
     build();
     folder().join(name)
 }

@@ -1,11 +1,16 @@
 //! Paths to handlers, and the OpenAPI document that follows from them.
 
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::StreamExt;
 use nebula_wire::api::ErrorCode;
+use tokio::time::{Instant, timeout_at};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,6 +22,9 @@ use crate::{access, artifacts, deployments, join, logs, members, node, settings,
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
 const MAX_JSON_BYTES: usize = 256 * 1024;
+/// From the end of a request's head to the end of its JSON body. A client without a token may send
+/// one (to join), and must not hold a connection by never finishing it.
+const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Nebula", description = "The API that every node serves."))]
@@ -44,6 +52,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(settings::list))
         .routes(routes!(settings::get, settings::set, settings::unset))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
+        .layer(middleware::map_request(timely_body))
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(artifacts::get, artifacts::put))
@@ -70,6 +79,26 @@ pub fn router(app: App) -> Router {
         .fallback(not_an_action)
         .layer(middleware::map_response(plain_rejections_as_json))
         .with_state(app)
+}
+
+async fn timely_body(request: Request) -> Request {
+    body_within(JSON_BODY_TIMEOUT, request)
+}
+
+/// A body that fails once its time is over.
+fn body_within(time: Duration, request: Request) -> Request {
+    let deadline = Instant::now() + time;
+    request.map(|body| {
+        let pieces =
+            futures::stream::unfold(body.into_data_stream(), move |mut pieces| async move {
+                let piece = match timeout_at(deadline, pieces.next()).await {
+                    Ok(piece) => piece?.map_err(std::io::Error::other),
+                    Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+                };
+                Some((piece, pieces))
+            });
+        Body::from_stream(pieces)
+    })
 }
 
 async fn not_an_action(request: Request) -> Failure {
@@ -126,4 +155,18 @@ pub fn documented_actions() -> (Vec<(axum::http::Method, String)>, Document) {
         );
     }
     (actions, document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_fails() {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>("{")]);
+        let body = Body::from_stream(first.chain(futures::stream::pending()));
+        let request = body_within(Duration::from_millis(20), Request::new(body));
+        let read = axum::body::to_bytes(request.into_body(), 100).await;
+        assert!(read.is_err());
+    }
 }

@@ -21,7 +21,8 @@ use crate::router::router;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the TCP connection to the end of the TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections at once; more wait in the listener's backlog.
+/// Connections at once of each listener, so that a crowd on the network does not shut out the
+/// machine's owner; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 1024;
 
 pub struct Config {
@@ -86,15 +87,15 @@ impl Api {
     pub fn spawn(self, app: App) -> ApiHandle {
         let (stop, stopped) = watch::channel(false);
         let router = router(app);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let slots = || Arc::new(Semaphore::new(MAX_CONNECTIONS));
         tokio::spawn(serve_tls(
             self.tcp,
             self.tls,
             router.clone(),
-            slots.clone(),
+            slots(),
             stopped.clone(),
         ));
-        tokio::spawn(serve_unix(self.unix, router, slots, stopped));
+        tokio::spawn(serve_unix(self.unix, router, slots(), stopped));
         ApiHandle {
             stop,
             unix_path: self.unix_path,

@@ -117,7 +117,15 @@ impl Artifacts {
         let mut incoming =
             Incoming::begin(&inner.layout, expected, inner.config.max_artifact_bytes)?;
         let mut body = std::pin::pin!(body);
-        while let Some(piece) = body.next().await {
+        let silent = |_| {
+            let why = format!("nothing came for {} s", limits::UPLOAD_STALL.as_secs());
+            let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
+            ArtifactError::Interrupted(error)
+        };
+        while let Some(piece) = tokio::time::timeout(limits::UPLOAD_STALL, body.next())
+            .await
+            .map_err(silent)?
+        {
             incoming
                 .write(&piece.map_err(ArtifactError::Interrupted)?)
                 .await?;

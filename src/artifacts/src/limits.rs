@@ -11,6 +11,9 @@ pub const GRACE: Duration = Duration::from_secs(3600);
 pub(crate) const ASK_DEADLINE: Duration = Duration::from_secs(3);
 /// No byte of a transfer for so long: the peer, or its disk, is gone.
 pub(crate) const STALL: Duration = Duration::from_secs(15);
+/// No byte of an upload for so long: the client is gone without a word. More than for a peer, since
+/// people's networks are worse.
+pub(crate) const UPLOAD_STALL: Duration = Duration::from_secs(60);
 /// A peer that fetches from us is given this and the time for the bytes at a slow link's rate.
 pub(crate) const FETCH_BASE: Duration = Duration::from_secs(30);
 pub(crate) const FETCH_BYTES_PER_SECOND: u64 = 1024 * 1024;

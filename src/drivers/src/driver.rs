@@ -29,6 +29,9 @@ pub trait Driver: Send + Sync + 'static {
     /// the grace and never lengthens it. An instance that does not run is no error.
     async fn stop(&self, instance: InstanceId, grace: Duration) -> Result<(), DriverError>;
 
+    /// Returns once no start is on its way: whatever was asked for shows in [`Driver::runs`].
+    async fn starts_done(&self) {}
+
     /// The latest run of every instance that has not been removed, those from before a restart of
     /// the daemon included.
     fn runs(&self) -> watch::Receiver<Arc<Runs>>;

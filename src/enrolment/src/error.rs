@@ -15,6 +15,8 @@ pub enum EnrolError {
     NotAVoter(nebula_domain::NodeId),
     #[error("the certificate or its request was refused: {0}")]
     Pki(#[from] nebula_pki::PkiError),
+    #[error("the renewed certificate is not valid now: the clocks of the two nodes differ")]
+    Clock,
     #[error("the mesh did not take the renewed identity: {0}")]
     Mesh(#[from] nebula_mesh::MeshError),
     #[error("another node refused: {}", .0.message)]
@@ -32,6 +34,7 @@ impl EnrolError {
                 ErrorCode::BadRequest,
                 "use the same version of nodectl on all machines",
             ),
+            EnrolError::Clock => (ErrorCode::Unavailable, "set the clocks of all machines"),
             EnrolError::NoSigner | EnrolError::Mesh(_) => (
                 ErrorCode::Unavailable,
                 "try again, or join through the address of a voter",

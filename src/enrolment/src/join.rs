@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use nebula_domain::state::Addresses;
-use nebula_domain::{Command, NodeId, Outcome, Request, RequestId, TokenId};
+use nebula_domain::{Command, NodeId, Outcome, Rejection, Request, RequestId, State, TokenId};
+use nebula_registry::{ProposeError, ReadError};
 use nebula_wire::api::{JoinRequest, JoinResponse, Peer};
 use nebula_wire::convert::role_name;
 use nebula_wire::peer::identity::{IdentityAnswer, IdentityRequest};
@@ -14,7 +15,7 @@ use crate::{EXCHANGE_DEADLINE, Enrolment};
 
 impl Enrolment {
     /// Checks the token, registers the node and signs its certificate; a node without the CA key
-    /// passes the request to a voter. The same request id gives the same node id.
+    /// passes the request to a voter. The same request again gives the same node id.
     pub async fn join(&self, request: JoinRequest) -> Result<JoinResponse, EnrolError> {
         if self.can_sign() {
             return self.admit(request).await;
@@ -39,6 +40,7 @@ impl Enrolment {
             self.shared.clock.now(),
         )?;
         let (id, command) = self.command(&request)?;
+        self.check_token(&command).await?;
         let applied = self
             .shared
             .registry
@@ -74,6 +76,22 @@ impl Enrolment {
         })
     }
 
+    /// Anyone may ask to join: what does not come with a token must not cost an entry of the log, nor push
+    /// the answers to others' requests out of memory. Whether the token is still good is decided on apply.
+    async fn check_token(&self, command: &Command) -> Result<(), EnrolError> {
+        let state = self.shared.registry.read(EXCHANGE_DEADLINE).await;
+        let state = state.map_err(|error| match error {
+            ReadError::NoQuorum => ProposeError::NoQuorum,
+            ReadError::Timeout => ProposeError::Timeout,
+            ReadError::Stopped => ProposeError::Stopped,
+        })?;
+        if holds_token(&state, command) {
+            Ok(())
+        } else {
+            Err(ProposeError::Rejected(Rejection::TokenUnknown).into())
+        }
+    }
+
     fn command(&self, request: &JoinRequest) -> Result<(RequestId, Command), EnrolError> {
         let bad = |what: &str| EnrolError::BadRequest(format!("the join request has a bad {what}"));
         let address = |text: &str, what| text.parse::<SocketAddr>().map_err(|_| bad(what));
@@ -82,9 +100,10 @@ impl Enrolment {
             api: address(&request.api, "API address")?,
             edge: address(&request.edge, "edge address")?,
         };
-        let id = request.request_id.parse().map_err(|_| bad("request id"))?;
+        let asked: RequestId = request.request_id.parse().map_err(|_| bad("request id"))?;
         let mut secret = [0; 32];
         hex::decode_to_slice(&request.secret, &mut secret).map_err(|_| bad("secret"))?;
+        let id = bound_id(asked, &request.token_id, &secret, &request.csr);
         let command = Command::Join {
             token: TokenId(request.token_id.clone()),
             secret_sha256: Sha256::digest(secret).into(),
@@ -98,5 +117,53 @@ impl Enrolment {
             addresses,
         };
         Ok((id, command))
+    }
+}
+
+fn holds_token(state: &State, command: &Command) -> bool {
+    let Command::Join {
+        token,
+        secret_sha256,
+        ..
+    } = command
+    else {
+        return false;
+    };
+    let known = state.join_tokens.get(token);
+    known.is_some_and(|known| known.secret_sha256 == *secret_sha256)
+}
+
+/// The id under which a join is proposed. Members know the ids of all that was proposed, and a known
+/// id is answered without a look at the token: this one also takes the secret, which only its joiner
+/// has, and the key that the answer is signed for.
+fn bound_id(asked: RequestId, token: &str, secret: &[u8; 32], csr: &str) -> RequestId {
+    let mut hash = Sha256::new();
+    hash.update(asked.0.to_be_bytes());
+    hash.update(secret);
+    hash.update(Sha256::digest(token));
+    hash.update(Sha256::digest(csr));
+    let hash: [u8; 32] = hash.finalize().into();
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash[..16]);
+    RequestId(u128::from_be_bytes(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_joiner_repeats_a_request() {
+        let id = bound_id(RequestId(7), "t", &[1; 32], "csr");
+        assert_eq!(bound_id(RequestId(7), "t", &[1; 32], "csr"), id);
+        assert_ne!(id, RequestId(7));
+        for other in [
+            bound_id(RequestId(8), "t", &[1; 32], "csr"),
+            bound_id(RequestId(7), "u", &[1; 32], "csr"),
+            bound_id(RequestId(7), "t", &[2; 32], "csr"),
+            bound_id(RequestId(7), "t", &[1; 32], "another"),
+        ] {
+            assert_ne!(other, id);
+        }
     }
 }

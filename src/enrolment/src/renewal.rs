@@ -85,7 +85,8 @@ impl Enrolment {
     async fn renew_if_due(&self) -> Result<(), EnrolError> {
         let identity = self.identity();
         let now = self.shared.clock.now();
-        if !identity.half_life(now).is_zero() {
+        // One from the future was signed while a clock was ahead; nobody accepts it before its time.
+        if !identity.half_life(now).is_zero() && identity.not_before() <= now {
             return Ok(());
         }
         let key = nebula_pki::NodeKey::generate()?;
@@ -102,6 +103,10 @@ impl Enrolment {
             },
         };
         let renewed = Identity::new(key, &certificate, &identity.ca_pem())?;
+        // The signer's clock may be far off: the present certificate is good for longer than this one.
+        if renewed.not_before() > now || renewed.is_expired(now) {
+            return Err(EnrolError::Clock);
+        }
         renewed.store(&self.shared.data_dir)?;
         self.shared.mesh.replace_identity(renewed)?;
         tracing::info!("renewed this node's certificate");

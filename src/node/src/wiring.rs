@@ -11,16 +11,16 @@ use nebula_artifacts::Artifacts;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::RouteTable;
 use nebula_domain::state::Cluster;
-use nebula_domain::{Command, NodeId, Request, State};
+use nebula_domain::{Command, NodeId, Rejection, Request, State};
 use nebula_drivers::process::ProcessDriver;
 use nebula_enrolment::Enrolment;
 use nebula_health::Health;
 use nebula_logs::Logs;
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
-use nebula_pki::Identity;
+use nebula_pki::{Authority, Identity, NodeKey};
 use nebula_proxy::{Proxy, ProxyHandle};
-use nebula_registry::Registry;
+use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
 use nebula_scheduler::Scheduler;
 use nebula_supervisor::{Supervisor, SupervisorConfig};
@@ -93,10 +93,7 @@ impl Node {
         let started = Instant::now();
         let (clock, random, metrics) = (Clock::system(), Random::system(), Metrics::new());
         let dir = config.data_dir.clone();
-        let identity = Identity::load(&dir)?;
-        if identity.is_expired(clock.now()) {
-            return Err(StartError::CertificateExpired);
-        }
+        let identity = present_identity(&dir, &clock)?;
         let me = identity.node();
         let told = Peers::load(&dir).map_err(|source| StartError::DataDir {
             what: "peers.json",
@@ -180,16 +177,17 @@ impl Node {
             });
         }
         if let Some(request) = bootstrap_request(&dir, &config)? {
-            registry
-                .initialise(request)
-                .await
-                .map_err(StartError::Bootstrap)?;
-            std::fs::remove_file(dir.join(BOOTSTRAP_FILE)).map_err(|source| {
-                StartError::DataDir {
+            match registry.initialise(request).await {
+                // The second: a power cut brought the file back, long after it had served.
+                Ok(_) | Err(ProposeError::Rejected(Rejection::AlreadyInitialised)) => {}
+                Err(error) => return Err(StartError::Bootstrap(error)),
+            }
+            std::fs::remove_file(dir.join(BOOTSTRAP_FILE))
+                .and_then(|()| std::fs::File::open(&dir)?.sync_all())
+                .map_err(|source| StartError::DataDir {
                     what: BOOTSTRAP_FILE,
                     source,
-                }
-            })?;
+                })?;
         }
         registry.manage_voters(membership.view());
 
@@ -339,6 +337,23 @@ impl Node {
     }
 }
 
+/// This node's identity with a certificate that is valid now. One that ended while the node was away is
+/// renewed here if the CA key is: after a day without power no node could ask another.
+fn present_identity(dir: &Path, clock: &Clock) -> Result<Identity, StartError> {
+    let identity = Identity::load(dir)?;
+    let now = clock.now();
+    if !identity.is_expired(now) {
+        return Ok(identity);
+    }
+    let authority = Authority::load(dir)?.ok_or(StartError::CertificateExpired)?;
+    let key = NodeKey::generate()?;
+    let certificate = authority.sign(&key.csr()?, identity.cluster(), identity.node(), now)?;
+    let renewed = Identity::new(key, &certificate, &identity.ca_pem())?;
+    renewed.store(dir)?;
+    tracing::info!("renewed this node's certificate, which had ended");
+    Ok(renewed)
+}
+
 /// The first entry of a cluster's life, if this node has yet to make it. The request id is kept
 /// with it, so that a crash in between does not make it twice.
 fn bootstrap_request(dir: &Path, config: &Config) -> Result<Option<Request>, StartError> {
@@ -369,4 +384,47 @@ fn bootstrap_request(dir: &Path, config: &Config) -> Result<Option<Request>, Sta
             api_token_sha256,
         },
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use nebula_domain::time::Millis;
+
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn an_ended_certificate_is_renewed_where_the_ca_key_is() {
+        nebula_pki::install_crypto_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("data");
+        let local = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        let overrides = Overrides {
+            data_dir: Some(data_dir.clone()),
+            name: Some("n1".parse().unwrap()),
+            quic: local(1),
+            api: local(2),
+            edge: local(3),
+            ..Overrides::default()
+        };
+        let config = Config::load(None, &overrides).unwrap();
+        let begun = Millis(1_700_000_000_000);
+        let (clock, hands) = Clock::manual(begun);
+        setup::init(&config, None, &clock, &Random::system()).unwrap();
+        let first = present_identity(&data_dir, &clock).unwrap();
+
+        hands.advance(Duration::from_secs(48 * 60 * 60));
+        let renewed = present_identity(&data_dir, &clock).unwrap();
+        assert!(first.is_expired(clock.now()) && !renewed.is_expired(clock.now()));
+        assert_eq!(renewed.node(), first.node());
+        let stored = Identity::load(&data_dir).unwrap();
+        assert_eq!(stored.not_after(), renewed.not_after());
+
+        std::fs::remove_file(data_dir.join("ca.key")).unwrap();
+        hands.advance(Duration::from_secs(48 * 60 * 60));
+        assert!(matches!(
+            present_identity(&data_dir, &clock),
+            Err(StartError::CertificateExpired)
+        ));
+    }
 }

@@ -63,6 +63,8 @@ impl Handle {
     /// Ends every program on this node. No supervisor may be running then, or it starts them again.
     /// Returns when all are gone, or some time after `grace` with those that are not.
     pub async fn stop_all(&self, grace: Duration) -> usize {
+        // What was being started when the supervisor ended is started all the same.
+        self.0.driver.starts_done().await;
         let mut runs = self.0.driver.runs();
         let running: Vec<_> = runs
             .borrow()

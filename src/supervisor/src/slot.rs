@@ -12,8 +12,10 @@ use nebula_drivers::{Run, RunStatus};
 /// A stop waits this long for proxies to let go: a live one needs a second at most, and a node that
 /// is dead but not yet known to be must not hold up the others.
 pub const ACK_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two tries to get an artifact or to start a program that could not even be started.
+/// Between the first two tries to get an artifact or to start a program that could not even be started.
 pub const RETRY: Duration = Duration::from_secs(2);
+/// What fails again and again is tried this rarely: each try may ask every node, or fill the disk once more.
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the registry wants of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +63,16 @@ pub struct Slot {
     pub run: u64,
     /// What went wrong last.
     pub reason: String,
+    /// Tries in a row that came to no run.
+    tries: u32,
     /// Whether the latest run's end has been dealt with.
     settled: bool,
 }
 
 impl Slot {
     /// A slot for an instance that this node was assigned, or that runs here already.
+    ///
+    /// A run that has ended meanwhile is dealt with by the first step, as if it had ended now.
     pub fn new(run: Option<&Run>, now: Instant) -> Slot {
         let number = run.map_or(0, |run| run.run);
         let running = run.is_some_and(Run::is_running);
@@ -80,7 +86,8 @@ impl Slot {
             backoff: Backoff::resumed(restarts),
             run: number,
             reason: String::new(),
-            settled: !running,
+            tries: 0,
+            settled: run.is_none(),
         }
     }
 
@@ -111,6 +118,7 @@ impl Slot {
     /// Decides one thing; to be called until it gives `None`.
     pub fn step(&mut self, want: Want, run: Option<&Run>, now: Instant) -> Option<Effect> {
         let running = run.is_some_and(Run::is_running);
+        self.take_over(run);
         if let Some(note) = self.settle(want, run, now) {
             return Some(Effect::Note(note));
         }
@@ -123,7 +131,7 @@ impl Slot {
                 self.end(running)
             }
             // A start that is under way shows as a run soon; until then there is nothing to stop.
-            (Want::Stop { .. }, Stage::Starting) if !running => None,
+            (Want::Stop { .. }, Stage::Starting) if !running && !self.settled => None,
             (Want::Stop { .. }, Stage::Stopping) => {
                 if !running {
                     self.stage = Stage::Gone;
@@ -146,9 +154,15 @@ impl Slot {
                 self.stage = Stage::Fetching;
                 Some(Effect::Fetch)
             }
-            (Want::Program, Stage::Starting) if running => {
+            (Want::Program, Stage::Starting | Stage::Draining(_)) if running => {
+                self.tries = 0;
                 self.stage = Stage::Running;
                 None
+            }
+            // Wanted after all: the registry had not caught up when it was taken for removed.
+            (Want::Program | Want::Files, Stage::Draining(_) | Stage::Gone) => {
+                self.stage = Stage::Due(now);
+                self.step(want, run, now)
             }
             (Want::Program | Want::Files, _) => None,
         }
@@ -163,6 +177,22 @@ impl Slot {
         None
     }
 
+    /// A run that this slot did not ask for (a start that an earlier supervisor had under way) is
+    /// the run of this instance all the same; its end is looked for by its number.
+    fn take_over(&mut self, run: Option<&Run>) {
+        let Some(run) = run.filter(|run| run.is_running() && run.run != self.run) else {
+            return;
+        };
+        self.run = run.run;
+        self.settled = false;
+        if matches!(
+            self.stage,
+            Stage::Due(_) | Stage::Fetching | Stage::Starting | Stage::Gone
+        ) {
+            self.stage = Stage::Running;
+        }
+    }
+
     /// Takes in a run that ended, once.
     fn settle(&mut self, want: Want, run: Option<&Run>, now: Instant) -> Option<String> {
         let run = run.filter(|run| run.run == self.run)?;
@@ -174,8 +204,11 @@ impl Slot {
         }
         self.settled = true;
         if want != Want::Program {
-            return Some("stopped".to_owned());
+            // One that ended before this slot was made has been spoken of.
+            let known = !matches!(self.stage, Stage::Due(_));
+            return known.then(|| "stopped".to_owned());
         }
+        self.tries = 0;
         let delay = self.backoff.delay(at.since(run.started_at));
         self.reason = exit.to_string();
         self.stage = Stage::Due(now + delay);
@@ -195,7 +228,7 @@ impl Slot {
         match (result, want) {
             (Err(reason), _) => {
                 self.reason = reason;
-                self.stage = Stage::Due(now + RETRY);
+                self.stage = Stage::Due(now + self.retry());
                 None
             }
             (Ok(()), Want::Program) => {
@@ -205,6 +238,7 @@ impl Slot {
                 Some(Effect::Start(self.run))
             }
             (Ok(()), Want::Files) => {
+                self.tries = 0;
                 self.reason.clear();
                 self.stage = Stage::Serving;
                 None
@@ -221,7 +255,20 @@ impl Slot {
         if self.stage == Stage::Starting {
             self.settled = true;
             self.reason = reason;
-            self.stage = Stage::Due(now + RETRY);
+            self.stage = Stage::Due(now + self.retry());
+        }
+    }
+
+    fn retry(&mut self) -> Duration {
+        let doublings = self.tries.min(8);
+        self.tries = self.tries.saturating_add(1);
+        RETRY.saturating_mul(1 << doublings).min(RETRY_MAX)
+    }
+
+    /// The driver could not be asked to end it: back to where a stop is decided.
+    pub fn not_stopped(&mut self, now: Instant) {
+        if self.stage == Stage::Stopping {
+            self.stage = Stage::Draining(now);
         }
     }
 }
@@ -344,6 +391,63 @@ mod tests {
         let mut slot = Slot::new(Some(&running), now);
         assert_eq!(slot.step(Want::Program, Some(&running), now), None);
         assert_eq!((slot.phase(), slot.restarts()), (Phase::Running, 2));
+    }
+
+    #[test]
+    fn a_run_of_another_number_is_taken_over_and_its_end_seen() {
+        let now = Instant::now();
+        let mut slot = Slot::new(None, now);
+        slot.step(Want::Program, None, now);
+        slot.fetched(Want::Program, Ok(()), now);
+        slot.not_started("i-1 already runs".into(), now);
+        slot.step(Want::Program, None, now + RETRY);
+        assert_eq!(
+            slot.fetched(Want::Program, Ok(()), now),
+            Some(Effect::Start(2))
+        );
+        assert_eq!(slot.step(Want::Program, Some(&run(1, None)), now), None);
+        assert_eq!((slot.phase(), slot.run), (Phase::Running, 1));
+        let ended = run(1, Some(Exit::Code(1)));
+        assert!(slot.step(Want::Program, Some(&ended), now).is_some());
+        assert_eq!(slot.phase(), Phase::Backoff);
+    }
+
+    #[test]
+    fn a_run_that_ended_while_nobody_looked_is_told_of() {
+        let now = Instant::now();
+        let ended = run(3, Some(Exit::Code(1)));
+        let mut slot = Slot::new(Some(&ended), now);
+        let note = slot.step(Want::Program, Some(&ended), now);
+        assert!(matches!(note, Some(Effect::Note(text)) if text.contains("exited with code 1")));
+        assert_eq!(slot.reason, "exited with code 1");
+        let mut slot = Slot::new(Some(&ended), now);
+        assert_eq!(slot.step(LET_GO, Some(&ended), now), None);
+        assert_eq!(slot.phase(), Phase::Stopped);
+    }
+
+    #[test]
+    fn a_program_that_ended_during_a_stop_of_its_start_is_gone() {
+        let now = Instant::now();
+        let mut slot = Slot::new(None, now);
+        slot.step(Want::Program, None, now);
+        slot.fetched(Want::Program, Ok(()), now);
+        let ended = run(1, Some(Exit::Code(1)));
+        assert!(slot.step(LET_GO, Some(&ended), now).is_some());
+        assert_eq!(slot.step(LET_GO, Some(&ended), now), None);
+        assert_eq!(slot.phase(), Phase::Stopped);
+    }
+
+    #[test]
+    fn what_is_wanted_after_all_goes_on() {
+        let now = Instant::now();
+        let running = run(1, None);
+        let mut slot = Slot::new(Some(&running), now);
+        slot.step(WAITS, Some(&running), now);
+        assert_eq!(slot.step(Want::Program, Some(&running), now), None);
+        assert_eq!(slot.phase(), Phase::Running);
+        let mut gone = Slot::new(None, now);
+        gone.step(LET_GO, None, now);
+        assert_eq!(gone.step(Want::Program, None, now), Some(Effect::Fetch));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! databases); the unpacked artifact is shared between instances and has to stay as it was uploaded.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nebula_domain::InstanceId;
@@ -12,21 +13,47 @@ pub fn prepare(work_dir: &Path, instance: InstanceId, tree: &Path) -> io::Result
     if own.exists() {
         return Ok(own);
     }
-    // Whole or not at all, also when the daemon ends in between.
-    let partial = work_dir.join(format!("{instance}.partial"));
-    remove_if_there(&partial)?;
-    copy(tree, &partial)?;
-    std::fs::rename(&partial, &own)?;
-    Ok(own)
+    // Whole or not at all, also when the daemon ends in between; and in a folder of this call's own,
+    // since one made by an earlier supervisor may still be at work.
+    let partial = tempfile::Builder::new()
+        .prefix(&format!("{instance}.partial-"))
+        .tempdir_in(work_dir)?;
+    let tree_copy = partial.path().join("tree");
+    copy(tree, &tree_copy)?;
+    match std::fs::rename(&tree_copy, &own) {
+        Err(_) if own.exists() => Ok(own),
+        renamed => renamed.map(|()| own),
+    }
 }
 
 /// Deletes what an instance that is gone has left.
 pub fn remove(work_dir: &Path, instance: InstanceId) -> io::Result<()> {
-    remove_if_there(&work_dir.join(instance.to_string()))?;
-    remove_if_there(&work_dir.join(format!("{instance}.partial")))
+    remove_if_there(&work_dir.join(instance.to_string()))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+/// Programs leave folders that they made read-only (package caches do): those are opened first.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match try_remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path)?;
+            try_remove(path)
+        }
+        result => result,
+    }
+}
+
+fn make_writable(dir: &Path) -> io::Result<()> {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -51,23 +78,24 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes the copies of instances that are not among `wanted`.
-pub fn sweep(work_dir: &Path, wanted: impl Fn(InstanceId) -> bool) -> io::Result<()> {
+/// What lies in the folder and is `stale`; none: of no instance, so unfinished.
+pub fn list(
+    work_dir: &Path,
+    stale: impl Fn(Option<InstanceId>) -> bool,
+) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(work_dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.parse().ok());
-        if !id.is_some_and(&wanted) {
-            remove_if_there(&entry.path())?;
+        if stale(name.to_str().and_then(|name| name.parse().ok())) {
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -99,9 +127,11 @@ mod tests {
         prepare(&work, InstanceId(7), &tree).unwrap();
         assert_eq!(std::fs::read(own.join("data")).unwrap(), b"kept");
 
-        sweep(&work, |id| id == InstanceId(7)).unwrap();
-        assert!(own.exists());
-        sweep(&work, |_| false).unwrap();
+        assert!(list(&work, |id| id.is_none()).unwrap().is_empty());
+        let found = list(&work, |id| id == Some(InstanceId(7))).unwrap();
+        assert_eq!(found.first(), Some(&own));
+        std::fs::set_permissions(own.join("bin"), std::fs::Permissions::from_mode(0o555)).unwrap();
+        remove(&work, InstanceId(7)).unwrap();
         assert!(!own.exists());
         remove(&work, InstanceId(7)).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();

@@ -167,10 +167,11 @@ pub(super) fn set_draining(
 /// Drops the node and its instances; the next plan replaces them elsewhere.
 pub(super) fn remove(state: &mut State, id: NodeId) -> Result<Outcome, Rejection> {
     let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    // One that is leaving hands its vote over, perhaps to this very node.
     let another_voter = state
         .nodes
         .values()
-        .any(|other| other.id != id && other.role == Role::Voter);
+        .any(|other| other.id != id && other.role == Role::Voter && !other.leaving);
     if node.role == Role::Voter && !another_voter {
         return Err(Rejection::LastVoter(id));
     }

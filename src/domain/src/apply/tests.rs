@@ -180,6 +180,12 @@ fn the_last_voter_stays() {
     assert_eq!(sim.run(remove(1)), Err(Rejection::LastVoter(NodeId(1))));
     assert_eq!(sim.run(remove(9)), Err(Rejection::NodeUnknown(NodeId(9))));
     sim.ok(join_command("all", 3));
+    sim.ok(Command::SetLeaving {
+        node: NodeId(1),
+        leaving: true,
+    });
+    // Two removals at once: the first one's vote goes to the second.
+    assert_eq!(sim.run(remove(3)), Err(Rejection::LastVoter(NodeId(3))));
     sim.ok(remove(1));
     assert_eq!(sim.run(remove(3)), Err(Rejection::LastVoter(NodeId(3))));
     sim.ok(remove(2));

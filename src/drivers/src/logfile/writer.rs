@@ -98,7 +98,11 @@ impl Writer {
 
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
-        fs::rename(current(&self.dir), previous(&self.dir))?;
+        match fs::rename(current(&self.dir), previous(&self.dir)) {
+            // Deleted by hand, or the new one could not be made the last time.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.size = 0,
+        }
         self.reopen()
     }
 
@@ -133,6 +137,21 @@ mod tests {
         let last_old: u32 = old.trim().rsplit(' ').next().unwrap().parse().unwrap();
         let first_new = new.lines().next().unwrap();
         assert!(first_new.ends_with(&format!("line {}", last_old + 1)));
+    }
+
+    #[test]
+    fn a_file_that_went_away_does_not_end_the_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::with_limit(dir.path().to_owned(), 50);
+        for _ in 0..3 {
+            writer.line(Millis(0), Stream::Stdout, "some text");
+            writer.flush(Millis(0));
+            let _ = fs::remove_file(current(dir.path()));
+        }
+        writer.line(Millis(0), Stream::Stdout, "kept");
+        writer.flush(Millis(0));
+        let text = fs::read_to_string(current(dir.path())).unwrap();
+        assert!(text.ends_with("stdout kept\n"), "{text}");
     }
 
     #[test]

@@ -131,6 +131,12 @@ impl Driver for ProcessDriver {
         self.inner.runs.subscribe()
     }
 
+    async fn starts_done(&self) {
+        let mut starting = self.inner.starting.subscribe();
+        // The sender lives as long as `self`.
+        let _ = starting.wait_for(BTreeSet::is_empty).await;
+    }
+
     async fn remove(&self, instance: InstanceId) -> Result<(), DriverError> {
         self.inner.started(instance).await;
         if self.inner.is_running(instance) {
@@ -307,7 +313,10 @@ fn ended(
         exit,
         at: now,
     };
-    record::write(dir, record::EXIT, &record)?;
+    // On a full disk the same is found out again by the next daemon; it must not keep this one from starting.
+    if let Err(error) = record::write(dir, record::EXIT, &record) {
+        tracing::warn!(instance = %state.instance, %error, "the end of a run was not written down");
+    }
     Ok(RunStatus::Ended { exit, at: now })
 }
 
