@@ -98,9 +98,19 @@ pub async fn remove(
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
     let node = find(&app.registry.state(), &node)?;
-    hand_over_vote(&app, node).await?;
-    app.change(&headers, Command::RemoveNode { node }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    // A client that goes away half-way must not leave a member without its vote.
+    let removal = tokio::spawn(async move {
+        hand_over_vote(&app, node).await?;
+        app.change(&headers, Command::RemoveNode { node }).await
+    });
+    match removal.await {
+        Ok(removed) => removed.map(|_| StatusCode::NO_CONTENT),
+        Err(_) => Err(Failure::new(
+            ErrorCode::Internal,
+            "the removal ended unexpectedly",
+            "see this node's log",
+        )),
+    }
 }
 
 /// The others refuse a node the moment its removal is applied. A live voter's vote is taken away first, while it is

@@ -58,7 +58,7 @@ pub struct StaticSite {
     pub spa: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Handed to `/bin/sh -c`, run in the artifact's folder.
     pub command: String,
@@ -66,6 +66,17 @@ pub struct Service {
     pub probe: ProbeSpec,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+}
+
+/// Names of variables only: their values and the command may hold secrets.
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("probe", &self.probe)
+            .field("stop_grace", &self.stop_grace)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an instance is asked whether it can take requests.
