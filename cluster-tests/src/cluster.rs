@@ -324,26 +324,17 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             self.print_logs();
         }
-        for child in &self.restarted {
-            process::signal(child.id(), Signal::SIGINT);
-        }
-        for child in &mut self.restarted {
-            // A paused or hung daemon must not hang the tests.
-            for _ in 0..200 {
-                if !matches!(child.try_wait(), Ok(None)) {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
         let dir = self.folder.path().to_owned();
         let mut down = Command::new(binaries::path("nodectl"));
         down.args(["dev", "down", "--data-dir"])
             .arg(&dir)
             .stdin(Stdio::null());
         let down = command::run(down);
+        for child in &mut self.restarted {
+            // `dev down` has ended them; they are this process's children all the same.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         let left = workload_of(&dir);
         for pid in &left {
             process::signal(*pid, Signal::SIGKILL);

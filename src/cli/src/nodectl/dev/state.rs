@@ -56,11 +56,14 @@ impl DevState {
             .map_err(|e| CliError::io(format!("cannot write {}", path.display()), &e))
     }
 
-    /// Nodes whose daemon runs now.
+    /// Nodes whose daemon runs now: the one that was started here, or one that a person started again
+    /// on the same data folder since.
     pub fn running(&self) -> impl Iterator<Item = (&DevNode, Process)> {
-        self.nodes
-            .iter()
-            .filter_map(|node| Some((node, node.daemon.filter(|d| d.is_running())?)))
+        self.nodes.iter().filter_map(|node| {
+            let ours = node.daemon.filter(|daemon| daemon.is_running());
+            let again = || nebula_node::daemon_pid(&node.data_dir).and_then(Process::running);
+            Some((node, ours.or_else(again)?))
+        })
     }
 }
 
