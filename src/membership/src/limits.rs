@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 /// A node tells its peers this often, and this is also how often liveness is judged. Gossip is most of
-/// what an idle node does: at 200 ms it went past 1 % of a core, and a death shows no sooner.
-pub(crate) const GOSSIP_INTERVAL: Duration = Duration::from_millis(250);
+/// what an idle node does: at 200 ms it went past 1 % of a core, and a death showed no sooner.
+pub(crate) const GOSSIP_INTERVAL: Duration = Duration::from_millis(300);
 
 // chitchat calls a node dead when `elapsed / mean > PHI`, with
 // `mean = (sum of the window + 5 * PRIOR) / (window length + 5)`. Arrivals come every few
