@@ -24,3 +24,18 @@ dev *ARGS:
 # Figures beside peers; raw results go to bench/results. See bench/README.md.
 bench *ARGS:
     cargo run --release -p nebula-bench -- {{ARGS}}
+
+# The fault laboratory, as CI runs it: kills, pauses, partitions, loss. Those on a network need root.
+faults:
+    cargo test -p nebula-cluster-tests --locked --test 'lab_*'
+
+# Faults of all kinds, drawn at random, for so many minutes on each kind of cluster.
+soak MINUTES="10":
+    NEBULA_LAB_MINUTES={{MINUTES}} cargo test -p nebula-cluster-tests --locked --test lab_soak -- --nocapture
+
+# The whole laboratory, on release builds, for some hours. Figures go to bench/results/lab.jsonl.
+nightly:
+    NEBULA_LAB_RESULTS="${NEBULA_LAB_RESULTS:-{{justfile_directory()}}/bench/results/lab.jsonl}" \
+    NEBULA_LAB_KILLS=500 NEBULA_LAB_LEADER_KILLS=100 NEBULA_LAB_PAUSES=100 NEBULA_LAB_PAUSE_SECONDS=30 \
+    NEBULA_LAB_PARTITIONS=25 NEBULA_LAB_LOSS_SECONDS=60 NEBULA_LAB_MINUTES=30 \
+    cargo test --release -p nebula-cluster-tests --locked --no-fail-fast --test 'lab_*' -- --nocapture

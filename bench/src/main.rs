@@ -5,6 +5,7 @@ mod cluster;
 mod etcd;
 mod pick;
 mod report;
+mod space;
 mod writes;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,11 @@ enum What {
     },
     /// `routes::pick` with 10,000 routes.
     Pick,
+    /// Data folder and memory after so many small registry writes.
+    Space {
+        #[arg(long, default_value_t = 1_000_000)]
+        writes: u64,
+    },
     /// All of it.
     All,
 }
@@ -47,12 +53,14 @@ fn main() -> anyhow::Result<()> {
         What::Failover => cluster::failover(),
         What::Writes { seconds, rounds } => writes::run(seconds, rounds),
         What::Pick => pick::run(),
+        What::Space { writes } => space::run(writes),
         What::All => {
             pick::run()?;
             cluster::idle()?;
             cluster::deploy()?;
             cluster::failover()?;
-            writes::run(5, 3)
+            writes::run(5, 3)?;
+            space::run(1_000_000)
         }
     }
 }

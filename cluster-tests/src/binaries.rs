@@ -1,7 +1,7 @@
 //! Where the programs under test are: beside the test's own executable, built by the same cargo.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// `target/<profile>`.
@@ -18,33 +18,23 @@ fn folder() -> PathBuf {
 }
 
 /// Brings the programs up to date: `cargo test` does not build another package's programs.
-fn build() {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let folder = folder();
-        let target = folder.parent().expect("target/<profile> has a parent");
-        let mut command = Command::new(cargo);
-        command.args([
-            "build",
-            "--quiet",
-            "--locked",
-            "-p",
-            "nebula-cli",
-            "-p",
-            "nebula-cluster-tests",
-            "--bins",
-        ]);
-        command
-            .arg("--target-dir")
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if folder.ends_with("release") {
-            command.arg("--release");
-        }
-        let status = command.status().expect("cargo runs");
-        assert!(status.success(), "the programs under test do not build");
-    });
+fn build(which: &[&str]) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let folder = folder();
+    let target = folder.parent().expect("target/<profile> has a parent");
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--locked"]);
+    command.args(["-p", "nebula-cli", "-p", "nebula-cluster-tests"]);
+    command
+        .args(which)
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "the programs under test do not build");
 }
 
 /// One program of the workspace, or of the folder that `NEBULA_TEST_BINARIES` names: an installed build.
@@ -52,7 +42,22 @@ pub fn path(name: &str) -> PathBuf {
     if let Some(installed) = std::env::var_os("NEBULA_TEST_BINARIES") {
         return PathBuf::from(installed).join(name);
     }
-    build();
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&["--bins"]));
+    folder().join(name)
+}
+
+/// One of the programs that have named fault points: `nodectl-fault-points` and `raft-store`.
+pub fn with_fault_points(name: &str) -> PathBuf {
+    if let Some(installed) = std::env::var_os("NEBULA_TEST_BINARIES") {
+        return PathBuf::from(installed).join(name);
+    }
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let features = "nebula-cli/fault-points,nebula-cluster-tests/fault-points";
+        let bins = ["--bin", "nodectl-fault-points", "--bin", "raft-store"];
+        build(&[&["--features", features][..], &bins].concat());
+    });
     folder().join(name)
 }
 
@@ -67,6 +72,16 @@ pub fn unless_missing(missing: Option<&str>) -> bool {
         eprintln!("skipped: {reason}");
     }
     missing.is_none()
+}
+
+/// Whether a program of this machine can be run.
+pub fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 /// The library that shifts a process's clock (Debian package `faketime`).

@@ -1,7 +1,7 @@
 //! A cluster of real daemons on this machine, started by `nodectl dev`, ended on drop.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,15 @@ use crate::{binaries, http, process};
 
 /// A debug build on two busy cores is slow; what takes longer than this is broken.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Ports for a node's mesh, API and edge that are free at this moment.
+pub fn free_ports() -> [u16; 3] {
+    let udp = UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr());
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (api, edge) = (bind(), bind());
+    let tcp = [&api, &edge].map(|s| s.local_addr().expect("a bound socket's address").port());
+    [udp.expect("a free port").port(), tcp[0], tcp[1]]
+}
 
 /// One node as `nodectl dev --json` describes it.
 #[derive(Debug, Clone)]
@@ -247,6 +256,14 @@ impl Cluster {
 
     /// The same with variables of its own.
     pub fn restart_with(&mut self, index: usize, env: &[(&str, &str)]) {
+        self.restart_as(index, &binaries::path("nodectl"), env);
+    }
+
+    /// The same with another program than `nodectl`.
+    pub fn restart_as(&mut self, index: usize, program: &Path, env: &[(&str, &str)]) {
+        // A test may do this hundreds of times.
+        self.restarted
+            .retain_mut(|c| matches!(c.try_wait(), Ok(None)));
         let member = &mut self.members[index];
         let path = member.data_dir.join("again.log");
         let log = std::fs::OpenOptions::new()
@@ -254,12 +271,26 @@ impl Cluster {
             .append(true)
             .open(path)
             .expect("a log file");
-        let mut command = command::prepare(&binaries::path("nodectl"), ["run", "--data-dir"]);
+        let mut command = command::prepare(program, ["run", "--data-dir"]);
         command.arg(&member.data_dir).envs(env.iter().copied());
         command.stdout(Stdio::null()).stderr(log).process_group(0);
         let child = command.spawn().expect("nodectl runs");
         member.pid = child.id();
         self.restarted.push(child);
+    }
+
+    /// Ends a node's daemon and starts it again with its data in another folder, which is below `dir`.
+    pub fn move_to(&mut self, index: usize, dir: &Path) {
+        self.kill_daemon(index);
+        let member = &mut self.members[index];
+        let target = dir.join(&member.name);
+        let from = std::mem::replace(&mut member.data_dir, target);
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([&from, &member.data_dir])
+            .status();
+        assert!(copied.is_ok_and(|s| s.success()), "cp failed");
+        self.restart(index);
     }
 
     /// Waits until all members are alive in the eyes of the cluster.

@@ -7,10 +7,14 @@
 pub mod binaries;
 pub mod cluster;
 pub mod command;
+pub mod disk;
 pub mod http;
+pub mod lab;
 pub mod load;
 pub mod namespaces;
 pub mod process;
+pub mod sim;
+pub mod systemd;
 pub mod wait;
 
 pub use cluster::{Cluster, Member};

@@ -1,6 +1,6 @@
 //! Machines as network namespaces on a bridge, for tests that cut cables. Needs root, `ip` and `nft`.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
@@ -12,30 +12,14 @@ use crate::{binaries, process};
 pub fn available() -> bool {
     let missing = if !nix::unistd::geteuid().is_root() {
         Some("root is needed to make network namespaces")
-    } else if !works("ip", &["-V"]) {
+    } else if !binaries::works("ip", &["-V"]) {
         Some("'ip' (iproute2) is not installed")
-    } else if !works("nft", &["--version"]) {
+    } else if !binaries::works("nft", &["--version"]) {
         Some("'nft' (nftables) is not installed")
     } else {
         None
     };
-    if let Some(reason) = missing {
-        assert!(
-            std::env::var_os("NEBULA_TESTS_REQUIRE_TOOLS").is_none(),
-            "cannot run: {reason}"
-        );
-        eprintln!("skipped: {reason}");
-    }
-    missing.is_none()
-}
-
-fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program)
-        .args(args)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success())
+    binaries::unless_missing(missing)
 }
 
 fn must(program: &str, args: &[&str]) {
@@ -49,7 +33,6 @@ pub struct Network {
     id: u32,
     subnet: u8,
     machines: Vec<String>,
-    daemons: Vec<Child>,
 }
 
 impl Network {
@@ -62,7 +45,6 @@ impl Network {
             id,
             subnet,
             machines: Vec::new(),
-            daemons: Vec::new(),
         };
         let hub = network.hub();
         must("ip", &["netns", "add", &hub]);
@@ -104,6 +86,11 @@ impl Network {
         format!("10.77.{}.{}", self.subnet, machine + 1)
     }
 
+    /// The name of a machine's namespace.
+    pub fn machine(&self, machine: usize) -> &str {
+        &self.machines[machine]
+    }
+
     /// A program on a machine.
     pub fn command(&self, machine: usize, program: &str, args: &[&str]) -> Command {
         let path = binaries::path(program);
@@ -123,58 +110,10 @@ impl Network {
         command.env("NEBULA_DATA_DIR", data_dir);
         command::run(command)
     }
-
-    /// Starts a daemon that lives as long as this network.
-    pub fn spawn(&mut self, machine: usize, args: &[&str], log: std::fs::File) {
-        let mut command = self.command(machine, "nodectl", args);
-        self.daemons.push(
-            command
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .expect("nodectl runs"),
-        );
-    }
-
-    /// Pulls a machine's cable: nothing in, nothing out, and nobody is told.
-    pub fn cut(&self, machine: usize) {
-        let rules = "table inet cut { chain i { type filter hook input priority 0; iif != lo drop; }; \
-                     chain o { type filter hook output priority 0; oif != lo drop; }; }";
-        must(
-            "ip",
-            &["netns", "exec", &self.machines[machine], "nft", rules],
-        );
-    }
-
-    pub fn heal(&self, machine: usize) {
-        must(
-            "ip",
-            &[
-                "netns",
-                "exec",
-                &self.machines[machine],
-                "nft",
-                "delete table inet cut",
-            ],
-        );
-    }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for daemon in &self.daemons {
-            process::signal(daemon.id(), Signal::SIGINT);
-        }
-        for daemon in &mut self.daemons {
-            for _ in 0..200 {
-                if !matches!(daemon.try_wait(), Ok(None)) {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
         for name in self.machines.iter().chain([&self.hub()]) {
             // Whatever still runs in it would keep the namespace.
             if let Ok(pids) = Command::new("ip").args(["netns", "pids", name]).output() {

@@ -120,7 +120,8 @@ fn a_site_is_served_by_every_node_and_updated_everywhere() {
         "example.test",
         "--wait",
     ];
-    cluster.nebula(&create).ok();
+    let created = cluster.nebula(&create).ok();
+    assert_eq!(created.stderr, "", "bars are for terminals");
     for edge in cluster.edges() {
         let response = cluster.serves(edge, "site.example.test");
         assert_eq!(response.text(), "<h1>one</h1>");
@@ -205,13 +206,65 @@ fn the_environment_reaches_the_program() {
     ];
     cluster.nebula(&[&args[..], &rest[..]].concat()).ok();
     let edge = cluster.edges()[0];
+    let variable = |name: &str| {
+        let path = format!("/env/{name}");
+        http::get(edge, "api.example.test", &path).unwrap().text()
+    };
     for (name, value) in [("FROM_FILE", "a b"), ("FROM_FLAG", "1"), ("BOTH", "flag")] {
-        assert_eq!(
-            http::get(edge, "api.example.test", &format!("/env/{name}"))
-                .unwrap()
-                .text(),
-            value,
-            "{name}"
-        );
+        assert_eq!(variable(name), value, "{name}");
     }
+
+    // An update changes what it names and keeps the rest: the files, the command and the other variables.
+    let update = |more: &[&str]| cluster.nebula(&[&["deploy", "update", "api"], more].concat());
+    update(&["--env", "BOTH=new", "--unset-env", "FROM_FLAG"]).ok();
+    for (name, value) in [
+        ("FROM_FILE", "a b"),
+        ("FROM_FLAG", "(unset)"),
+        ("BOTH", "new"),
+    ] {
+        assert_eq!(variable(name), value, "{name}");
+    }
+    update(&["--stop-grace", "3s"]).ok();
+    let status = cluster.status("api");
+    let spec = &status["spec"];
+    assert_eq!(spec["command"], "./echo-service", "{status}");
+    assert_eq!(spec["stop_grace_ms"], 3000, "{status}");
+    assert_eq!(spec["env"].as_object().unwrap().len(), 2, "{status}");
+    update(&["--unset-env", "FROM_FLAG"]).fails(1, "'FROM_FLAG' is not set");
+    let list = cluster.nebula(&["deploy", "list", "--json"]).ok();
+    assert!(
+        !list.stdout.contains("a b"),
+        "a list tells no values: {list}"
+    );
+}
+
+#[test]
+fn of_two_updates_at_once_none_is_lost() {
+    let cluster = Cluster::start(1);
+    cluster.deploy_echo("api", 1);
+    let names: Vec<_> = (0..6).map(|i| format!("V{i}")).collect();
+    let outputs: Vec<_> = std::thread::scope(|scope| {
+        let started: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let cluster = &cluster;
+                scope.spawn(move || {
+                    let value = format!("{name}=1");
+                    cluster.nebula(&["deploy", "update", "api", "--env", &value, "--no-wait"])
+                })
+            })
+            .collect();
+        started.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let status = cluster.status("api");
+    for (name, output) in names.iter().zip(outputs) {
+        // Either it is there, or whoever asked for it was told that it is not.
+        if output.code != 0 {
+            output.clone().fails(1, "was changed meanwhile");
+        }
+        let there = status["spec"]["env"].get(name).is_some();
+        assert_eq!(there, output.code == 0, "{name}: {output}{status}");
+    }
+    let wait = ["deploy", "restart", "api", "--wait"];
+    cluster.nebula(&wait).ok();
 }

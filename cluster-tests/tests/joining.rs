@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nebula_cluster_tests::cluster::DEADLINE;
+use nebula_cluster_tests::cluster::{DEADLINE, Member, free_ports};
+use nebula_cluster_tests::command::on_node;
 use nebula_cluster_tests::wait::holds;
 use nebula_cluster_tests::{Cluster, Output, eventually, nodectl, process};
 use nix::sys::signal::Signal;
@@ -15,19 +17,6 @@ struct Machine {
     dir: tempfile::TempDir,
     name: String,
     ports: [u16; 3],
-}
-
-fn free_ports() -> [u16; 3] {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let tcp = [
-        TcpListener::bind("127.0.0.1:0").unwrap(),
-        TcpListener::bind("127.0.0.1:0").unwrap(),
-    ];
-    [
-        udp.local_addr().unwrap().port(),
-        tcp[0].local_addr().unwrap().port(),
-        tcp[1].local_addr().unwrap().port(),
-    ]
 }
 
 impl Machine {
@@ -91,8 +80,8 @@ fn tokens_that_are_not_valid_are_refused() {
         let machine = Machine::new("stranger");
         machine.join(&api, token, &["--no-start"]).fails(1, words);
         assert!(
-            !machine.dir.path().join("data/identity/node.key").exists(),
-            "a refused joiner keeps no identity"
+            !machine.dir.path().join("data").exists(),
+            "a refused joiner leaves nothing behind"
         );
     };
 
@@ -192,8 +181,23 @@ fn a_machine_joins_works_and_leaves() {
         status["instances"].to_string().contains("\"n4\""),
         "{status}"
     );
-    let edge = format!("127.0.0.1:{}", machine.ports[2]).parse().unwrap();
+    let edge = SocketAddr::from(([127, 0, 0, 1], machine.ports[2]));
     cluster.serves(edge, "api.example.test");
+
+    // A worker is not taken at its word: its owner is no operator, and an operator's token is passed on.
+    let data_dir = PathBuf::from(machine.data_dir());
+    on_node(&data_dir, "nebula", ["config", "set", "user.x", "1"]).fails(1, "operator's token");
+    let worker = Member {
+        name: "n4".to_owned(),
+        id: 4,
+        pid: 0,
+        api: format!("https://127.0.0.1:{}", machine.ports[1]),
+        edge,
+        data_dir,
+    };
+    cluster
+        .nebula_at(&worker, &["config", "set", "user.x", "1"])
+        .ok();
 
     nodectl(["leave", "--data-dir", &machine.data_dir()]).ok();
     assert!(find().is_none(), "{}", cluster.member_list());
@@ -225,6 +229,43 @@ fn a_machine_joins_works_and_leaves() {
     for pid in process::mentioning(&again.data_dir()) {
         process::signal(pid, Signal::SIGKILL);
     }
+}
+
+#[test]
+fn a_machine_that_died_while_it_joined_joins_again() {
+    let cluster = Cluster::start(1);
+    let api = api(&cluster);
+    let machine = Machine::new("n2");
+    let join = |more: &[&str]| {
+        let joined = machine.join(&api, &token(&cluster, &[]), more).ok().json();
+        joined["id"].as_u64().unwrap()
+    };
+    let first = join(&["--no-start", "--json"]);
+    let member = |id: u64| {
+        let list = cluster.member_list();
+        let members = list["members"].as_array().unwrap();
+        members.iter().find(|m| m["id"] == id).cloned()
+    };
+    assert_eq!(member(first).unwrap()["status"], "joining");
+    // The answer never reached the disk.
+    std::fs::remove_dir_all(machine.data_dir()).unwrap();
+    let second = join(&["--json"]);
+    assert!(second > first);
+    assert!(member(first).is_none(), "{}", cluster.member_list());
+    eventually(DEADLINE, "the second try is alive", || {
+        let member = member(second);
+        holds(
+            member.as_ref().is_some_and(|m| m["status"] == "alive"),
+            member,
+        )
+    });
+    // Asked again after a lost answer, a removal is still a success; an id that never was is not.
+    let id = second.to_string();
+    nodectl(["leave", "--data-dir", &machine.data_dir()]).ok();
+    cluster.nodectl(&["remove", &id]).ok();
+    cluster
+        .nodectl(&["remove", "99"])
+        .fails(1, "no member '99'");
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Who may do what. Deny by default: an action that is not in [`ACTIONS`] is refused to everyone.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use nebula_wire::api::ErrorCode;
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
-use crate::error::Failure;
+use crate::error::{Failure, not_an_action};
 
 /// How the connection came in; set by the server, never by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,18 +85,10 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         .as_deref()
         .and_then(|path| needs(request.method(), path));
     match (needed, channel) {
-        (None, _) => {
-            let message = format!(
-                "there is no action {} {}",
-                request.method(),
-                request.uri().path()
-            );
-            return Failure::new(ErrorCode::Forbidden, message, "see GET /v1/openapi.json")
-                .into_response();
-        }
+        (None, _) => return not_an_action(request).await.into_response(),
         (Some(Needs::Nothing | Needs::OwnProof), _) | (Some(Needs::Operator), Channel::Local) => {}
         (Some(Needs::Operator), Channel::Network) => {
-            let bearer = bearer(&request);
+            let bearer = bearer(request.headers());
             if !bearer.is_some_and(|token| is_operator(&app, token)) {
                 return unauthorized(bearer.is_some());
             }
@@ -105,12 +97,9 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
     next.run(request).await
 }
 
-fn bearer(request: &Request) -> Option<&str> {
-    let value = request
-        .headers()
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?;
+/// The bearer token, if one was sent.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
@@ -130,7 +119,13 @@ fn unauthorized(given: bool) -> Response {
         "no bearer token was sent"
     };
     let hint = "use the cluster file that 'nodectl init' wrote (--cluster FILE), or the Unix socket as root";
-    Failure::new(ErrorCode::Unauthorized, message, hint).into_response()
+    let mut response = Failure::new(ErrorCode::Unauthorized, message, hint).into_response();
+    // RFC 9110, 15.5.2: an answer of 401 names the scheme that would do.
+    let scheme = HeaderValue::from_static("Bearer");
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, scheme);
+    response
 }
 
 #[cfg(test)]

@@ -6,15 +6,19 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use nebula_artifacts::Artifacts;
+use nebula_domain::time::Millis;
 use nebula_domain::{Command, NodeId, Request, RequestId, State, View};
 use nebula_enrolment::Enrolment;
 use nebula_logs::Logs;
-use nebula_registry::{Applied, Registry};
+use nebula_registry::{Applied, OperatorToken, Registry, Status};
 use nebula_telemetry::{Clock, Metrics, Random};
-use nebula_wire::api::{CONSISTENCY_HEADER, ErrorCode, REQUEST_ID_HEADER, REVISION_HEADER};
+use nebula_wire::api::{
+    AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER, REVISION_HEADER,
+};
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::access;
 use crate::error::{Answer, Failure};
 
 /// A change is given this long before its client is told that it may or may not have happened.
@@ -66,23 +70,36 @@ pub enum Level {
     Stale,
 }
 
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Level::Linearizable => "linearizable",
+            Level::Stale => "stale",
+        }
+    }
+}
+
 /// A state to answer from, labelled with how fresh it is.
 pub struct Read {
     pub state: Arc<State>,
-    level: Level,
+    pub as_of: AsOf,
 }
 
 impl Read {
     /// The answer with the headers that label it.
     pub fn answer(self, body: impl IntoResponse) -> Response {
         let mut response = body.into_response();
-        let label = match self.level {
-            Level::Linearizable => "linearizable",
-            Level::Stale => "stale",
-        };
         let headers = response.headers_mut();
-        headers.insert(CONSISTENCY_HEADER, HeaderValue::from_static(label));
-        headers.insert(REVISION_HEADER, HeaderValue::from(self.state.revision));
+        let since = self.as_of.no_quorum_since;
+        for (name, value) in [
+            (CONSISTENCY_HEADER, Some(self.as_of.consistency)),
+            (REVISION_HEADER, Some(self.as_of.revision.to_string())),
+            (NO_QUORUM_SINCE_HEADER, since),
+        ] {
+            if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
+                headers.insert(name, value);
+            }
+        }
         response
     }
 }
@@ -93,29 +110,57 @@ impl App {
             Level::Linearizable => self.registry.read(READ_DEADLINE).await?,
             Level::Stale => self.registry.state(),
         };
-        Ok(Read {
-            state,
-            level: consistency.consistency,
-        })
+        let status = self.registry.status().borrow().clone();
+        let as_of = AsOf {
+            consistency: consistency.consistency.as_str().to_owned(),
+            revision: state.revision,
+            applied_index: status.applied_index,
+            no_quorum_since: self.no_quorum_since(&status),
+        };
+        Ok(Read { state, as_of })
+    }
+
+    /// By this node's clock, as answers show it.
+    pub fn no_quorum_since(&self, status: &Status) -> Option<String> {
+        let ago = status.no_quorum_since?.elapsed().as_millis();
+        let ago = u64::try_from(ago).unwrap_or(u64::MAX);
+        let at = Millis(self.clock.now().0.saturating_sub(ago));
+        Some(crate::node::rfc3339(at))
     }
 
     /// Proposes under the client's request id, so that its retry applies once.
     pub async fn change(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
-        let id = self.request_id(headers)?;
-        Ok(self
-            .registry
-            .propose_request(Request { id, command }, CHANGE_DEADLINE)
-            .await?)
+        let id = self
+            .request_id(headers)?
+            .unwrap_or_else(|| self.random.request_id());
+        self.propose(headers, Request { id, command }).await
     }
 
-    fn request_id(&self, headers: &HeaderMap) -> Answer<RequestId> {
+    /// One step of a change that takes several; it has an id of its own.
+    pub async fn step(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
+        let id = self.random.request_id();
+        self.propose(headers, Request { id, command }).await
+    }
+
+    /// Hands the caller's own token on: the leader does not take this node's word for it when it is a worker.
+    async fn propose(&self, headers: &HeaderMap, request: Request) -> Answer<Applied> {
+        let operator = access::bearer(headers).map(|token| OperatorToken(token.to_owned()));
+        let proposed = self
+            .registry
+            .propose_for(operator, request, CHANGE_DEADLINE);
+        Ok(proposed.await?)
+    }
+
+    /// The one that the client chose, if it did.
+    pub fn request_id(&self, headers: &HeaderMap) -> Answer<Option<RequestId>> {
         let Some(value) = headers.get(REQUEST_ID_HEADER) else {
-            return Ok(self.random.request_id());
+            return Ok(None);
         };
         value
             .to_str()
             .ok()
             .and_then(|text| text.parse().ok())
+            .map(Some)
             .ok_or_else(|| {
                 Failure::new(
                     ErrorCode::BadRequest,

@@ -1,10 +1,13 @@
 //! `/v1/artifacts`: archives come in as streams, are named by what they hold, and count once enough
 //! nodes hold them.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State as Ex};
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
 use nebula_domain::{Digest, NodeId};
 use nebula_wire::api::{ApiError, ArtifactInfo, ErrorCode};
 
@@ -13,6 +16,9 @@ use crate::error::{Answer, Failure};
 
 /// Copies before a release may be created: one machine may be lost at any time.
 pub const COPIES: usize = 2;
+
+/// For an answer to reach a client that is still sending.
+const LINGER: Duration = Duration::from_secs(5);
 
 fn digest(text: &str) -> Answer<Digest> {
     text.parse().map_err(|e: nebula_domain::ids::ParseIdError| {
@@ -54,18 +60,37 @@ pub async fn secure(app: &App, digest: Digest) -> Answer<(u64, Vec<NodeId>)> {
 pub async fn get(Ex(app): Ex<App>, Path(text): Path<String>) -> Answer<Json<ArtifactInfo>> {
     let digest = digest(&text)?;
     let mut holders = app.artifacts.holders(digest, &others(&app)).await;
-    if app.artifacts.has(digest) {
-        holders.push(app.node.me);
-    }
-    holders.sort_unstable();
-    holders.dedup();
-    if holders.is_empty() {
+    holders.extend(app.artifacts.size(digest).map(|size| (app.node.me, size)));
+    // The same bytes everywhere; where one copy was cut short, the others say how long it has to be.
+    let Some(size_bytes) = holders.values().copied().max() else {
         return Err(Failure::not_found(
             format!("no member holds the artifact {digest}"),
             "upload it",
         ));
+    };
+    Ok(Json(ArtifactInfo {
+        digest: text,
+        size_bytes,
+        nodes: holders.into_keys().map(|n| n.0).collect(),
+    }))
+}
+
+/// Takes an archive in. The body is a tar stream; its BLAKE3 has to be the digest in the path.
+#[utoipa::path(put, path = "/v1/artifacts/{digest}", params(("digest" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses((status = 200, body = ArtifactInfo), (status = 400, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
+pub async fn put(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    body: Body,
+) -> Answer<Json<ArtifactInfo>> {
+    let digest = digest(&text)?;
+    let mut stream = Box::pin(body.into_data_stream().map_err(std::io::Error::other));
+    if let Err(error) = app.artifacts.receive(digest, stream.as_mut()).await {
+        tokio::spawn(linger(stream));
+        return Err(error.into());
     }
-    let size_bytes = app.artifacts.size(digest).unwrap_or_default();
+    let (size_bytes, holders) = secure(&app, digest).await?;
     Ok(Json(ArtifactInfo {
         digest: text,
         size_bytes,
@@ -73,24 +98,11 @@ pub async fn get(Ex(app): Ex<App>, Path(text): Path<String>) -> Answer<Json<Arti
     }))
 }
 
-/// Takes an archive in. The body is a tar stream; its BLAKE3 has to be the digest in the path.
-#[utoipa::path(put, path = "/v1/artifacts/{digest}", params(("digest" = String, Path)),
-    request_body(content = Vec<u8>, content_type = "application/x-tar"),
-    responses((status = 200, body = ArtifactInfo), (status = 400, body = ApiError), (status = 422, body = ApiError)))]
-pub async fn put(
-    Ex(app): Ex<App>,
-    Path(text): Path<String>,
-    body: Body,
-) -> Answer<Json<ArtifactInfo>> {
-    let digest = digest(&text)?;
-    let stream = body.into_data_stream().map_err(std::io::Error::other);
-    app.artifacts.receive(digest, Box::pin(stream)).await?;
-    let (size_bytes, holders) = secure(&app, digest).await?;
-    Ok(Json(ArtifactInfo {
-        digest: text,
-        size_bytes,
-        nodes: holders.into_iter().map(|n| n.0).collect(),
-    }))
+/// Takes in and drops for a while what a client still sends that is being told why its upload failed: a
+/// connection closed with bytes unread is reset, and the answer lost with it.
+async fn linger(mut body: impl Stream<Item = std::io::Result<Bytes>> + Unpin) {
+    let rest = async { while let Some(Ok(_)) = body.next().await {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// The digest in a request to deploy.

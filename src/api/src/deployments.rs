@@ -36,7 +36,8 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
         .into_iter()
         .filter_map(|(name, summary)| status(&read.state, &name, summary))
         .collect();
-    Ok(read.answer(Json(Deployments { deployments })))
+    let as_of = Some(read.as_of.clone());
+    Ok(read.answer(Json(Deployments { deployments, as_of })))
 }
 
 /// One deployment with its instances.
@@ -53,7 +54,15 @@ pub async fn get(
     let status = summary
         .and_then(|summary| status(&read.state, &name, summary))
         .ok_or_else(|| unknown(&name))?;
-    Ok(read.answer(Json(status)))
+    // Not in lists: an environment may hold 32 KiB, and secrets.
+    let deployment = read.state.deployments.get(&name);
+    let spec = deployment.map(|d| convert::told_spec(&d.current().spec));
+    let as_of = Some(read.as_of.clone());
+    Ok(read.answer(Json(DeploymentStatus {
+        spec,
+        as_of,
+        ..status
+    })))
 }
 
 fn status(state: &State, name: &DeploymentName, summary: Summary) -> Option<DeploymentStatus> {
@@ -74,12 +83,14 @@ fn status(state: &State, name: &DeploymentName, summary: Summary) -> Option<Depl
         ready: summary.ready,
         urls: summary.urls.clone(),
         artifact: release.artifact.to_string(),
+        spec: None,
         instances: summary
             .instances
             .iter()
             .map(|i| instance(state, i))
             .collect(),
         problems: summary.problems,
+        as_of: None,
     })
 }
 
@@ -179,7 +190,7 @@ pub async fn create(
 
 /// Makes a new release.
 #[utoipa::path(put, path = "/v1/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path)),
-    responses((status = 200, body = Deployed), (status = 404, body = ApiError)))]
+    responses((status = 200, body = Deployed), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn update(
     Ex(app): Ex<App>,
     Path(text): Path<String>,
@@ -200,15 +211,17 @@ pub async fn update(
     let artifact = artifacts::parse(&body.artifact)?;
     let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
     let now = app.clock.now();
+    let tld = spec.as_ref().map(|spec| spec.tld.clone());
     let command = Command::UpdateDeployment {
         name: name.clone(),
+        based_on: body.based_on,
         spec,
         artifact,
         artifact_bytes,
         now,
     };
     let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, None, &applied)?))
+    Ok(Json(deployed(&app, &name, tld.as_ref(), &applied)?))
 }
 
 /// Changes the number of instances.

@@ -1,6 +1,7 @@
 //! The one place that turns errors into HTTP answers.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use nebula_artifacts::ArtifactError;
@@ -23,6 +24,16 @@ impl Failure {
     pub fn not_found(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message, hint)
     }
+}
+
+/// A path or a method that the API does not have.
+pub async fn not_an_action(request: Request) -> Failure {
+    let message = format!(
+        "there is no action {} {}",
+        request.method(),
+        request.uri().path()
+    );
+    Failure::not_found(message, "see GET /v1/openapi.json")
 }
 
 impl IntoResponse for Failure {
@@ -59,11 +70,19 @@ impl From<EnrolError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
-        Failure::new(
-            ErrorCode::NoQuorum,
-            format!("a linearizable read is not possible now: {error}"),
-            "bring back a majority of the voters, or read with consistency=stale",
-        )
+        let (code, hint) = match error {
+            ReadError::Busy { .. } => (ErrorCode::Unavailable, "try again in a moment"),
+            ReadError::Timeout | ReadError::Stopped => (
+                ErrorCode::Unavailable,
+                "try again, or read with consistency=stale",
+            ),
+            ReadError::NoQuorum => (
+                ErrorCode::NoQuorum,
+                "bring back a majority of the voters, or read with consistency=stale",
+            ),
+        };
+        let message = format!("a linearizable read is not possible now: {error}");
+        Failure::new(code, message, hint)
     }
 }
 
@@ -86,13 +105,14 @@ fn artifact_code(error: &ArtifactError) -> (ErrorCode, &'static str) {
         K::Missing => (ErrorCode::ArtifactMissing, "upload the artifact first"),
         K::NotReplicated => (
             ErrorCode::Unavailable,
-            "see 'nodectl members': another member has to be reachable",
+            "see 'nodectl members': another member has to be reachable and have room on its disk",
         ),
         K::Interrupted => (ErrorCode::BadRequest, "upload the archive again"),
-        K::Disk => (
-            ErrorCode::Internal,
-            "see this node's log and its disk space",
+        K::DiskFull => (
+            ErrorCode::DiskFull,
+            "free some space on that machine, or upload through another node",
         ),
+        K::Disk => (ErrorCode::Internal, "see this node's log"),
     }
 }
 
@@ -106,4 +126,32 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_a_code_and_a_status_of_its_own() {
+        let full = ArtifactError::DiskFull {
+            free: 1,
+            wanted: 2,
+            floor: 3,
+        };
+        let failure = Failure::from(full);
+        assert_eq!(failure.0.code, ErrorCode::DiskFull);
+        assert!(failure.0.message.contains("min_free_bytes"));
+        let response = failure.into_response();
+        assert_eq!(response.status(), StatusCode::INSUFFICIENT_STORAGE);
+        // Also when the disk says so itself.
+        let written = ArtifactError::Disk {
+            action: "write",
+            path: "x".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        assert_eq!(Failure::from(written).0.code, ErrorCode::DiskFull);
+        let json = serde_json::to_string(&ErrorCode::DiskFull).unwrap();
+        assert_eq!(json, "\"disk_full\"");
+    }
 }

@@ -48,10 +48,12 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
 fn member(app: &App, node: &Node, status: &Status) -> Member {
     let view = app.view();
     let seen = view.nodes.get(&node.id);
-    let state = match (seen.is_some_and(|n| n.alive), node.draining) {
-        (false, _) => MemberStatus::Dead,
-        (true, true) => MemberStatus::Draining,
-        (true, false) => MemberStatus::Alive,
+    let state = match seen.is_some_and(|n| n.alive) {
+        _ if node.awaited_since.is_some() => MemberStatus::Joining,
+        false => MemberStatus::Dead,
+        true if node.leaving => MemberStatus::Leaving,
+        true if node.draining => MemberStatus::Draining,
+        true => MemberStatus::Alive,
     };
     Member {
         id: node.id.0,
@@ -97,10 +99,20 @@ pub async fn remove(
     Path(node): Path<String>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let node = find(&app.registry.state(), &node)?;
+    let state = app.registry.state();
+    // A client whose answer was lost asks again: it has its wish.
+    let asked_before = app
+        .request_id(&headers)?
+        .and_then(|id| state.remembered.get(id));
+    let gone = node.parse().is_ok_and(|id| state.was_removed(id));
+    let node = match find(&state, &node) {
+        Ok(node) => node,
+        Err(_) if gone || matches!(asked_before, Some(Ok(_))) => return Ok(StatusCode::NO_CONTENT),
+        Err(unknown) => return Err(unknown),
+    };
     // A client that goes away half-way must not leave a member without its vote.
     let removal = tokio::spawn(async move {
-        hand_over_vote(&app, node).await?;
+        hand_over_vote(&app, &headers, node).await?;
         app.change(&headers, Command::RemoveNode { node }).await
     });
     match removal.await {
@@ -115,7 +127,7 @@ pub async fn remove(
 
 /// The others refuse a node the moment its removal is applied. A live voter's vote is taken away first, while it is
 /// still heard: otherwise two voters could never become one, and a leader could not hand over.
-async fn hand_over_vote(app: &App, node: NodeId) -> Answer<()> {
+async fn hand_over_vote(app: &App, headers: &HeaderMap, node: NodeId) -> Answer<()> {
     let mut status = app.registry.status();
     let voters = status.borrow().voters.clone();
     let view = app.view();
@@ -136,12 +148,8 @@ async fn hand_over_vote(app: &App, node: NodeId) -> Answer<()> {
             "bring back the other voters first, or remove the dead ones",
         ));
     }
-    app.registry
-        .propose(Command::SetLeaving {
-            node,
-            leaving: true,
-        })
-        .await?;
+    let leaving = |leaving| app.step(headers, Command::SetLeaving { node, leaving });
+    leaving(true).await?;
     let handed_over = status.wait_for(|status| !status.voters.contains(&node) && status.quorum);
     if tokio::time::timeout(HAND_OVER_DEADLINE, handed_over)
         .await
@@ -150,12 +158,7 @@ async fn hand_over_vote(app: &App, node: NodeId) -> Answer<()> {
         return Ok(());
     }
     // Still a member, and as good a one as before.
-    app.registry
-        .propose(Command::SetLeaving {
-            node,
-            leaving: false,
-        })
-        .await?;
+    leaving(false).await?;
     Err(Failure::new(
         ErrorCode::Timeout,
         format!(

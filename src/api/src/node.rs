@@ -5,6 +5,7 @@ use axum::extract::State as Ex;
 use axum::http::header;
 use axum::response::IntoResponse;
 use nebula_domain::time::Millis;
+use nebula_registry::Space;
 use nebula_wire::api::NodeStatus;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -54,6 +55,12 @@ pub async fn status(Ex(app): Ex<App>) -> Json<NodeStatus> {
         }
         .to_owned(),
         quorum: raft.quorum,
+        no_quorum_since: app.no_quorum_since(&raft),
+        disk: match raft.space {
+            Space::Enough => None,
+            Space::Low => Some("low".to_owned()),
+            Space::Full => Some("full".to_owned()),
+        },
         revision: state.revision,
         applied_index: raft.applied_index,
         rss_bytes,

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::error::Failure;
+use crate::error::{Failure, not_an_action};
 use crate::{access, artifacts, deployments, join, logs, members, node, settings, tokens};
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
@@ -101,37 +101,27 @@ fn body_within(time: Duration, request: Request) -> Request {
     })
 }
 
-async fn not_an_action(request: Request) -> Failure {
-    let message = format!(
-        "there is no action {} {}",
-        request.method(),
-        request.uri().path()
-    );
-    Failure::new(ErrorCode::NotFound, message, "see GET /v1/openapi.json")
-}
-
-/// axum's own refusals (bad JSON, bad query, body too large) are plain text: give them the one shape.
+/// axum's own refusals (bad JSON, bad query, body too large) are plain text: give them the one shape, and
+/// the status that goes with the code.
 async fn plain_rejections_as_json(response: Response) -> Response {
     let status = response.status();
     let plain = response
         .headers()
         .get(axum::http::header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
-    if !status.is_client_error() || !plain {
-        return response;
-    }
     let code = match status.as_u16() {
+        _ if !plain => return response,
         413 => ErrorCode::LimitExceeded,
         404 | 405 => ErrorCode::NotFound,
-        _ => ErrorCode::BadRequest,
+        400..=499 => ErrorCode::BadRequest,
+        500..=599 => ErrorCode::Internal,
+        _ => return response,
     };
     let body = axum::body::to_bytes(response.into_body(), 4096)
         .await
         .unwrap_or_default();
     let message = String::from_utf8_lossy(&body).trim().to_owned();
-    let mut answer = Failure::new(code, message, "see GET /v1/openapi.json").into_response();
-    *answer.status_mut() = status;
-    answer
+    Failure::new(code, message, "see GET /v1/openapi.json").into_response()
 }
 
 /// Every action that the document names.
@@ -160,6 +150,37 @@ pub fn documented_actions() -> (Vec<(axum::http::Method, String)>, Document) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn plain_refusals_get_the_one_shape() {
+        use axum::http::StatusCode as S;
+        for (status, shaped, code) in [
+            (S::UNSUPPORTED_MEDIA_TYPE, S::BAD_REQUEST, "bad_request"),
+            (S::UNPROCESSABLE_ENTITY, S::BAD_REQUEST, "bad_request"),
+            (S::PAYLOAD_TOO_LARGE, S::PAYLOAD_TOO_LARGE, "limit_exceeded"),
+            (S::METHOD_NOT_ALLOWED, S::NOT_FOUND, "not_found"),
+            (
+                S::INTERNAL_SERVER_ERROR,
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+            ),
+        ] {
+            let answer = plain_rejections_as_json((status, "why").into_response()).await;
+            assert_eq!(answer.status(), shaped);
+            let body = axum::body::to_bytes(answer.into_body(), 1000).await;
+            let body: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
+            assert_eq!(
+                (&body["code"], &body["message"]),
+                (&code.into(), &"why".into())
+            );
+            assert!(body["hint"].is_string());
+        }
+        let metrics = plain_rejections_as_json("a 1".into_response()).await;
+        let body = axum::body::to_bytes(metrics.into_body(), 1000)
+            .await
+            .unwrap();
+        assert_eq!(body, "a 1");
+    }
 
     #[tokio::test]
     async fn a_body_that_never_ends_fails() {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -24,6 +25,14 @@ const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections at once of each listener, so that a crowd on the network does not shut out the
 /// machine's owner; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// A connection this quiet is probed: one that follows logs may have nothing to say for hours, and its
+/// client may be gone without a word. It holds one of [`MAX_CONNECTIONS`] until that is noticed.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// What was sent and not acknowledged for so long will not be. Linux alone would try for a quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 pub struct Config {
     pub listen: SocketAddr,
@@ -55,7 +64,7 @@ pub struct Api {
     unix_path: PathBuf,
 }
 
-/// Serving. Dropping it does not stop it; [`ApiHandle::stop`] does.
+/// Serving. [`ApiHandle::stop`] ends it in order; dropped, it ends as well and leaves the socket's file behind.
 pub struct ApiHandle {
     stop: watch::Sender<bool>,
     unix_path: PathBuf,
@@ -141,7 +150,9 @@ async fn serve_tls(
         let Some((stream, _)) = accepted_or_pause(accepted).await else {
             continue;
         };
-        let _ = stream.set_nodelay(true);
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%error, "an API connection was not tuned");
+        }
         let (acceptor, router, stopped) = (acceptor.clone(), router.clone(), stopped.clone());
         tokio::spawn(async move {
             let _slot = slot;
@@ -177,6 +188,19 @@ async fn serve_unix(
             serve_connection(stream, router, Channel::Local, stopped).await;
         });
     }
+}
+
+/// Answers leave at once, and a client that vanished is noticed whether there is something to send it
+/// (the time-out) or not (the probes).
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 /// Returns when the API is to stop, or its handle is gone.
@@ -224,5 +248,23 @@ async fn serve_connection<S>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an API connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_vanished_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_client, (server, _)) = (client.unwrap(), accepted.unwrap());
+        tune(&server).unwrap();
+        let socket = SockRef::from(&server);
+        assert!(socket.keepalive().unwrap() && server.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
     }
 }

@@ -21,7 +21,9 @@ pub enum ErrorKind {
     NotReplicated,
     /// The bytes stopped coming.
     Interrupted,
-    /// This node's disk failed or is full.
+    /// This node's disk has no room for it.
+    DiskFull,
+    /// This node's disk failed.
     Disk,
 }
 
@@ -42,6 +44,10 @@ pub enum ArtifactError {
         wanted: usize,
         reasons: String,
     },
+    #[error(
+        "the disk of this node is full: {free} bytes are free, {wanted} more are needed, and {floor} stay free (min_free_bytes)"
+    )]
+    DiskFull { free: u64, wanted: u64, floor: u64 },
     #[error("the archive's bytes stopped coming")]
     Interrupted(#[source] io::Error),
     #[error("cannot {action} '{}'", path.display())]
@@ -62,7 +68,11 @@ impl ArtifactError {
             ArtifactError::Missing { .. } => ErrorKind::Missing,
             ArtifactError::NotReplicated { .. } => ErrorKind::NotReplicated,
             ArtifactError::Interrupted(_) => ErrorKind::Interrupted,
-            ArtifactError::Disk { .. } => ErrorKind::Disk,
+            ArtifactError::DiskFull { .. } => ErrorKind::DiskFull,
+            ArtifactError::Disk { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
+                _ => ErrorKind::Disk,
+            },
         }
     }
 

@@ -9,6 +9,7 @@ mod layout;
 mod limits;
 mod locks;
 mod service;
+mod space;
 mod store;
 mod transfer;
 mod tree;
@@ -27,11 +28,12 @@ use tokio::sync::Semaphore;
 
 pub use collect::Collected;
 pub use error::{ArtifactError, ErrorKind};
-pub use limits::{GRACE, MAX_ARTIFACT_BYTES};
+pub use limits::{GRACE, MAX_ARTIFACT_BYTES, MIN_FREE_BYTES};
 pub use store::ArtifactMeta;
 
 use layout::Layout;
 use locks::Locks;
+use space::Space;
 use store::Incoming;
 use tree::{Outcome, Trees};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Of one archive, and of its files together.
     pub max_artifact_bytes: u64,
+    /// Nothing is taken in or unpacked that would leave less room on the disk.
+    pub min_free_bytes: u64,
     /// How long what nothing needs is kept after it was last asked for.
     pub grace: Duration,
 }
@@ -49,6 +53,7 @@ impl Config {
         Config {
             dir,
             max_artifact_bytes: MAX_ARTIFACT_BYTES,
+            min_free_bytes: MIN_FREE_BYTES,
             grace: GRACE,
         }
     }
@@ -64,7 +69,9 @@ pub(crate) struct Inner {
     trees: Trees,
     locks: Locks,
     mesh: Mesh,
-    transfers: Semaphore,
+    space: Space,
+    sends: Semaphore,
+    fetches: Semaphore,
     metrics: Counts,
 }
 
@@ -80,13 +87,16 @@ impl Artifacts {
     /// Opens the folder, clears away what was left unfinished, and answers other nodes from now on.
     pub fn open(config: Config, mesh: Mesh, metrics: &Metrics) -> Result<Artifacts, ArtifactError> {
         let layout = Layout::open(&config.dir)?;
-        let trees = Trees::open(&layout, config.max_artifact_bytes)?;
+        let space = Space::new(&config.dir, config.min_free_bytes);
+        let trees = Trees::open(&layout, config.max_artifact_bytes, space.clone())?;
         let inner = Arc::new(Inner {
             layout,
             trees,
             locks: Locks::default(),
             mesh: mesh.clone(),
-            transfers: Semaphore::new(limits::TRANSFERS),
+            space,
+            sends: Semaphore::new(limits::SENDS),
+            fetches: Semaphore::new(limits::FETCHES),
             metrics: Counts {
                 received: metrics.counter("artifacts_received", "Artifacts uploaded to this node"),
                 fetched: metrics.counter("artifacts_fetched", "Artifacts fetched from other nodes"),
@@ -114,8 +124,8 @@ impl Artifacts {
         body: impl Stream<Item = std::io::Result<Bytes>> + Send,
     ) -> Result<ArtifactMeta, ArtifactError> {
         let inner = &self.0;
-        let mut incoming =
-            Incoming::begin(&inner.layout, expected, inner.config.max_artifact_bytes)?;
+        // How large it will be is only known at its end.
+        let mut incoming = inner.incoming(expected, 0)?;
         let mut body = std::pin::pin!(body);
         let silent = |_| {
             let why = format!("nothing came for {} s", limits::UPLOAD_STALL.as_secs());
@@ -161,6 +171,22 @@ impl Artifacts {
         self.0.ensure(digest, sources).await?;
         Ok(self.0.layout.tree(digest))
     }
+
+    /// Whether every unpacked file is still there and as long as it was; what is not whole is unpacked
+    /// again by the next [`Artifacts::ensure`], and left as it is until then.
+    pub async fn is_whole(&self, digest: Digest) -> Result<bool, ArtifactError> {
+        // Whoever unpacks it at the moment has it whole in the end.
+        let _lock = self.0.locks.lock(digest).await;
+        let trees = self.0.trees.clone();
+        store::blocking(move || {
+            let whole = trees.is_complete(digest) && trees.has_all_files(digest)?;
+            if !whole {
+                trees.mark_incomplete(digest)?;
+            }
+            Ok(whole)
+        })
+        .await
+    }
 }
 
 impl Inner {
@@ -196,6 +222,12 @@ impl Inner {
                 })
             }
         }
+    }
+
+    fn incoming(&self, digest: Digest, size_bytes: u64) -> Result<Incoming, ArtifactError> {
+        self.space.check(size_bytes)?;
+        let limit = self.config.max_artifact_bytes;
+        Incoming::begin(&self.layout, digest, limit, self.space.clone())
     }
 
     /// With the digest's lock held: makes sure that the blob is here.

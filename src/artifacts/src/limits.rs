@@ -4,6 +4,11 @@ use std::time::Duration;
 
 /// One archive. More than any site or service of this platform's size; less than a disk.
 pub const MAX_ARTIFACT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+/// Room that artifacts leave on the disk. The registry's log and snapshots and the instances' output share
+/// it, and a node that cannot write its log is lost to the cluster.
+pub const MIN_FREE_BYTES: u64 = 256 * 1024 * 1024;
+/// Others write to the disk too: while bytes come in, the room is looked at this often.
+pub(crate) const SPACE_CHECK_BYTES: u64 = 16 * 1024 * 1024;
 /// Artifacts that nothing needs are kept this long: an upload comes before the release that needs it.
 pub const GRACE: Duration = Duration::from_secs(3600);
 
@@ -22,5 +27,8 @@ pub(crate) const MAX_FRAME_BYTES: usize = 4096;
 pub(crate) const MAX_MESSAGE_BYTES: usize = 1000;
 /// Pieces in which archives are read and sent.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
-/// Archives sent, and fetched on request of others, at a time; the rest wait their turn.
-pub(crate) const TRANSFERS: usize = 8;
+/// Archives sent at a time; the rest wait their turn.
+pub(crate) const SENDS: usize = 8;
+/// Archives fetched at a time on request of others. Counted apart: two nodes that fetch from each other would
+/// wait for each other's sends for ever if those waited for the fetches.
+pub(crate) const FETCHES: usize = 8;

@@ -61,7 +61,7 @@ impl Inner {
     /// Holding it already is as good as fetching it.
     async fn fetch_for(&self, peer: NodeId, digest: Digest) -> ArtifactAnswer {
         let _lock = self.locks.lock(digest).await;
-        let result = match self.transfers.acquire().await {
+        let result = match self.fetches.acquire().await {
             Ok(_turn) => self.hold(digest, &[peer]).await,
             Err(_) => Ok(()),
         };
@@ -84,7 +84,7 @@ impl Inner {
     /// The archive's bytes, hashed on the way: the last piece is held back until the digest is known to
     /// be right, so that a damaged copy is never sent whole.
     async fn send(&self, digest: Digest, mut stream: Stream) -> Result<(), String> {
-        let Ok(_turn) = self.transfers.acquire().await else {
+        let Ok(_turn) = self.sends.acquire().await else {
             return Ok(());
         };
         let path = self.layout.blob(digest);

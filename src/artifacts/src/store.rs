@@ -12,6 +12,8 @@ use tokio::io::AsyncWriteExt;
 use crate::archive;
 use crate::error::ArtifactError;
 use crate::layout::{self, Layout};
+use crate::limits::SPACE_CHECK_BYTES;
+use crate::space::Space;
 
 /// An archive in this node's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,9 @@ pub struct ArtifactMeta {
 pub(crate) struct Incoming {
     expected: Digest,
     limit: u64,
+    space: Space,
+    /// Room is looked for again once this much has come.
+    check_at: u64,
     hasher: blake3::Hasher,
     size_bytes: u64,
     file: tokio::fs::File,
@@ -31,7 +36,12 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub fn begin(layout: &Layout, expected: Digest, limit: u64) -> Result<Incoming, ArtifactError> {
+    pub fn begin(
+        layout: &Layout,
+        expected: Digest,
+        limit: u64,
+        space: Space,
+    ) -> Result<Incoming, ArtifactError> {
         let tmp = layout.tmp();
         // Readable by this user only.
         let temporary =
@@ -42,6 +52,8 @@ impl Incoming {
         Ok(Incoming {
             expected,
             limit,
+            space,
+            check_at: SPACE_CHECK_BYTES,
             hasher: blake3::Hasher::new(),
             size_bytes: 0,
             file: tokio::fs::File::from_std(file),
@@ -53,6 +65,10 @@ impl Incoming {
         self.size_bytes += bytes.len() as u64;
         if self.size_bytes > self.limit {
             return Err(ArtifactError::TooLarge { limit: self.limit });
+        }
+        if self.size_bytes >= self.check_at {
+            self.space.check(bytes.len() as u64)?;
+            self.check_at = self.size_bytes + SPACE_CHECK_BYTES;
         }
         self.hasher.update(bytes);
         self.file

@@ -1,5 +1,6 @@
 //! Asking other nodes: who holds an artifact, give it to me, take it from me.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,27 +15,25 @@ use crate::error::{ArtifactError, one_line};
 use crate::limits::{
     ASK_DEADLINE, FETCH_BASE, FETCH_BYTES_PER_SECOND, MAX_FRAME_BYTES, PIECE_BYTES, STALL,
 };
-use crate::store::{self, Incoming};
+use crate::store;
 use crate::{Artifacts, Inner};
 
 impl Artifacts {
-    /// Which of `candidates` hold the artifact; those that do not answer in time do not count.
-    pub async fn holders(&self, digest: Digest, candidates: &[NodeId]) -> Vec<NodeId> {
+    /// Which of `candidates` hold the artifact, and how large it is there; those that do not answer in time
+    /// do not count.
+    pub async fn holders(&self, digest: Digest, candidates: &[NodeId]) -> BTreeMap<NodeId, u64> {
         let inner = &self.0;
         let asked = candidates.iter().map(|node| async move {
             if *node == inner.mesh.me() {
-                return store::size(&inner.layout, digest).map(|_| *node);
+                return store::size(&inner.layout, digest).map(|size| (*node, size));
             }
             let request = ArtifactRequest::Has { digest };
             match inner.ask(*node, &request, ASK_DEADLINE).await {
-                Ok(ArtifactAnswer::Held { .. }) => Some(*node),
+                Ok(ArtifactAnswer::Held { size_bytes }) => Some((*node, size_bytes)),
                 Ok(_) | Err(_) => None,
             }
         });
-        let mut holders: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-        holders.sort_unstable();
-        holders.dedup();
-        holders
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Has other nodes fetch the artifact from this one until `copies` hold it, this one included. Returns
@@ -55,7 +54,8 @@ impl Artifacts {
         store::touch(&inner.layout, digest);
         let me = inner.mesh.me();
         let others: Vec<NodeId> = candidates.iter().copied().filter(|n| *n != me).collect();
-        let mut holders = self.holders(digest, &others).await;
+        let found = self.holders(digest, &others).await;
+        let mut holders: Vec<NodeId> = found.into_keys().collect();
         holders.push(me);
         let mut left = others
             .into_iter()
@@ -175,7 +175,7 @@ impl Inner {
         if size_bytes > limit {
             return Err(Fault::Here(ArtifactError::TooLarge { limit }));
         }
-        let mut incoming = Incoming::begin(&self.layout, digest, limit).map_err(Fault::Here)?;
+        let mut incoming = self.incoming(digest, size_bytes).map_err(Fault::Here)?;
         let mut left = size_bytes;
         let mut buffer = vec![0; PIECE_BYTES];
         while left > 0 {

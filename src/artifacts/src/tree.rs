@@ -14,6 +14,7 @@ use nebula_domain::Digest;
 use crate::archive;
 use crate::error::ArtifactError;
 use crate::layout::{self, Layout};
+use crate::space::Space;
 use crate::store::Hashing;
 
 /// Names the machine's present boot (proc(5)).
@@ -24,6 +25,7 @@ pub(crate) struct Trees {
     layout: Layout,
     boot: String,
     max_bytes: u64,
+    space: Space,
 }
 
 /// What came of unpacking.
@@ -36,7 +38,7 @@ pub(crate) enum Outcome {
 
 impl Trees {
     /// Removes what is not whole, or is of another boot. No program of this boot runs in those.
-    pub fn open(layout: &Layout, max_bytes: u64) -> Result<Trees, ArtifactError> {
+    pub fn open(layout: &Layout, max_bytes: u64, space: Space) -> Result<Trees, ArtifactError> {
         let boot = match fs::read_to_string(BOOT_ID) {
             Ok(text) => text.trim().to_owned(),
             // Not to know is to trust nothing: a name nobody has used.
@@ -50,6 +52,7 @@ impl Trees {
             layout: layout.clone(),
             boot,
             max_bytes,
+            space,
         };
         let dir = layout.trees();
         let listed = fs::read_dir(&dir).map_err(ArtifactError::disk("list", &dir))?;
@@ -74,6 +77,36 @@ impl Trees {
             && self.layout.manifest(digest).is_file()
     }
 
+    /// Looks for each file that the manifest names, by its name and size.
+    pub fn has_all_files(&self, digest: Digest) -> Result<bool, ArtifactError> {
+        let (tree, path) = (self.layout.tree(digest), self.layout.manifest(digest));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(ArtifactError::disk("read", &path)(error)),
+        };
+        let Ok(unpacked) = serde_json::from_reader::<_, archive::Unpacked>(BufReader::new(file))
+        else {
+            return Ok(false);
+        };
+        for (name, info) in &unpacked.files {
+            match fs::symlink_metadata(tree.join(name)) {
+                Ok(found) if found.is_file() && found.len() == info.size => {}
+                Ok(_) => return Ok(false),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(false),
+                    _ => return Err(ArtifactError::disk("look at", &tree.join(name))(error)),
+                },
+            }
+        }
+        Ok(true)
+    }
+
+    /// From now on the tree does not count; its files stay until it is unpacked again.
+    pub fn mark_incomplete(&self, digest: Digest) -> Result<(), ArtifactError> {
+        layout::remove_file(&self.layout.complete(digest))
+    }
+
     /// The marker goes first, so that a half-removed tree is not taken for a whole one.
     pub fn remove(&self, digest: Digest) -> Result<(), ArtifactError> {
         layout::remove_file(&self.layout.complete(digest))?;
@@ -85,6 +118,8 @@ impl Trees {
     pub fn unpack(&self, digest: Digest) -> Result<Outcome, ArtifactError> {
         let blob = self.layout.blob(digest);
         let file = File::open(&blob).map_err(ArtifactError::disk("read", &blob))?;
+        let size = file.metadata().map_or(0, |found| found.len());
+        self.space.check(size)?;
         let tmp = self.layout.tmp();
         // Removed with everything in it unless it was renamed away.
         let work = tempfile::tempdir_in(&tmp).map_err(ArtifactError::disk("write in", &tmp))?;

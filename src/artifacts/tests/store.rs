@@ -1,8 +1,6 @@
 //! Stores of several nodes over real meshes.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -10,10 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use common::{Cluster, Node, counted};
 use nebula_artifacts::archive::{self, Measured};
 use nebula_artifacts::{ArtifactError, Artifacts, Config, ErrorKind};
 use nebula_domain::{Digest, NodeId};
+use nebula_testkit::{Cluster, Node, counted};
 use tempfile::{TempDir, tempdir};
 
 struct Site {
@@ -79,7 +77,7 @@ fn entries(dir: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_is_kept_whole_or_not_at_all() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = store(&mut cluster, 1);
     let site = site(5, 9_000);
     let digest = site.measured.digest;
@@ -120,7 +118,7 @@ async fn an_upload_is_kept_whole_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_over_the_limit_is_refused() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let node = cluster.add(1);
     let dir = tempdir().unwrap();
     let config = Config {
@@ -138,8 +136,63 @@ async fn an_upload_over_the_limit_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_taken_in_that_would_fill_the_disk() {
+    let mut cluster = Cluster::empty();
+    let one = store(&mut cluster, 1);
+    let node = cluster.add(2);
+    let dir = tempdir().unwrap();
+    let config = Config {
+        // More than any disk has.
+        min_free_bytes: u64::MAX / 2,
+        ..Config::new(dir.path().to_owned())
+    };
+    let full = Artifacts::open(config, node.mesh.clone(), &node.metrics).unwrap();
+    let site = site(5, 9_000);
+    let digest = site.measured.digest;
+    let error = full.receive(digest, pieces(&site.bytes)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+    one.artifacts
+        .receive(digest, pieces(&site.bytes))
+        .await
+        .unwrap();
+    let error = full.ensure(digest, &[NodeId(1)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+    assert_eq!(entries(&dir.path().join("tmp")), 0);
+    // And whoever wants a copy there hears why there is none.
+    let error = one.artifacts.replicate(digest, 2, &[NodeId(2)]).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotReplicated);
+    assert!(error.to_string().contains("min_free_bytes"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_fetch_from_each_other_do_not_wait_for_each_other() {
+    let mut cluster = Cluster::empty();
+    let stores = [store(&mut cluster, 1), store(&mut cluster, 2)];
+    let mut copies = Vec::new();
+    for (n, here) in stores.iter().enumerate() {
+        let there = stores[1 - n].node.id;
+        for size in 0..30 {
+            let site = site(1, 100_000 + 2 * size + n);
+            let digest = site.measured.digest;
+            here.artifacts
+                .receive(digest, pieces(&site.bytes))
+                .await
+                .unwrap();
+            copies.push(async move { here.artifacts.replicate(digest, 2, &[there]).await });
+        }
+    }
+    let all = futures::future::join_all(copies);
+    // Far below the time after which a peer that sends nothing is given up.
+    let all = tokio::time::timeout(Duration::from_secs(10), all).await;
+    for copied in all.expect("they wait for each other") {
+        assert_eq!(copied.unwrap().len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_are_made_on_other_nodes() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = store(&mut cluster, 1);
     let two = store(&mut cluster, 2);
     let three = store(&mut cluster, 3);
@@ -157,11 +210,11 @@ async fn copies_are_made_on_other_nodes() {
     let holders = one.artifacts.replicate(digest, 2, &others).await.unwrap();
     assert_eq!(holders.len(), 2);
     println!("received and replicated in {:?}", began.elapsed());
-    let held: Vec<NodeId> = one
-        .artifacts
-        .holders(digest, &[NodeId(1), NodeId(2), NodeId(3)])
-        .await;
-    assert_eq!(held, holders);
+    // Also in the eyes of a node that has none itself.
+    let everyone = [NodeId(1), NodeId(2), NodeId(3)];
+    let held = three.artifacts.holders(digest, &everyone).await;
+    let size = site.bytes.len() as u64;
+    assert_eq!(held, holders.iter().map(|node| (*node, size)).collect());
 
     let began = Instant::now();
     let tree = three
@@ -193,7 +246,7 @@ async fn copies_are_made_on_other_nodes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_want_one_artifact_fetch_it_once() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = store(&mut cluster, 1);
     let two = store(&mut cluster, 2);
     let site = site(20, 50_000);
@@ -217,7 +270,7 @@ async fn many_who_want_one_artifact_fetch_it_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_copies_are_put_aside_and_fetched_again() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = store(&mut cluster, 1);
     let two = store(&mut cluster, 2);
     let three = store(&mut cluster, 3);
@@ -263,7 +316,7 @@ async fn damaged_copies_are_put_aside_and_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tree_that_is_not_whole_is_not_used() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = store(&mut cluster, 1);
     let site = site(3, 100);
     let digest = site.measured.digest;
@@ -296,7 +349,7 @@ async fn a_tree_that_is_not_whole_is_not_used() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nothing_needs_is_dropped_after_the_grace() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = store(&mut cluster, 1);
     let (kept, dropped) = (site(3, 100), site(4, 100));
     for site in [&kept, &dropped] {

@@ -33,13 +33,16 @@ pub fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| {
-            CliError::failed(
-                format!("cannot start: {e}"),
-                "check the limits of this shell (ulimit -a)",
-            )
-        })?;
+        .map_err(|e| no_runtime(&e))?;
     runtime.block_on(future)
+}
+
+/// Why nothing could be begun.
+pub fn no_runtime(error: &std::io::Error) -> CliError {
+    CliError::failed(
+        format!("cannot start: {error}"),
+        "check the limits of this shell (ulimit -a)",
+    )
 }
 
 /// Whether `--json` stands on a command line that could not be parsed.
@@ -74,6 +77,18 @@ fn usage(error: &clap::Error) -> CliError {
     let sentence = sentence.join(" ");
     let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
     CliError::usage(sentence, "see --help")
+}
+
+/// Lines that must be understood, and lines that must not.
+#[cfg(test)]
+pub fn check_lines<C: CommandLine>(good: &[&str], bad: &[&str]) {
+    for line in good {
+        let parsed = C::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+    }
+    for line in bad {
+        assert!(C::try_parse_from(line.split(' ')).is_err(), "{line}");
+    }
 }
 
 #[cfg(test)]

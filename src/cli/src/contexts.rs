@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use nebula_node::{private_dir, write_private};
 use nebula_wire::api::ClusterFile;
 
 use crate::error::{CliError, Outcome};
-use crate::files::{private_dir, write_private};
 
 const CURRENT: &str = "current";
 const CONTEXTS: &str = "contexts";
@@ -70,7 +70,7 @@ impl Contexts {
         }
         let known = self.names()?;
         let hint = if known.is_empty() {
-            "add one with 'nebula context add NAME --cluster FILE'".to_owned()
+            "add one with 'nebula context add NAME --file FILE'".to_owned()
         } else {
             format!("known are: {}", known.join(", "))
         };

@@ -125,6 +125,7 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::InvalidToken
         | ErrorCode::ArtifactMissing
         | ErrorCode::DigestMismatch
+        | ErrorCode::DiskFull
         | ErrorCode::Internal => Exit::Failed,
     }
 }

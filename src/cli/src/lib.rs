@@ -10,7 +10,7 @@ mod contexts;
 mod duration;
 mod env_file;
 mod error;
-mod files;
+mod last_lines;
 mod nebula;
 mod nodectl;
 mod output;

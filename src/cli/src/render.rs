@@ -1,8 +1,8 @@
 //! Tables and sentences for people.
 
 use nebula_wire::api::{
-    DeploymentPhase, DeploymentStatus, Deployments, JoinTokens, LogLine, MemberStatus, Members,
-    NodeStatus, Settings,
+    AsOf, DeploymentPhase, DeploymentSpec, DeploymentStatus, Deployments, JoinTokens, LogLine,
+    MemberStatus, Members, NodeStatus, Settings,
 };
 
 use crate::output::table;
@@ -22,6 +22,8 @@ pub fn members(members: &Members) -> String {
         let status = match m.status {
             MemberStatus::Alive => "alive",
             MemberStatus::Draining => "draining",
+            MemberStatus::Joining => "joining",
+            MemberStatus::Leaving => "leaving",
             MemberStatus::Dead => "dead",
         };
         [
@@ -56,12 +58,25 @@ pub fn node(status: &NodeStatus) -> String {
         (Some(id), false) => format!("node {id} was the last known; no quorum"),
         (None, _) => "none known; no quorum".to_owned(),
     };
+    let known = match &status.no_quorum_since {
+        None => format!("log entry {}", status.applied_index),
+        Some(since) => format!(
+            "log entry {}, without a quorum since {since}: may be out of date",
+            status.applied_index
+        ),
+    };
+    let disk = match status.disk.as_deref() {
+        None => "has room".to_owned(),
+        Some("low") => "nearly full: this node does not lead until there is room".to_owned(),
+        Some(_) => "full: this node takes no part in changes until there is room".to_owned(),
+    };
     let rows = [
         ("cluster", status.cluster_id.clone()),
         ("node", format!("{} (id {})", status.name, status.id)),
         ("role", status.role.clone()),
+        ("disk", disk),
         ("leader", leader),
-        ("revision", status.revision.to_string()),
+        ("revision", format!("{} ({known})", status.revision)),
         ("deployments", status.deployments.to_string()),
         ("instances here", status.instances.to_string()),
         ("memory", format!("{} MB", status.rss_bytes / 1_000_000)),
@@ -86,9 +101,22 @@ pub fn node(status: &NodeStatus) -> String {
     lines.join("\n")
 }
 
+/// Said first where an answer may be out of date.
+fn warning(as_of: Option<&AsOf>) -> String {
+    let Some((as_of, since)) = as_of.and_then(|a| Some((a, a.no_quorum_since.as_ref()?))) else {
+        return String::new();
+    };
+    format!(
+        "without a quorum since {since}: this is what the asked node knows of revision {} (log entry {})\n",
+        as_of.revision, as_of.applied_index
+    )
+}
+
 pub fn deployments(all: &Deployments) -> String {
+    let warning = warning(all.as_of.as_ref());
     if all.deployments.is_empty() {
-        return "nothing is deployed; begin with 'nebula deploy create NAME --path DIR --tld DOMAIN'".to_owned();
+        return warning
+            + "nothing is deployed; begin with 'nebula deploy create NAME --path DIR --tld DOMAIN'";
     }
     let rows = all.deployments.iter().map(|d| {
         [
@@ -100,11 +128,31 @@ pub fn deployments(all: &Deployments) -> String {
             d.urls.join(" "),
         ]
     });
-    table(["NAME", "TYPE", "PHASE", "READY", "RELEASE", "URL"], rows)
+    warning + &table(["NAME", "TYPE", "PHASE", "READY", "RELEASE", "URL"], rows)
+}
+
+/// What a deployment runs. Values of variables may be secrets, and a screen is seen by others: `--json` has them.
+fn spec_lines(spec: &DeploymentSpec) -> String {
+    let mut text = String::new();
+    if let Some(command) = &spec.command {
+        text.push_str(&format!("  command: {command}\n"));
+    }
+    if !spec.env.is_empty() {
+        let names: Vec<_> = spec.env.keys().map(String::as_str).collect();
+        text.push_str(&format!("  environment: {}\n", names.join(", ")));
+    }
+    if let Some(path) = spec.probe.as_ref().and_then(|p| p.path.as_ref()) {
+        text.push_str(&format!("  probe: GET {path}\n"));
+    }
+    if spec.spa {
+        text.push_str("  unknown pages: index.html\n");
+    }
+    text
 }
 
 pub fn deployment(d: &DeploymentStatus) -> String {
-    let mut text = format!(
+    let mut text = warning(d.as_of.as_ref());
+    text += &format!(
         "{} ({}) is {}: release {}, {} of {} ready\n",
         d.name,
         d.kind,
@@ -115,6 +163,9 @@ pub fn deployment(d: &DeploymentStatus) -> String {
     );
     for url in &d.urls {
         text.push_str(&format!("  {url}\n"));
+    }
+    if let Some(spec) = &d.spec {
+        text.push_str(&spec_lines(spec));
     }
     for problem in &d.problems {
         text.push_str(&format!("  problem: {problem}\n"));
@@ -187,6 +238,27 @@ pub fn log_line(line: &LogLine, timestamps: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_out_of_date_is_said_to_be() {
+        let mut all = Deployments {
+            deployments: vec![],
+            as_of: Some(AsOf {
+                consistency: "stale".into(),
+                revision: 7,
+                applied_index: 9,
+                no_quorum_since: None,
+            }),
+        };
+        assert!(deployments(&all).starts_with("nothing is deployed"));
+        let as_of = all.as_of.as_mut().unwrap();
+        as_of.no_quorum_since = Some("2026-01-31T12:00:00Z".into());
+        let text = deployments(&all);
+        let first = text.lines().next().unwrap();
+        for part in ["2026-01-31T12:00:00Z", "revision 7", "log entry 9"] {
+            assert!(first.contains(part), "{text}");
+        }
+    }
 
     #[test]
     fn a_log_line_tells_the_platform_s_voice_from_the_program_s() {

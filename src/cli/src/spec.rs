@@ -1,5 +1,7 @@
 //! From flags to what the API is asked for. Everything is checked here before anything is sent.
 
+mod change;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use nebula_domain::DeploymentName;
 use nebula_domain::limits::INSTANCES_PER_DEPLOYMENT;
 use nebula_wire::api::{DeploymentSpec, Probe};
 use nebula_wire::convert;
+
+pub use change::ChangeFlags;
 
 use crate::error::{CliError, Outcome};
 use crate::{duration, env_file};
@@ -82,62 +86,50 @@ impl SpecFlags {
             && stop_grace.is_none()
     }
 
-    fn kind(&self) -> Kind {
-        match (self.kind, &self.command) {
-            (Some(kind), _) => kind,
-            (None, Some(_)) => Kind::Service,
-            (None, None) => Kind::Static,
-        }
+    /// What the flags make of a deployment, unless they leave it at what it is.
+    fn named_kind(&self) -> Option<Kind> {
+        let by_command = self.command.as_ref().map(|_| Kind::Service);
+        self.kind.or(by_command)
     }
 
-    /// The checked spec. Without a `--tld` the cluster's default domain decides later.
+    fn kind(&self) -> Kind {
+        self.named_kind().unwrap_or(Kind::Static)
+    }
+
+    /// The checked spec of a new deployment. Without a `--tld` the cluster's default domain decides later.
     pub fn to_spec(&self) -> Outcome<DeploymentSpec> {
-        let kind = self.kind();
-        if kind == Kind::Static {
+        checked(self.onto(blank(self.kind(), None))?)
+    }
+
+    /// The spec with what these flags say in place of what it says; the rest stays.
+    fn onto(&self, mut spec: DeploymentSpec) -> Outcome<DeploymentSpec> {
+        if spec.kind == Kind::Static.as_str() {
             self.check_static()?;
         }
-        let mut env = match &self.env_file {
-            Some(path) => env_file::read(path)?,
-            None => BTreeMap::new(),
-        };
-        env.extend(self.env.iter().cloned());
-        let spec = DeploymentSpec {
-            kind: kind.as_str().to_owned(),
-            command: self.command.clone(),
-            tld: self.tld.clone(),
-            env,
-            probe: self.health_path.clone().map(|path| Probe {
-                kind: "http".to_owned(),
-                path: Some(path),
-                period_ms: None,
-                timeout_ms: None,
-            }),
-            stop_grace_ms: self
-                .stop_grace
-                .map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
-            spa: self.spa,
-        };
-        // Any domain stands in for the default one: it is not part of what is sent.
-        convert::spec(&spec, Some("default.invalid"))
-            .map_err(|e| CliError::usage(e.message, e.hint))?;
+        if let Some(path) = &self.env_file {
+            spec.env.extend(env_file::read(path)?);
+        }
+        spec.env.extend(self.env.iter().cloned());
+        if let Some(path) = &self.health_path {
+            spec.probe = Some(probe("http", Some(path.clone()), spec.probe.as_ref()));
+        }
+        spec.command = self.command.clone().or(spec.command);
+        spec.tld = self.tld.clone().or(spec.tld);
+        let grace = self.stop_grace.map(|grace| grace.as_millis());
+        let grace = grace.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX));
+        spec.stop_grace_ms = grace.or(spec.stop_grace_ms);
+        spec.spa |= self.spa;
         Ok(spec)
     }
 
     fn check_static(&self) -> Outcome {
-        let given = [
+        refuse_given(&[
             (self.command.is_some(), "--command"),
             (!self.env.is_empty(), "--env"),
             (self.env_file.is_some(), "--env-file"),
             (self.health_path.is_some(), "--health-path"),
             (self.stop_grace.is_some(), "--stop-grace"),
-        ];
-        match given.iter().find(|(given, _)| *given) {
-            Some((_, flag)) => Err(CliError::usage(
-                format!("{flag} is for services, and this is a static site"),
-                "add --command with the program to run, or leave the flag out",
-            )),
-            None => Ok(()),
-        }
+        ])
     }
 
     /// How many instances to ask for. Static sites have none to choose.
@@ -150,6 +142,48 @@ impl SpecFlags {
             (_, None) => Ok(1),
             (Kind::Service, Some(n)) => check_instances(n),
         }
+    }
+}
+
+/// A spec that says nothing yet.
+fn blank(kind: Kind, tld: Option<String>) -> DeploymentSpec {
+    DeploymentSpec {
+        kind: kind.as_str().to_owned(),
+        command: None,
+        tld,
+        env: BTreeMap::new(),
+        probe: None,
+        stop_grace_ms: None,
+        spa: false,
+    }
+}
+
+/// A probe of this kind, as often and as patient as the one before.
+fn probe(kind: &str, path: Option<String>, before: Option<&Probe>) -> Probe {
+    Probe {
+        kind: kind.to_owned(),
+        path,
+        period_ms: before.and_then(|p| p.period_ms),
+        timeout_ms: before.and_then(|p| p.timeout_ms),
+    }
+}
+
+/// The spec, if the cluster would take it.
+fn checked(spec: DeploymentSpec) -> Outcome<DeploymentSpec> {
+    // Any domain stands in for the default one: it is not part of what is sent.
+    convert::spec(&spec, Some("default.invalid"))
+        .map_err(|e| CliError::usage(e.message, e.hint))?;
+    Ok(spec)
+}
+
+/// Refuses flags about programs for what is no program.
+fn refuse_given(flags: &[(bool, &str)]) -> Outcome {
+    match flags.iter().find(|(given, _)| *given) {
+        Some((_, flag)) => Err(CliError::usage(
+            format!("{flag} is for services, and this is a static site"),
+            "add --command with the program to run, or leave the flag out",
+        )),
+        None => Ok(()),
     }
 }
 

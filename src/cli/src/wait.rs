@@ -78,6 +78,12 @@ fn is_final(status: &DeploymentStatus, since: Duration) -> bool {
             .any(|i| i.release == status.release && i.restarts >= RESTARTS_THAT_DECIDE)
 }
 
+/// Between two looks by one who has waited since `start`.
+async fn pause(start: Instant) {
+    let eager = start.elapsed() < EAGER;
+    tokio::time::sleep(if eager { EAGER_PAUSE } else { PAUSE }).await;
+}
+
 /// Waits until the deployment is ready at the change's generation or a later one.
 pub async fn rollout(
     client: &Client,
@@ -135,12 +141,7 @@ pub async fn rollout(
                 return Err(error.into());
             }
         }
-        let pause = if start.elapsed() < EAGER {
-            EAGER_PAUSE
-        } else {
-            PAUSE
-        };
-        tokio::time::sleep(pause).await;
+        pause(start).await;
     }
     bar.finish_and_clear();
     Err(late(change, timeout, last.as_ref(), trouble.as_ref()))
@@ -168,12 +169,7 @@ pub async fn removal(client: &Client, name: &str, timeout: Duration, out: Output
                 return Err(error.into());
             }
         }
-        let pause = if start.elapsed() < EAGER {
-            EAGER_PAUSE
-        } else {
-            PAUSE
-        };
-        tokio::time::sleep(pause).await;
+        pause(start).await;
     }
     bar.finish_and_clear();
     let how_far = left_over.map_or_else(

@@ -157,10 +157,10 @@ impl Client {
             }
             let address = target.name.clone();
             let mut turned_down = |error: ClientError| {
-                // A node cut off from the others says so; one of the others may do better.
+                // A node that is cut off, or has no room, says so; one of the others may do better.
                 let elsewhere = matches!(
                     error.code(),
-                    Some(ErrorCode::NoQuorum | ErrorCode::Unavailable)
+                    Some(ErrorCode::NoQuorum | ErrorCode::Unavailable | ErrorCode::DiskFull)
                 ) || matches!(error, ClientError::Untrusted { .. });
                 if !elsewhere {
                     return Err(error);

@@ -33,6 +33,7 @@ pub enum Command {
         name: NodeName,
         addresses: Addresses,
     },
+    /// What a node says of itself, at each start; the first time it also says that it has arrived.
     SetAddresses {
         node: NodeId,
         addresses: Addresses,
@@ -46,7 +47,12 @@ pub enum Command {
         node: NodeId,
         leaving: bool,
     },
+    /// Removing one that was removed already is as good as removing it.
     RemoveNode {
+        node: NodeId,
+    },
+    /// Drops a member that joined and never arrived; refused once it has.
+    ForgetJoiner {
         node: NodeId,
     },
     CreateJoinToken {
@@ -64,9 +70,11 @@ pub enum Command {
         artifact_bytes: u64,
         now: Millis,
     },
-    /// A new release. `spec: None` keeps the current one.
+    /// A new release. `spec: None` keeps the current one. With `based_on` it is made only of that very
+    /// generation, so that what was worked out from it undoes nobody's change.
     UpdateDeployment {
         name: DeploymentName,
+        based_on: Option<u64>,
         spec: Option<Spec>,
         artifact: Digest,
         artifact_bytes: u64,
@@ -150,6 +158,10 @@ pub enum Rejection {
     AddressTaken(std::net::SocketAddr),
     #[error("node {0} is not a member")]
     NodeUnknown(NodeId),
+    #[error("node {0} has arrived and is a member like any other")]
+    NodeArrived(NodeId),
+    #[error("node {node} may not {action} without an operator's token")]
+    NotPermitted { node: NodeId, action: String },
     #[error("node {0} is the only member that can vote; join another voter first")]
     LastVoter(NodeId),
     #[error("a deployment named '{0}' already exists")]
@@ -158,6 +170,14 @@ pub enum Rejection {
     DeploymentRemoving(DeploymentName),
     #[error("there is no deployment named '{0}'")]
     DeploymentUnknown(DeploymentName),
+    #[error(
+        "the deployment '{name}' was changed meanwhile: the update was made for generation {based_on}, it is at {current}"
+    )]
+    DeploymentChanged {
+        name: DeploymentName,
+        based_on: u64,
+        current: u64,
+    },
     #[error("'{0}' is a static site: it is served by every node and cannot be scaled")]
     StaticScale(DeploymentName),
     #[error("{0}")]
@@ -170,4 +190,8 @@ pub enum Rejection {
     Limit(#[from] LimitExceeded),
     #[error("the plan was made for revision {planned}, the state is at {current}")]
     StalePlan { planned: u64, current: u64 },
+    #[error(
+        "node {0} still votes, and the others could decide nothing without it; try again in a moment"
+    )]
+    VoteNeeded(NodeId),
 }

@@ -7,8 +7,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod apply;
+pub mod authority;
 pub mod backoff;
 pub mod command;
+pub mod excerpt;
 pub mod ids;
 pub mod limits;
 pub mod names;

@@ -80,5 +80,6 @@ pub const CHANGES_PER_PLAN: Limit = Limit {
 };
 /// Old releases kept with their artifacts for each deployment.
 pub const RELEASES_KEPT: usize = 10;
-/// Outcomes remembered so that a repeated request is answered and not applied again.
-pub const REQUESTS_REMEMBERED: usize = 16_384;
+/// Outcomes remembered so that a repeated request is answered and not applied again: a client repeats
+/// for 5 s, twice that for slow ones, at 5,000 changes a second.
+pub const REQUESTS_REMEMBERED: usize = 50_000;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::excerpt::excerpt;
+
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("'{value}' is not a valid {kind}: {reason}")]
@@ -61,7 +63,7 @@ macro_rules! name {
             fn try_from(value: String) -> Result<Self, NameError> {
                 match $check(&value) {
                     Ok(()) => Ok($name(value)),
-                    Err(reason) => Err(NameError { kind: $kind.to_owned(), value, reason: reason.to_owned() }),
+                    Err(reason) => Err(NameError { kind: $kind.to_owned(), value: excerpt(&value), reason: reason.to_owned() }),
                 }
             }
         }

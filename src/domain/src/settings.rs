@@ -1,5 +1,6 @@
 //! Cluster settings: a short list of known keys, and free ones under `user.`.
 
+use crate::excerpt::excerpt;
 use crate::limits::SETTING_VALUE_BYTES;
 use crate::names::DomainName;
 
@@ -48,9 +49,7 @@ pub fn check_key(key: &str) -> Result<(), SettingError> {
     let legal =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     if key.is_empty() || key.len() > 128 || !key.bytes().all(legal) {
-        return Err(SettingError::BadKey {
-            key: key.to_owned(),
-        });
+        return Err(SettingError::BadKey { key: excerpt(key) });
     }
     let free = key
         .strip_prefix(USER_PREFIX)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::excerpt::excerpt;
 use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
 use crate::names::DomainName;
 
@@ -144,7 +145,7 @@ impl Service {
         if let ProbeKind::Http { path } = &self.probe.kind
             && (!path.starts_with('/') || path.bytes().any(|b| b <= b' ' || b == 0x7f))
         {
-            return Err(SpecError::BadProbePath(path.clone()));
+            return Err(SpecError::BadProbePath(excerpt(path)));
         }
         Ok(())
     }
@@ -156,13 +157,13 @@ fn check_env(name: &str, value: &str) -> Result<(), SpecError> {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !name.as_bytes()[0].is_ascii_digit();
     if !legal {
-        return Err(SpecError::BadEnvName(name.to_owned()));
+        return Err(SpecError::BadEnvName(excerpt(name)));
     }
     if name == "PORT" {
         return Err(SpecError::ReservedEnv);
     }
     if value.contains('\0') {
-        return Err(SpecError::BadEnvValue(name.to_owned()));
+        return Err(SpecError::BadEnvValue(excerpt(name)));
     }
     Ok(())
 }

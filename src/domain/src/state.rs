@@ -50,6 +50,8 @@ pub struct Node {
     pub draining: bool,
     /// About to be removed: votes no more. While it is a member it is heard, so that a leader can hand over.
     pub leaving: bool,
+    /// Joined at this time and not heard of since: its machine may never have got the answer.
+    pub awaited_since: Option<Millis>,
 }
 
 /// Where a node is reached by others.
@@ -146,20 +148,25 @@ pub enum Desired {
     Stop,
 }
 
-/// Outcomes of the latest requests, oldest dropped first.
+/// What became of a request.
+pub type Answer = Result<Outcome, Rejection>;
+
+/// Outcomes of the latest requests, oldest dropped first. By count and not by age, so that every node
+/// drops the same ones. Refusals are rare and boxed: the map holds tens of thousands of outcomes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Remembered {
-    outcomes: OrdMap<RequestId, Result<Outcome, Rejection>>,
+    outcomes: OrdMap<RequestId, Result<Outcome, Box<Rejection>>>,
     order: Vector<RequestId>,
 }
 
 impl Remembered {
-    pub fn get(&self, id: RequestId) -> Option<&Result<Outcome, Rejection>> {
-        self.outcomes.get(&id)
+    pub fn get(&self, id: RequestId) -> Option<Answer> {
+        let answer = self.outcomes.get(&id)?;
+        Some(answer.clone().map_err(|rejection| *rejection))
     }
 
-    pub(crate) fn insert(&mut self, id: RequestId, outcome: Result<Outcome, Rejection>) {
-        if self.outcomes.insert(id, outcome).is_none() {
+    pub(crate) fn insert(&mut self, id: RequestId, answer: Answer) {
+        if self.outcomes.insert(id, answer.map_err(Box::new)).is_none() {
             self.order.push_back(id);
         }
         while self.order.len() > crate::limits::REQUESTS_REMEMBERED {
@@ -169,12 +176,27 @@ impl Remembered {
         }
     }
 
+    /// All of them, oldest first: the order in which [`Extend`] takes them back.
+    pub fn iter(&self) -> impl Iterator<Item = (RequestId, Answer)> + '_ {
+        self.order
+            .iter()
+            .filter_map(|id| Some((*id, self.get(*id)?)))
+    }
+
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+}
+
+impl Extend<(RequestId, Answer)> for Remembered {
+    fn extend<I: IntoIterator<Item = (RequestId, Answer)>>(&mut self, answers: I) {
+        for (id, answer) in answers {
+            self.insert(id, answer);
+        }
     }
 }
 

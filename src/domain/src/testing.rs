@@ -116,9 +116,18 @@ impl Sim {
         sim.see_node(1, capacity);
         for number in 2..=nodes {
             sim.ok(join_command("all", number));
+            sim.arrive(number);
             sim.see_node(number, capacity);
         }
         sim
+    }
+
+    /// The node's first word to the cluster.
+    pub fn arrive(&mut self, number: u64) {
+        self.ok(Command::SetAddresses {
+            node: NodeId(number),
+            addresses: addresses(number),
+        });
     }
 
     pub fn see_node(&mut self, number: u64, capacity: u32) {
@@ -160,6 +169,7 @@ impl Sim {
     pub fn update(&mut self, text: &str, artifact: u8) -> Outcome {
         self.ok(Command::UpdateDeployment {
             name: name(text),
+            based_on: None,
             spec: None,
             artifact: Digest([artifact; 32]),
             artifact_bytes: 1,

@@ -36,6 +36,10 @@ pub trait Driver: Send + Sync + 'static {
     /// the daemon included.
     fn runs(&self) -> watch::Receiver<Arc<Runs>>;
 
+    /// Instances that left something and have no run: their start came to nothing, or what it wrote
+    /// down was lost. [`Driver::remove`] deletes it.
+    fn leftovers(&self) -> Vec<InstanceId>;
+
     /// Forgets an ended instance and deletes what it left, its output included. An unknown
     /// instance is no error.
     ///

@@ -23,6 +23,7 @@ pub struct FakeDriver {
 struct Script {
     failing_starts: BTreeMap<InstanceId, String>,
     ignore_stops: BTreeSet<InstanceId>,
+    leftovers: BTreeSet<InstanceId>,
     starts: Vec<StartSpec>,
     stops: Vec<(InstanceId, Duration)>,
     notes: Vec<(InstanceId, String)>,
@@ -61,6 +62,11 @@ impl FakeDriver {
     /// The program takes no notice of stops: only [`FakeDriver::exit`] ends it.
     pub fn ignore_stops(&self, instance: InstanceId) {
         self.script().ignore_stops.insert(instance);
+    }
+
+    /// The instance has no run and left something all the same.
+    pub fn leave_behind(&self, instance: InstanceId) {
+        self.script().leftovers.insert(instance);
     }
 
     /// Every start so far, failed ones included.
@@ -136,10 +142,15 @@ impl Driver for FakeDriver {
         self.runs.subscribe()
     }
 
+    fn leftovers(&self) -> Vec<InstanceId> {
+        self.script().leftovers.iter().copied().collect()
+    }
+
     async fn remove(&self, instance: InstanceId) -> Result<(), DriverError> {
         if self.is_running(instance) {
             return Err(DriverError::AlreadyRuns(instance));
         }
+        self.script().leftovers.remove(&instance);
         self.change(|runs| {
             runs.remove(&instance);
         });

@@ -330,3 +330,36 @@ async fn a_shim_stays_small() {
     println!("private {private_kib} KiB, of it written {dirty_kib} KiB");
     assert!(dirty_kib < 1536, "{dirty_kib} KiB");
 }
+
+#[tokio::test]
+async fn a_folder_without_a_run_stops_nothing_and_can_be_removed() {
+    let folder = Folder::new();
+    let driver = folder.open();
+    driver.start(folder.spec(ONE, "true")).await.unwrap();
+    exit_of(&driver, ONE).await;
+    drop(driver);
+    let [never_began, unreadable] = [InstanceId(5), InstanceId(6)];
+    for instance in [never_began, unreadable] {
+        std::fs::create_dir(folder.dir(instance)).unwrap();
+    }
+    std::fs::write(folder.dir(never_began).join("log"), "").unwrap();
+    // A file that cannot be read, whoever runs the test.
+    std::fs::create_dir(folder.dir(unreadable).join("state.json")).unwrap();
+
+    let driver = folder.open();
+    assert!(run_of(&driver, ONE).is_some());
+    assert_eq!(driver.leftovers(), [never_began, unreadable]);
+    let lock = std::fs::File::create(folder.dir(never_began).join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let error = driver.remove(never_began).await.unwrap_err();
+    assert!(matches!(error, DriverError::AlreadyRuns(_)), "{error}");
+    drop(lock);
+    driver.remove(never_began).await.unwrap();
+    assert_eq!(driver.leftovers(), [unreadable]);
+    assert_eq!(
+        stop_everything(&folder.instances(), Duration::ZERO).unwrap(),
+        Default::default()
+    );
+    driver.remove(unreadable).await.unwrap();
+    assert!(driver.leftovers().is_empty() && !folder.dir(unreadable).exists());
+}

@@ -13,6 +13,10 @@ pub enum EnrolError {
     Proposal(#[from] ProposeError),
     #[error("node {0} is not a voter and may not hold the CA key")]
     NotAVoter(nebula_domain::NodeId),
+    #[error("node {0} is not a member as far as this node knows")]
+    NotAMember(nebula_domain::NodeId),
+    #[error("the certificate of node {0} has ended: it may only be renewed")]
+    Expired(nebula_domain::NodeId),
     #[error("the certificate or its request was refused: {0}")]
     Pki(#[from] nebula_pki::PkiError),
     #[error("the renewed certificate is not valid now: the clocks of the two nodes differ")]
@@ -35,10 +39,11 @@ impl EnrolError {
                 "use the same version of nodectl on all machines",
             ),
             EnrolError::Clock => (ErrorCode::Unavailable, "set the clocks of all machines"),
-            EnrolError::NoSigner | EnrolError::Mesh(_) => (
+            EnrolError::NoSigner | EnrolError::Mesh(_) | EnrolError::NotAMember(_) => (
                 ErrorCode::Unavailable,
                 "try again, or join through the address of a voter",
             ),
+            EnrolError::Expired(_) => (ErrorCode::Forbidden, "renew the certificate first"),
             EnrolError::NotAVoter(_) => (ErrorCode::Forbidden, "join the node with a voter token"),
         };
         ApiError::new(code, self.to_string(), hint)
@@ -64,9 +69,19 @@ pub fn propose_error(error: &ProposeError) -> ApiError {
             limit.to_string(),
             "ask for less in one change",
         ),
-        other => ApiError::new(
+        ProposeError::DiskFull { .. } => ApiError::new(
+            ErrorCode::DiskFull,
+            error.to_string(),
+            "make room on its disk; it goes on by itself",
+        ),
+        ProposeError::Busy { .. } => ApiError::new(
             ErrorCode::Unavailable,
-            other.to_string(),
+            error.to_string(),
+            "try again in a moment",
+        ),
+        ProposeError::Stopped => ApiError::new(
+            ErrorCode::Unavailable,
+            error.to_string(),
             "try again at another node",
         ),
     }

@@ -83,6 +83,7 @@ impl Enrolment {
         let state = state.map_err(|error| match error {
             ReadError::NoQuorum => ProposeError::NoQuorum,
             ReadError::Timeout => ProposeError::Timeout,
+            ReadError::Busy { limit } => ProposeError::Busy { limit },
             ReadError::Stopped => ProposeError::Stopped,
         })?;
         if holds_token(&state, command) {

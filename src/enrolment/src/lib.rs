@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use nebula_domain::NodeId;
 use nebula_domain::state::Role;
-use nebula_mesh::Mesh;
+use nebula_mesh::{CallError, Mesh};
 use nebula_pki::{Authority, Identity};
 use nebula_registry::Registry;
 use nebula_telemetry::Clock;
+use nebula_wire::api::{ApiError, ErrorCode};
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::identity::{IdentityAnswer, IdentityRequest};
 
@@ -128,10 +129,10 @@ impl Enrolment {
         voters
     }
 
-    /// Asks one voter after the other until one answers.
+    /// Asks one voter after the other until one answers in a way that can be understood.
     async fn ask(&self, request: &IdentityRequest) -> Result<IdentityAnswer, EnrolError> {
         let frame = nebula_wire::codec::encode(request).map_err(|_| EnrolError::BadAnswer)?;
-        let mut refusal = None;
+        let mut failure = EnrolError::NoSigner;
         for voter in self.signers() {
             let call = self.shared.mesh.call(
                 voter,
@@ -139,29 +140,34 @@ impl Enrolment {
                 frame.clone().into(),
                 EXCHANGE_DEADLINE,
             );
-            let answer = match call.await {
-                Ok(bytes) => {
-                    nebula_wire::codec::decode(&bytes).map_err(|_| EnrolError::BadAnswer)?
-                }
-                Err(error) => {
-                    tracing::debug!(%voter, %error, "a voter did not answer about identities");
-                    continue;
-                }
-            };
-            match answer {
-                IdentityAnswer::Refused { error_json } => {
-                    let error: nebula_wire::api::ApiError =
-                        serde_json::from_slice(&error_json).map_err(|_| EnrolError::BadAnswer)?;
+            match understood(call.await) {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => {
                     // Without the key itself, another voter may still have it.
-                    let elsewhere = error.code == nebula_wire::api::ErrorCode::Unavailable;
-                    refusal = Some(error);
+                    let elsewhere = error.code == ErrorCode::Unavailable;
+                    failure = EnrolError::Refused(error);
                     if !elsewhere {
                         break;
                     }
                 }
-                answer => return Ok(answer),
+                Err(reason) => {
+                    tracing::warn!(%voter, reason, "a voter did not answer about identities");
+                }
             }
         }
-        Err(refusal.map_or(EnrolError::NoSigner, EnrolError::Refused))
+        Err(failure)
+    }
+}
+
+/// The answer of another node, its refusal, or why it is neither.
+fn understood(
+    called: Result<bytes::Bytes, CallError>,
+) -> Result<Result<IdentityAnswer, ApiError>, String> {
+    let bytes = called.map_err(|error| error.to_string())?;
+    match nebula_wire::codec::decode(&bytes).map_err(|error| error.to_string())? {
+        IdentityAnswer::Refused { error_json } => serde_json::from_slice(&error_json)
+            .map(Err)
+            .map_err(|error| error.to_string()),
+        answer => Ok(Ok(answer)),
     }
 }

@@ -57,7 +57,7 @@ impl Reconciler for Renewal {
 
 impl Renewal {
     pub(crate) fn new(enrolment: Enrolment) -> Renewal {
-        let state = enrolment.shared.registry.watch();
+        let state = enrolment.shared.registry.watch_plan();
         Renewal {
             enrolment,
             state,

@@ -1,6 +1,5 @@
 //! Answers other nodes: joins passed on, renewals, and the sealed CA key.
 
-use nebula_domain::NodeId;
 use nebula_domain::state::Role;
 use nebula_mesh::{Peer, Service, Stream};
 use nebula_wire::codec;
@@ -21,7 +20,7 @@ impl Service for IdentityService {
             return;
         };
         let answer = match codec::decode(&frame) {
-            Ok(request) => self.0.answer(peer.node, request).await,
+            Ok(request) => self.0.answer(peer, request).await,
             Err(_) => Err(EnrolError::BadRequest(
                 "the request could not be read".to_owned(),
             )),
@@ -41,9 +40,16 @@ impl Service for IdentityService {
 impl Enrolment {
     async fn answer(
         &self,
-        peer: NodeId,
+        Peer { node, expired, .. }: Peer,
         request: IdentityRequest,
     ) -> Result<IdentityAnswer, EnrolError> {
+        if expired && !matches!(request, IdentityRequest::Renew { .. }) {
+            return Err(EnrolError::Expired(node));
+        }
+        let role = {
+            let state = self.shared.registry.state();
+            state.nodes.get(&node).map(|known| known.role)
+        };
         match request {
             IdentityRequest::Join { request_json } => {
                 let request =
@@ -53,27 +59,24 @@ impl Enrolment {
                     serde_json::to_vec(&response).map_err(|_| EnrolError::BadAnswer)?;
                 Ok(IdentityAnswer::Joined { response_json })
             }
-            // The id comes from the present certificate, never from the request.
+            // The id comes from the present certificate, never from the request. One that has ended still proves it,
+            // and whether the node is a member today is for the registry to say.
             IdentityRequest::Renew { csr } => {
+                if role.is_none() {
+                    return Err(EnrolError::NotAMember(node));
+                }
                 let authority = self.authority().ok_or(EnrolError::NoSigner)?;
                 let now = self.shared.clock.now();
-                let certificate = authority.sign(&csr, self.identity().cluster(), peer, now)?;
-                tracing::info!(%peer, "renewed a node's certificate");
+                let certificate = authority.sign(&csr, self.identity().cluster(), node, now)?;
+                tracing::info!(%node, expired, "renewed a node's certificate");
                 Ok(IdentityAnswer::Renewed { certificate })
             }
             IdentityRequest::FetchAuthority { public_key } => {
-                let role = self
-                    .shared
-                    .registry
-                    .state()
-                    .nodes
-                    .get(&peer)
-                    .map(|n| n.role);
                 if role != Some(Role::Voter) {
-                    return Err(EnrolError::NotAVoter(peer));
+                    return Err(EnrolError::NotAVoter(node));
                 }
                 let authority = self.authority().ok_or(EnrolError::NoSigner)?;
-                tracing::info!(%peer, "handed the sealed CA key to a voter");
+                tracing::info!(%node, "handed the sealed CA key to a voter");
                 Ok(IdentityAnswer::Authority {
                     sealed: authority.seal(&public_key)?,
                 })

@@ -241,6 +241,42 @@ mod tests {
     }
 
     #[test]
+    fn a_follower_is_told_of_output_that_was_rotated_away() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), 1, &[(1, "a")]);
+        let known = releases(&[1]);
+        let (_, mut files) =
+            Files::open(root.path().to_owned(), &request(10), known.clone()).unwrap();
+        let dir = root.path().join("i-1");
+        let begin = |offset: u64, text: &str| {
+            let _ = fs::remove_file(logfile::previous(&dir));
+            fs::rename(logfile::current(&dir), logfile::previous(&dir)).unwrap();
+            let mark = format!("2026-01-31T12:00:02.000Z offset {offset}\n");
+            fs::write(logfile::current(&dir), mark).unwrap();
+            write(root.path(), 1, &[(3, text)]);
+        };
+        // The last two follow on one another: a mark of 36 bytes and a line of 34.
+        for (offset, text) in [(100, "lost"), (200, "b"), (270, "c")] {
+            begin(offset, text);
+        }
+        let mut lines = Vec::new();
+        loop {
+            let read = files.read(&known).unwrap();
+            if read.is_empty() {
+                break;
+            }
+            lines.extend(read);
+        }
+        let told: Vec<_> = lines
+            .iter()
+            .filter(|l| l.source == Source::Nebula)
+            .collect();
+        assert_eq!(told.len(), 1, "{lines:?}");
+        assert!(told[0].text.contains("bytes of output are missing here"));
+        assert_eq!(texts(&lines)[1..], ["b", "c"]);
+    }
+
+    #[test]
     fn follows_from_the_tail_on_and_takes_up_new_instances_whole() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), 1, &[(1, "a")]);

@@ -97,6 +97,7 @@ async fn cluster(count: u64) -> Cluster {
             },
             draining: false,
             leaving: false,
+            awaited_since: None,
         };
         state.nodes.insert(me, node);
         bound.push(mesh);

@@ -3,9 +3,6 @@
 //! cargo run --release -p nebula-membership --example idle
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
 use std::time::{Duration, Instant};
 
 use nebula_membership::{Config, Membership};
@@ -28,7 +25,7 @@ fn cpu_ticks() -> u64 {
 
 #[tokio::main]
 async fn main() {
-    let mut cluster = common::Cluster::new();
+    let mut cluster = nebula_testkit::Cluster::empty();
     let nodes: Vec<_> = (1..=NODES).map(|id| cluster.add(id)).collect();
     let members: Vec<_> = nodes
         .iter()

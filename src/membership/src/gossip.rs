@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, ProtocolVersion,
@@ -12,7 +12,7 @@ use nebula_domain::{NodeId, View};
 use nebula_mesh::Directory;
 use nebula_telemetry::Counter;
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::address;
 use crate::limits::*;
@@ -170,7 +170,7 @@ impl Life {
         greet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lazy = interval(LAZY_INTERVAL);
         lazy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_push = tokio::time::Instant::now();
+        let mut last_push = Instant::now();
         let mut push_at = None;
         self.directory.mark_changed();
         loop {
@@ -188,11 +188,11 @@ impl Life {
                 changed = self.local.changed() => {
                     changed?;
                     // One burst of changes is told once.
-                    push_at.get_or_insert((last_push + PUSH_SPACING).max(tokio::time::Instant::now()));
+                    push_at.get_or_insert((last_push + PUSH_SPACING).max(Instant::now()));
                 }
                 () = maybe(push_at) => {
                     push_at = None;
-                    last_push = tokio::time::Instant::now();
+                    last_push = Instant::now();
                     self.tell(handle).await;
                     self.push(handle)?;
                 }
@@ -303,7 +303,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn maybe(at: Option<tokio::time::Instant>) {
+async fn maybe(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

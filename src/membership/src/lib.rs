@@ -13,34 +13,40 @@ mod loopback;
 mod transport;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nebula_domain::observed::{Health, NodeFacts};
 use nebula_domain::time::Millis;
 use nebula_domain::{ClusterId, InstanceId, NodeId, View};
-use nebula_mesh::Mesh;
+use nebula_mesh::Net;
 use nebula_telemetry::{Counter, Metrics};
 use nebula_wire::peer::Protocol;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use local::PhaseFacts;
+pub use loopback::{Codec, CodecThread};
 
 use local::{Change, Local};
 use transport::Wire;
 
 /// How a node takes part in gossip.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     pub cluster: ClusterId,
     /// When the daemon started: tells this life of the node from its earlier ones.
     pub started: Millis,
+    pub codec: Codec,
 }
 
 impl Config {
     pub fn new(cluster: ClusterId, started: Millis) -> Config {
-        Config { cluster, started }
+        Config {
+            cluster,
+            started,
+            codec: Codec::default(),
+        }
     }
 }
 
@@ -61,7 +67,8 @@ struct Inner {
 
 impl Membership {
     /// Takes part until [`Membership::shutdown`]. Needs a tokio runtime.
-    pub fn start(config: Config, mesh: Mesh, metrics: &Metrics) -> Membership {
+    pub fn start(config: Config, mesh: impl Net, metrics: &Metrics) -> Membership {
+        let mesh: Arc<dyn Net> = Arc::new(mesh);
         let me = mesh.me();
         let cluster: Arc<str> = config.cluster.0.as_str().into();
         let (messages_in, messages) = mpsc::channel(limits::INBOX);
@@ -73,7 +80,7 @@ impl Membership {
         })));
         let stop = watch::Sender::new(false);
         let abort = Arc::new(Notify::new());
-        let wire = Wire::new(mesh.clone(), cluster.clone(), metrics);
+        let wire = Wire::new(mesh.clone(), config.codec, cluster.clone(), metrics);
         let gossip = gossip::Gossip {
             me,
             cluster,
@@ -120,9 +127,15 @@ impl Membership {
         self.change(|local| local.set_node(facts));
     }
 
-    /// `None` takes the instance back. Facts of a new run are of unknown health until it is published.
-    pub fn publish_phase(&self, instance: InstanceId, facts: Option<PhaseFacts>) {
+    /// Facts of a new run are of unknown health until it is published.
+    pub fn publish_phase(&self, instance: InstanceId, facts: PhaseFacts) {
         self.change(|local| local.set_phase(instance, facts));
+    }
+
+    /// Takes back what was published of every other instance, by whomever: a publisher that was made anew
+    /// does not know of all that its predecessor spoke of.
+    pub fn keep_instances(&self, spoken_of: &BTreeSet<InstanceId>) {
+        self.change(|local| local.keep(spoken_of));
     }
 
     /// Says nothing about an instance whose phase was not published.

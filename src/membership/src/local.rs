@@ -1,6 +1,6 @@
 //! What this node says of itself, and how that becomes keys and values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nebula_domain::InstanceId;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, Phase};
@@ -63,13 +63,7 @@ impl Local {
         if lazy { Change::Lazy } else { Change::Urgent }
     }
 
-    pub fn set_phase(&mut self, instance: InstanceId, facts: Option<PhaseFacts>) -> Change {
-        let Some(new) = facts else {
-            return match self.instances.remove(&instance) {
-                Some(_) => Change::Urgent,
-                None => Change::None,
-            };
-        };
+    pub fn set_phase(&mut self, instance: InstanceId, new: PhaseFacts) -> Change {
         let old = self.instances.get(&instance);
         if old.is_none() && self.instances.len() >= MAX_INSTANCES {
             return Change::Over;
@@ -91,6 +85,17 @@ impl Local {
         }
         self.instances.insert(instance, new);
         Change::Urgent
+    }
+
+    /// Forgets all other instances.
+    pub fn keep(&mut self, instances: &BTreeSet<InstanceId>) -> Change {
+        let before = self.instances.len();
+        self.instances.retain(|id, _| instances.contains(id));
+        if self.instances.len() == before {
+            Change::None
+        } else {
+            Change::Urgent
+        }
     }
 
     /// Health of an instance that was never published, or no longer is, says nothing.
@@ -154,15 +159,16 @@ mod tests {
         let mut local = Local::default();
         let id = InstanceId(4);
         assert_eq!(local.set_health(id, Health::Healthy), Change::None);
-        assert_eq!(local.set_phase(id, Some(running(1))), Change::Urgent);
+        assert_eq!(local.set_phase(id, running(1)), Change::Urgent);
         assert_eq!(local.set_health(id, Health::Healthy), Change::Urgent);
         assert_eq!(local.set_health(id, Health::Healthy), Change::None);
-        assert_eq!(local.set_phase(id, Some(running(1))), Change::None);
+        assert_eq!(local.set_phase(id, running(1)), Change::None);
         assert_eq!(local.instances[&id].facts.health, Health::Healthy);
-        assert_eq!(local.set_phase(id, Some(running(2))), Change::Urgent);
+        assert_eq!(local.set_phase(id, running(2)), Change::Urgent);
         assert_eq!(local.instances[&id].facts.health, Health::Unknown);
-        assert_eq!(local.set_phase(id, None), Change::Urgent);
-        assert_eq!(local.set_phase(id, None), Change::None);
+        assert_eq!(local.keep(&BTreeSet::from([id])), Change::None);
+        assert_eq!(local.keep(&BTreeSet::new()), Change::Urgent);
+        assert_eq!(local.keep(&BTreeSet::new()), Change::None);
     }
 
     #[test]
@@ -188,16 +194,13 @@ mod tests {
     fn limits_hold() {
         let mut local = Local::default();
         for id in 0..MAX_INSTANCES as u64 {
-            assert_eq!(
-                local.set_phase(InstanceId(id), Some(running(1))),
-                Change::Urgent
-            );
+            assert_eq!(local.set_phase(InstanceId(id), running(1)), Change::Urgent);
         }
         let over = InstanceId(MAX_INSTANCES as u64);
-        assert_eq!(local.set_phase(over, Some(running(1))), Change::Over);
+        assert_eq!(local.set_phase(over, running(1)), Change::Over);
         let mut long = running(1);
         long.reason = "\u{1}\"ä".repeat(400) + "\nsecond";
-        local.set_phase(InstanceId(0), Some(long));
+        local.set_phase(InstanceId(0), long);
         let (entries, left_out) = local.entries();
         assert_eq!((entries.len(), left_out), (MAX_INSTANCES + 1, 0));
         assert!(

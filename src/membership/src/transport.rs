@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chitchat::ChitchatEnvelope;
 use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport};
 use nebula_domain::NodeId;
-use nebula_mesh::{Directory, Mesh};
+use nebula_mesh::{Directory, Net};
 use nebula_telemetry::metrics::{Counter, Family, Label, Metrics};
 use nebula_wire::peer::Protocol;
 use tokio::sync::{mpsc, watch};
@@ -18,12 +18,13 @@ use tokio::sync::{mpsc, watch};
 use crate::address;
 use crate::envelope::{self, Reader, Refusal};
 use crate::limits::{INBOX, MAX_MESSAGE_BYTES};
-use crate::loopback::Loopback;
+use crate::loopback::{Codec, Coder};
 
 /// Shared between the task that receives and the chitchat of the moment.
 #[derive(Clone)]
 pub(crate) struct Wire {
-    mesh: Mesh,
+    mesh: Arc<dyn Net>,
+    codec: Codec,
     directory: watch::Receiver<Arc<Directory>>,
     cluster: Arc<str>,
     /// Of the chitchat that runs now.
@@ -34,10 +35,11 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub fn new(mesh: Mesh, cluster: Arc<str>, metrics: &Metrics) -> Wire {
+    pub fn new(mesh: Arc<dyn Net>, codec: Codec, cluster: Arc<str>, metrics: &Metrics) -> Wire {
         Wire {
             directory: mesh.directory(),
             mesh,
+            codec,
             cluster,
             generation: Arc::default(),
             inbox: Arc::default(),
@@ -64,27 +66,13 @@ impl Wire {
 
     /// Checks, decodes and hands on what the mesh receives, until the mesh closes.
     pub async fn receive(self, mut messages: mpsc::Receiver<(NodeId, Bytes)>) {
-        let mut codec: Option<Loopback> = None;
+        let mut coder = Coder::new(&self.codec);
         while let Some((sender, bytes)) = messages.recv().await {
             if let Err(refusal) = self.admit(sender, &bytes) {
                 self.refuse(sender, refusal);
                 continue;
             }
-            let decoded = match codec.take() {
-                Some(ready) => Ok(ready),
-                None => Loopback::open().await,
-            };
-            let result = match decoded {
-                Ok(mut ready) => {
-                    let result = ready.decode(&bytes).await;
-                    if result.is_ok() {
-                        codec = Some(ready);
-                    }
-                    result
-                }
-                Err(error) => Err(error),
-            };
-            match result {
+            match coder.decode(&bytes).await {
                 Ok(envelope) => self.deliver(sender, envelope, bytes.len()),
                 Err(error) => {
                     tracing::debug!(%sender, error = format!("{error:#}"), "gossip not decoded");
@@ -133,7 +121,7 @@ impl Transport for MeshTransport {
             wire: self.0.clone(),
             address: listen_addr,
             inbox: receiver,
-            codec: Some(Loopback::open().await?),
+            coder: Coder::new(&self.0.codec),
         }))
     }
 }
@@ -142,19 +130,7 @@ struct MeshSocket {
     wire: Wire,
     address: SocketAddr,
     inbox: mpsc::Receiver<RecvOutcome>,
-    codec: Option<Loopback>,
-}
-
-impl MeshSocket {
-    async fn encode(&mut self, envelope: ChitchatEnvelope) -> anyhow::Result<Vec<u8>> {
-        let mut codec = match self.codec.take() {
-            Some(codec) => codec,
-            None => Loopback::open().await?,
-        };
-        let bytes = codec.encode(envelope).await?;
-        self.codec = Some(codec);
-        Ok(bytes)
-    }
+    coder: Coder,
 }
 
 #[async_trait]
@@ -176,7 +152,7 @@ impl Socket for MeshSocket {
         if !self.wire.directory.borrow().nodes.contains_key(&node) {
             return Ok(nothing);
         }
-        match self.encode(envelope).await {
+        match self.coder.encode(envelope).await {
             Ok(bytes) if bytes.len() <= MAX_MESSAGE_BYTES => {
                 let num_bytes_sent = bytes.len();
                 self.wire.mesh.send(node, Protocol::Gossip, bytes.into());

@@ -5,11 +5,12 @@
 //! the mesh suspects too is given less time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatId, NodeState};
 use nebula_domain::observed::{InstanceFacts, NodeFacts, NodeView};
 use nebula_domain::{InstanceId, NodeId, View};
+use tokio::time::Instant;
 
 use crate::limits::{
     MAX_INSTANCES, MAX_VALUE_BYTES, STALL, STALL_GRACE, START_GRACE, SUSPECT_SILENCE,

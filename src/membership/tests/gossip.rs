@@ -1,15 +1,13 @@
 //! Three nodes in one process, over real meshes.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Node, counted, until};
 use nebula_domain::observed::{Health, NodeFacts, Phase};
 use nebula_domain::{InstanceId, NodeId};
 use nebula_membership::{Config, Membership, PhaseFacts};
 use nebula_telemetry::Clock;
+use nebula_testkit::{Cluster, Node, counted, until};
 use nebula_wire::peer::Protocol;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -29,13 +27,13 @@ fn facts(revision: u64) -> NodeFacts {
     }
 }
 
-fn running(run: u64) -> Option<PhaseFacts> {
-    Some(PhaseFacts {
+fn running(run: u64) -> PhaseFacts {
+    PhaseFacts {
         phase: Phase::Running,
         restarts: 0,
         reason: String::new(),
         run,
-    })
+    }
 }
 
 async fn all_know_all(members: &[Membership]) {
@@ -52,7 +50,7 @@ async fn all_know_all(members: &[Membership]) {
 }
 
 fn three() -> (Cluster, Vec<Node>, Vec<Membership>) {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let nodes: Vec<Node> = (1..=3).map(|id| cluster.add(id)).collect();
     let members = nodes.iter().map(|node| start(&cluster, node)).collect();
     (cluster, nodes, members)
@@ -85,7 +83,7 @@ async fn what_one_publishes_all_see() {
         })
         .await;
     }
-    members[0].publish_phase(id, None);
+    members[0].keep_instances(&std::collections::BTreeSet::new());
     for other in &members {
         until(&mut other.view(), SOON, "the instance is gone", |view| {
             view.instance(NodeId(1), id).is_none()
@@ -137,7 +135,7 @@ async fn a_view_is_quiet_when_nothing_happens() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_directory_decides_who_is_in_the_view() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = cluster.add(1);
     let first = start(&cluster, &one);
     assert_eq!(first.view().borrow().nodes.len(), 1);
@@ -159,7 +157,7 @@ async fn the_directory_decides_who_is_in_the_view() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forged_messages_are_dropped_and_counted() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::empty();
     let one = cluster.add(1);
     let two = cluster.add(2);
     let first = start(&cluster, &one);

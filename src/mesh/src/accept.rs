@@ -15,6 +15,9 @@ use crate::mesh::Inner;
 use crate::slot::peer_of;
 use crate::{Admission, Peer, Stream};
 
+/// How long a connection with a certificate that has ended may last: enough to get a new one.
+const RENEWAL_TIME: Duration = Duration::from_secs(10);
+
 /// One handshake under way.
 struct Handshake(Arc<AtomicUsize>);
 
@@ -95,25 +98,27 @@ impl Inner {
         connection: &Connection,
         lifetime: Duration,
     ) {
-        let expired = sleep(lifetime);
-        tokio::pin!(expired);
+        // The verifier lets such a node in to get a new certificate.
+        let expired = lifetime.is_zero();
+        let end = sleep(if expired { RENEWAL_TIME } else { lifetime });
+        tokio::pin!(end);
         loop {
             tokio::select! {
                 stream = connection.accept_bi() => {
                     let Ok((send, recv)) = stream else { return };
                     let inner = self.clone();
-                    self.spawn(async move { inner.stream(node, send, recv).await });
+                    self.spawn(async move { inner.stream(node, expired, send, recv).await });
                 }
-                stream = connection.accept_uni() => {
+                stream = connection.accept_uni(), if !expired => {
                     let Ok(recv) = stream else { return };
                     let inner = self.clone();
                     self.spawn(async move { inner.message_stream(node, recv).await });
                 }
-                datagram = connection.read_datagram() => {
+                datagram = connection.read_datagram(), if !expired => {
                     let Ok(datagram) = datagram else { return };
                     self.datagram(node, datagram);
                 }
-                () = &mut expired => {
+                () = &mut end => {
                     self.counters.refused("expired");
                     connection.close(code::REFUSED, b"the certificate of this connection has expired");
                     return;
@@ -122,7 +127,13 @@ impl Inner {
         }
     }
 
-    async fn stream(self: &Arc<Self>, node: NodeId, send: SendStream, mut recv: RecvStream) {
+    async fn stream(
+        self: &Arc<Self>,
+        node: NodeId,
+        expired: bool,
+        send: SendStream,
+        mut recv: RecvStream,
+    ) {
         let mut first = [0];
         let read = timeout(self.limits.handshake_deadline, recv.read_exact(&mut first)).await;
         let protocol = match read {
@@ -132,7 +143,10 @@ impl Inner {
         let Some(protocol) = protocol else {
             return self.turn_away(send, recv, code::MALFORMED, "malformed");
         };
-        let admission = self.directory.borrow().admission(node);
+        let admission = match self.directory.borrow().admission(node) {
+            Admission::Member(_) | Admission::Newer if expired => Admission::Expired,
+            admission => admission,
+        };
         if !admission.permits(protocol) {
             return self.turn_away(send, recv, code::REFUSED, "not_a_member");
         }
@@ -143,6 +157,7 @@ impl Inner {
         let peer = Peer {
             node,
             role: admission.role(),
+            expired,
         };
         let stream = Stream::new(send, recv, Context { node, protocol }, None);
         service.serve(peer, stream).await;

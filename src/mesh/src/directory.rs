@@ -29,6 +29,8 @@ pub enum Admission {
     Member(Role),
     /// Joined after our registry's latest entry: it may speak [`Protocol::Raft`], so that we catch up.
     Newer,
+    /// Its certificate has ended: it may ask for a new one over [`Protocol::Identity`].
+    Expired,
     /// Was removed for good; its id is not used again.
     Removed,
 }
@@ -38,6 +40,7 @@ impl Admission {
         match self {
             Admission::Member(_) => true,
             Admission::Newer => protocol == Protocol::Raft,
+            Admission::Expired => protocol == Protocol::Identity,
             Admission::Removed => false,
         }
     }
@@ -45,7 +48,7 @@ impl Admission {
     pub(crate) fn role(self) -> Option<Role> {
         match self {
             Admission::Member(role) => Some(role),
-            Admission::Newer | Admission::Removed => None,
+            Admission::Newer | Admission::Expired | Admission::Removed => None,
         }
     }
 }
@@ -84,5 +87,7 @@ mod tests {
         assert!(Admission::Newer.permits(Protocol::Raft));
         assert!(!Admission::Newer.permits(Protocol::Gossip));
         assert!(!Admission::Removed.permits(Protocol::Raft));
+        assert!(Admission::Expired.permits(Protocol::Identity));
+        assert!(!Admission::Expired.permits(Protocol::Raft));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nebula_domain::NodeId;
 use quinn::Connection;
+use tokio::time::Instant;
 
 use crate::error::code;
 use crate::{Admission, Directory, Limits};
@@ -16,7 +17,13 @@ pub(crate) struct Incoming(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     next: u64,
-    open: BTreeMap<u64, (NodeId, Connection)>,
+    open: BTreeMap<u64, Accepted>,
+}
+
+struct Accepted {
+    node: NodeId,
+    connection: Connection,
+    at: Instant,
 }
 
 impl Incoming {
@@ -32,19 +39,25 @@ impl Incoming {
         let of_peer: Vec<u64> = table
             .open
             .iter()
-            .filter(|(_, (owner, _))| *owner == node)
+            .filter(|(_, accepted)| accepted.node == node)
             .map(|(&number, _)| number)
             .collect();
         if of_peer.len() >= limits.max_connections_per_peer {
-            if let Some((_, old)) = of_peer.first().and_then(|n| table.open.remove(n)) {
-                old.close(code::DONE, b"replaced by a newer connection");
+            if let Some(old) = of_peer.first().and_then(|n| table.open.remove(n)) {
+                old.connection
+                    .close(code::DONE, b"replaced by a newer connection");
             }
         } else if table.open.len() >= limits.max_connections {
             return None;
         }
         let number = table.next;
         table.next += 1;
-        table.open.insert(number, (node, connection.clone()));
+        let accepted = Accepted {
+            node,
+            connection: connection.clone(),
+            at: Instant::now(),
+        };
+        table.open.insert(number, accepted);
         Some(number)
     }
 
@@ -52,13 +65,20 @@ impl Incoming {
         self.lock().open.remove(&number);
     }
 
+    /// When the peer made the newest of its connections.
+    pub(crate) fn newest(&self, node: NodeId) -> Option<Instant> {
+        let table = self.lock();
+        let newest = table.open.values().rev().find(|a| a.node == node);
+        newest.map(|accepted| accepted.at)
+    }
+
     /// Closes what the directory no longer admits; how many there were.
     pub(crate) fn sweep(&self, directory: &Directory) -> usize {
         let mut closed = 0;
-        self.lock().open.retain(|_, (node, connection)| {
-            let stays = directory.admission(*node) != Admission::Removed;
+        self.lock().open.retain(|_, accepted| {
+            let stays = directory.admission(accepted.node) != Admission::Removed;
             if !stays {
-                refuse_removed(*node, connection);
+                refuse_removed(accepted.node, &accepted.connection);
                 closed += 1;
             }
             stays

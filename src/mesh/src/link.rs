@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nebula_domain::NodeId;
 use quinn::Connection;
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, timeout};
 
 use crate::lane::Lane;
 
@@ -27,6 +27,8 @@ pub(crate) struct Link {
     /// Wakes the monitor.
     pub(crate) stirred: Notify,
     pub(crate) large_messages: Semaphore,
+    /// Whether the peer is silent on this connection while it owes an answer.
+    pub(crate) silent: watch::Sender<bool>,
     users: AtomicUsize,
     unheard: AtomicBool,
     retired: AtomicBool,
@@ -51,6 +53,7 @@ impl Link {
             failures,
             stirred: Notify::new(),
             large_messages: Semaphore::new(LARGE_MESSAGES),
+            silent: watch::Sender::new(false),
             users: AtomicUsize::new(0),
             unheard: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -102,6 +105,27 @@ impl Link {
     }
 }
 
+/// Watches whether the peer has fallen silent on the very connection that carries a stream. That says
+/// more than [`Mesh::suspects`](crate::Mesh::suspects): it is not about the peer's other connections,
+/// and a new connection does not end it.
+#[derive(Debug, Clone)]
+pub struct Silence(watch::Receiver<bool>);
+
+impl Silence {
+    /// Returns when the peer, already counted as silent (`Limits::suspect_after`), is not heard for
+    /// `patience` more. Never returns once the connection has ended: its streams tell of that.
+    pub async fn lasts(&mut self, patience: Duration) {
+        while self.0.wait_for(|silent| *silent).await.is_ok() {
+            match timeout(patience, self.0.wait_for(|silent| !*silent)).await {
+                Err(_) => return,
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => break,
+            }
+        }
+        std::future::pending().await
+    }
+}
+
 /// Held while a stream of the link is open.
 pub(crate) struct Busy(Arc<Link>);
 
@@ -112,6 +136,10 @@ impl Busy {
             link.stirred.notify_one();
         }
         Busy(link.clone())
+    }
+
+    pub(crate) fn silence(&self) -> Silence {
+        Silence(self.0.silent.subscribe())
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {

@@ -61,14 +61,32 @@ pub(crate) async fn run(inner: Arc<Inner>, slot: Arc<Slot>, link: Arc<Link>) {
             if quiet >= LOOKS && !link.is_retired() {
                 inner.suspects.clear(link.node, link.lane);
             }
+            link.silent.send_if_modified(std::mem::take);
             quiet = 0;
             continue;
         }
         quiet = (quiet + 1).min(LOOKS);
-        if quiet == LOOKS && !link.is_retired() {
-            inner.suspect(link.node, link.lane);
+        if quiet == LOOKS {
+            link.silent
+                .send_if_modified(|silent| !std::mem::replace(silent, true));
+            if !link.is_retired() {
+                inner.suspect(link.node, link.lane);
+                if started_again(&inner, &link) {
+                    slot.retire();
+                    // Suspect until this succeeds.
+                    let _ = inner.demand(&slot, None);
+                }
+            }
         }
         // The acknowledgement is the answer. A full buffer means that there is something to answer already.
         let _ = link.connection.send_datagram(Bytes::from_static(&[PING]));
     }
+}
+
+/// Whether a silent peer has lately made a connection of its own that is newer than this one. It lives then, and most
+/// likely knows nothing of this one, because it was started again: a killed process says no goodbye, and without this
+/// its successor would stay out of reach until the old connection times out.
+fn started_again(inner: &Inner, link: &Link) -> bool {
+    let newest = inner.incoming.newest(link.node);
+    newest.is_some_and(|at| at > link.born && at.elapsed() < inner.limits.idle_timeout)
 }

@@ -18,6 +18,8 @@ pub struct Peer {
     pub node: NodeId,
     /// `None` for a node that joined after this node's registry was current.
     pub role: Option<Role>,
+    /// Its certificate has ended. It has proved which node it is, and may ask for nothing but a new one.
+    pub expired: bool,
 }
 
 /// Answers the streams of one protocol. Each runs on its own task, on the runtime the mesh was bound

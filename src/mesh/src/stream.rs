@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::CallError;
 use crate::error::{Context, code};
-use crate::link::Busy;
+use crate::link::{Busy, Silence};
 
 const LENGTH_BYTES: usize = 4;
 
@@ -30,7 +30,7 @@ pub struct Stream {
 pub struct StreamReader {
     recv: RecvStream,
     context: Context,
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 /// The sending half. Dropped after whole frames, it ends the stream; dropped within raw bytes that
@@ -53,7 +53,7 @@ impl Stream {
             reader: StreamReader {
                 recv,
                 context,
-                _busy: busy.clone(),
+                busy: busy.clone(),
             },
             writer: StreamWriter {
                 send,
@@ -80,6 +80,12 @@ impl Stream {
 
     pub fn protocol(&self) -> Protocol {
         self.reader.context.protocol
+    }
+
+    /// Tells when the other end falls silent. `None` for a stream that the other end opened: it is the
+    /// opener who waits.
+    pub fn silence(&self) -> Option<Silence> {
+        self.reader.busy.as_ref().map(Busy::silence)
     }
 
     /// The next frame; the stream's end before it is [`CallError::Ended`]. Not to be cancelled and

@@ -249,3 +249,38 @@ async fn a_connection_nobody_uses_is_let_go_and_made_again() {
     assert_eq!(a.metric(dials), 2);
     assert_eq!(a.metric("nebula_mesh_connections_lost_total"), 0);
 }
+
+#[tokio::test]
+async fn a_node_whose_certificate_has_ended_may_only_ask_for_a_new_one() {
+    let cluster = Cluster::new();
+    let a = cluster.node(1);
+    for protocol in [Protocol::Identity, Protocol::Raft, Protocol::Tunnel] {
+        a.mesh.serve(protocol, Arc::new(Echo));
+    }
+    let (to, mut messages) = mpsc::channel(8);
+    a.mesh.serve_messages(Protocol::Gossip, to);
+    let late = cluster.node(2);
+    let three_days = std::time::Duration::from_secs(3 * 24 * 60 * 60);
+    let ended = common::now().0 - three_days.as_millis() as u64;
+    let ended = cluster.identity_at(2, nebula_domain::time::Millis(ended));
+    late.mesh.replace_identity(ended).unwrap();
+
+    call(&late, 1, Protocol::Identity).await.unwrap();
+    for protocol in [Protocol::Raft, Protocol::Tunnel] {
+        let error = call(&late, 1, protocol).await.unwrap_err();
+        assert!(matches!(error, CallError::Refused { .. }), "{error}");
+    }
+    late.mesh
+        .send(NodeId(1), Protocol::Gossip, Bytes::from_static(b"late"));
+    // And nobody calls it, since it presents that certificate.
+    late.mesh.serve(Protocol::Identity, Arc::new(Echo));
+    let error = call(&a, 2, Protocol::Identity).await.unwrap_err();
+    assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+
+    late.mesh.replace_identity(cluster.identity(2)).unwrap();
+    call(&late, 1, Protocol::Raft).await.unwrap();
+    late.mesh
+        .send(NodeId(1), Protocol::Gossip, Bytes::from_static(b"now"));
+    let (_, message) = messages.recv().await.unwrap();
+    assert_eq!(message, Bytes::from_static(b"now"));
+}

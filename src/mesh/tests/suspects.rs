@@ -167,6 +167,44 @@ fn a_dead_node_is_suspect_until_another_process_takes_its_place() {
     });
 }
 
+#[test]
+fn a_peer_that_was_started_again_is_reached_before_the_old_connection_times_out() {
+    let here = tokio::runtime::Runtime::new().unwrap();
+    let there = tokio::runtime::Runtime::new().unwrap();
+    let cluster = Cluster::new();
+    let limits = Limits {
+        idle_timeout: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let a = here.block_on(async { cluster.node_with(1, limits.clone()) });
+    let b = there.block_on(async { cluster.node_with(2, limits) });
+    a.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    here.block_on(async {
+        let ask = |deadline| {
+            a.mesh
+                .call(NodeId(2), Protocol::Raft, Bytes::new(), deadline)
+        };
+        ask(PATIENCE).await.unwrap();
+        there.shutdown_background();
+        let again = cluster.node(2);
+        again.mesh.serve(Protocol::Raft, Arc::new(Echo));
+        let met = again
+            .mesh
+            .call(a.id(), Protocol::Raft, Bytes::new(), PATIENCE);
+        met.await.unwrap();
+        // As a leader's heartbeats do.
+        let begun = Instant::now();
+        while ask(Duration::from_millis(250)).await.is_err() {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it is still asked on the old connection"
+            );
+        }
+        until("it is cleared", || suspects(&a).is_empty()).await;
+    });
+}
+
 #[tokio::test]
 async fn a_removed_suspect_is_forgotten() {
     let cluster = Cluster::new();

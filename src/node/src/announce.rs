@@ -1,4 +1,5 @@
-//! Tells the registry when this node's addresses are no longer those it joined with.
+//! Tells the registry that this node has arrived, and later when its addresses are no longer those it
+//! joined with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 /// Between two tries while there is no quorum.
 const RETRY: Duration = Duration::from_secs(2);
 
-pub(crate) struct Announcer {
+pub struct Announcer {
     pub me: NodeId,
     pub addresses: Addresses,
     pub registry: Registry,
@@ -25,7 +26,7 @@ impl Announcer {
             .borrow()
             .nodes
             .get(&self.me)
-            .is_some_and(|node| node.addresses != self.addresses)
+            .is_some_and(|node| node.addresses != self.addresses || node.awaited_since.is_some())
     }
 }
 
@@ -48,10 +49,10 @@ impl Reconciler for Announcer {
             };
             match self.registry.propose(command).await {
                 Ok(_) => {
-                    tracing::info!(quic = %self.addresses.quic, "told the cluster this node's new addresses")
+                    tracing::info!(quic = %self.addresses.quic, "told the cluster that this node is here")
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot tell the cluster this node's new addresses yet")
+                    tracing::warn!(%error, "cannot tell the cluster yet that this node is here")
                 }
             }
         }

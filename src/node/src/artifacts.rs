@@ -8,6 +8,8 @@ use nebula_registry::Registry;
 
 /// Disk space is not urgent; listing the store is not free.
 const PERIOD: Duration = Duration::from_secs(300);
+/// A registry that takes longer is left to the next time.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 pub(crate) struct Collector {
     pub artifacts: Artifacts,
@@ -21,11 +23,10 @@ impl Reconciler for Collector {
     }
 
     async fn pass(&mut self) -> Result<(), BoxError> {
-        let state = self.registry.state();
-        // A registry that has not caught up needs nothing; that is no reason to drop everything.
-        if state.cluster.is_none() || !self.registry.status().borrow().quorum {
+        // A registry that has not caught up does not know all that is needed.
+        let Ok(state) = self.registry.read(CATCH_UP).await else {
             return Ok(());
-        }
+        };
         let collected = self
             .artifacts
             .collect(&state.needed_artifacts(), SystemTime::now())

@@ -17,7 +17,7 @@ use crate::files::{PEERS_FILE, write_private};
 
 /// What a joiner was told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Peers {
+pub struct Peers {
     pub next_node_id: u64,
     pub peers: Vec<Peer>,
 }
@@ -56,7 +56,7 @@ impl Peers {
 }
 
 /// The registry once it is at least as new as what the joiner was told.
-pub(crate) fn directory(me: NodeId, state: &State, told: &Peers) -> Directory {
+pub fn directory(me: NodeId, state: &State, told: &Peers) -> Directory {
     if state.next_node_id < told.next_node_id || state.nodes.is_empty() {
         return told.directory(me);
     }
@@ -77,7 +77,7 @@ pub(crate) fn directory(me: NodeId, state: &State, told: &Peers) -> Directory {
 }
 
 /// Keeps the mesh's directory in step with the registry.
-pub(crate) struct DirectoryKeeper {
+pub struct DirectoryKeeper {
     pub me: NodeId,
     pub told: Peers,
     pub state: watch::Receiver<Arc<State>>,

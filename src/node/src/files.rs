@@ -19,17 +19,20 @@ pub(crate) const PEERS_FILE: &str = "peers.json";
 pub(crate) const BOOTSTRAP_FILE: &str = "bootstrap.json";
 pub(crate) const LOCK_FILE: &str = "lock";
 
-/// Makes a folder that only its owner may enter; one that exists is left as it is.
-pub(crate) fn private_dir(path: &Path) -> std::io::Result<()> {
+/// Makes a folder, and those above it, that only its owner may enter; one that exists is left as it is.
+pub fn private_dir(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
 }
 
-/// Writes a file that only its owner may read: to a temporary name, synced, then renamed.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
+/// Writes a file that only its owner may read, durably: a reader or a crash sees all of it or none. Two
+/// processes may write the same one.
+pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
     match std::fs::remove_file(&temporary) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -42,8 +45,8 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    let parent = path.parent().unwrap_or_else(|| Path::new("."));
-    std::fs::File::open(parent)?.sync_all()
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -55,7 +58,8 @@ mod tests {
     #[test]
     fn private_files_are_private_and_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secret.json");
+        let path = dir.path().join("a/b/secret.json");
+        private_dir(path.parent().unwrap()).unwrap();
         write_private(&path, b"one").unwrap();
         write_private(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
@@ -63,6 +67,9 @@ mod tests {
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
     }
 }

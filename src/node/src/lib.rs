@@ -13,8 +13,14 @@ mod run;
 mod setup;
 mod wiring;
 
+/// Loops of the daemon that simulated nodes run as well.
+pub mod parts {
+    pub use crate::announce::Announcer;
+    pub use crate::directory::{DirectoryKeeper, Peers, directory};
+}
+
 pub use config::{Config, ConfigError, LogConfig, LogFormat, Overrides, default_data_dir};
-pub use files::{API_SOCKET, CLUSTER_FILE, INSTANCES_DIR};
+pub use files::{API_SOCKET, CLUSTER_FILE, INSTANCES_DIR, private_dir, write_private};
 pub use lock::{LockError, daemon_pid};
 pub use run::{RunError, run};
 pub use setup::{Initialised, Joined, SetupError, init, is_prepared, join};

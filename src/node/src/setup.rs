@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{Config, ConfigError};
 use crate::directory::Peers;
 use crate::files::{BOOTSTRAP_FILE, CLUSTER_FILE, private_dir, write_private};
-use crate::lock::{self, LockError};
+use crate::lock::{self, Lock, LockError};
 
 /// Why a data folder was not prepared. Nothing was changed then, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +95,7 @@ pub fn init(
 ) -> Result<Initialised, SetupError> {
     let cluster_id = cluster_id(cluster_name, random)?;
     let addresses = addresses(config)?;
-    let _lock = claim(&config.data_dir)?;
+    let claim = Claim::make(&config.data_dir)?;
     let dir = &config.data_dir;
     let io = |source| SetupError::Io {
         path: dir.clone(),
@@ -143,6 +143,7 @@ pub fn init(
     authority.store(dir)?;
     // Last: the identity is what makes a folder a node's.
     identity.store(dir)?;
+    claim.keep();
     Ok(Initialised {
         cluster_id,
         node,
@@ -159,7 +160,7 @@ pub async fn join(
     random: &Random,
 ) -> Result<Joined, SetupError> {
     let addresses = addresses(config)?;
-    let _lock = claim(&config.data_dir)?;
+    let claim = Claim::make(&config.data_dir)?;
     let dir = &config.data_dir;
     let io = |source| SetupError::Io {
         path: dir.clone(),
@@ -197,6 +198,7 @@ pub async fn join(
     .map_err(io)?;
     config.store()?;
     identity.store(dir)?;
+    claim.keep();
     Ok(Joined {
         cluster_id: ClusterId(answer.cluster_id),
         node: NodeId(answer.node_id),
@@ -204,17 +206,53 @@ pub async fn join(
     })
 }
 
-/// Creates the folder and locks it; refuses one that is a node's already.
-fn claim(data_dir: &Path) -> Result<lock::Lock, SetupError> {
-    private_dir(data_dir).map_err(|source| SetupError::Io {
-        path: data_dir.to_owned(),
-        source,
-    })?;
-    let lock = lock::take(data_dir)?;
-    if is_prepared(data_dir) {
-        return Err(SetupError::AlreadyPrepared(data_dir.to_owned()));
+/// A data folder in the making: locked, and gone again unless it is kept.
+struct Claim {
+    lock: Option<Lock>,
+    /// Folders that were not there before, the innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Claim {
+    /// Creates the folder and locks it; refuses one that is a node's already.
+    fn make(data_dir: &Path) -> Result<Claim, SetupError> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made = data_dir.ancestors().take_while(missing);
+        let mut claim = Claim {
+            lock: None,
+            made: made.map(Path::to_owned).collect(),
+        };
+        private_dir(data_dir).map_err(|source| SetupError::Io {
+            path: data_dir.to_owned(),
+            source,
+        })?;
+        let lock = lock::take(data_dir)?;
+        if is_prepared(data_dir) {
+            return Err(SetupError::AlreadyPrepared(data_dir.to_owned()));
+        }
+        claim.lock = Some(lock);
+        Ok(claim)
     }
-    Ok(lock)
+
+    /// It has become a node's.
+    fn keep(mut self) {
+        self.lock = None;
+        self.made.clear();
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Whatever else lies in them keeps folders from being removed.
+        if let Some(lock) = self.lock.take() {
+            let _ = lock.discard();
+        }
+        for folder in &self.made {
+            if std::fs::remove_dir(folder).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The chosen name, or one made up; either way with random digits, so that two clusters that chose
@@ -277,5 +315,37 @@ mod tests {
         );
         assert!(matches!(refused, Err(SetupError::ClusterName(_))));
         assert!(!config.data_dir.exists());
+    }
+
+    #[tokio::test]
+    async fn a_join_that_fails_leaves_nothing_behind() {
+        nebula_pki::install_crypto_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(&dir.path().join("some/where"));
+        // A port that was free a moment ago: nobody answers there.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let token = JoinTokenText {
+            ca_sha256: [1; 32],
+            id: "t".to_owned(),
+            secret: [2; 32],
+        };
+        let random = Random::system();
+        let refused = join(&config, &address, &token, &random).await;
+        assert!(matches!(refused, Err(SetupError::Join { .. })));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        // A folder that was there stays, with what its owner put into it.
+        config.data_dir = dir.path().join("own");
+        std::fs::create_dir(&config.data_dir).unwrap();
+        config.store().unwrap();
+        let refused = join(&config, &address, &token, &random).await;
+        assert!(matches!(refused, Err(SetupError::Join { .. })));
+        let left: Vec<_> = std::fs::read_dir(&config.data_dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["node.toml"]);
     }
 }

@@ -18,11 +18,11 @@ use nebula_health::Health;
 use nebula_logs::Logs;
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
-use nebula_pki::{Authority, Identity, NodeKey};
+use nebula_pki::{Authority, Identity, NodeKey, RENEWABLE_FOR};
 use nebula_proxy::{Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
-use nebula_scheduler::Scheduler;
+use nebula_scheduler::{Caretaker, Scheduler};
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
 use tokio::sync::watch;
@@ -48,7 +48,8 @@ pub enum StartError {
         source: std::io::Error,
     },
     #[error(
-        "this node's certificate ended while it was away: remove the node ('nodectl remove') and join it again in an empty data folder"
+        "this node's certificate ended more than {} days ago: remove the node ('nodectl remove') and join it again in an empty data folder",
+        RENEWABLE_FOR.as_secs() / 86_400
     )]
     CertificateExpired,
     #[error(transparent)]
@@ -131,7 +132,7 @@ impl Node {
         let logs = Logs::start(
             logs_config,
             mesh.clone(),
-            registry.watch(),
+            registry.watch_plan(),
             membership.view(),
         );
         let enrolment = Enrolment::start(nebula_enrolment::Parts {
@@ -165,7 +166,7 @@ impl Node {
         {
             let (registry, told) = (registry.clone(), told.clone());
             guardian.supervise("directory", move || {
-                let mut state = registry.watch();
+                let mut state = registry.watch_plan();
                 // The first pass is for what was already there.
                 state.mark_changed();
                 DirectoryKeeper {
@@ -194,7 +195,12 @@ impl Node {
         {
             let (registry, membership) = (registry.clone(), membership.clone());
             guardian.supervise("routing", move || {
-                Routing::new(me, registry.watch(), membership.view(), table_tx.clone())
+                Routing::new(
+                    me,
+                    registry.watch_plan(),
+                    membership.view(),
+                    table_tx.clone(),
+                )
             });
         }
         {
@@ -212,6 +218,12 @@ impl Node {
                 (registry.clone(), membership.clone(), metrics.clone());
             guardian.supervise("scheduler", move || {
                 Scheduler::new(registry.clone(), membership.view(), &metrics)
+            });
+        }
+        {
+            let (registry, clock) = (registry.clone(), clock.clone());
+            guardian.supervise("caretaker", move || {
+                Caretaker::new(registry.clone(), clock.clone())
             });
         }
         {
@@ -235,13 +247,12 @@ impl Node {
         let supervisor_config = SupervisorConfig::new(me, config.name.to_string(), work_dir);
         let supervisor = nebula_supervisor::Handle::new(supervisor_config, driver, locals_tx);
         {
-            let (handle, registry) = (supervisor.clone(), registry.clone());
+            let (handle, registry) = (supervisor.clone(), Arc::new(registry.clone()));
             let (membership, artifacts) = (membership.clone(), artifacts.clone());
             guardian.supervise("supervisor", move || {
                 Supervisor::new(
                     &handle,
-                    registry.watch(),
-                    registry.status(),
+                    registry.clone(),
                     membership.clone(),
                     artifacts.clone(),
                 )
@@ -265,7 +276,7 @@ impl Node {
             guardian.supervise("announcer", move || Announcer {
                 me,
                 addresses: addresses.clone(),
-                state: registry.watch(),
+                state: registry.watch_plan(),
                 registry: registry.clone(),
             });
         }
@@ -308,7 +319,7 @@ impl Node {
 
     /// Returns when this node is no longer a member, by its registry or by the word of a voter.
     pub(crate) async fn removed(&self) {
-        let mut state = self.registry.watch();
+        let mut state = self.registry.watch_plan();
         let mut refused = self.mesh.removed();
         let me = self.me;
         let told = async { state.wait_for(|state| state.was_removed(me)).await.is_ok() };
@@ -337,15 +348,22 @@ impl Node {
     }
 }
 
-/// This node's identity with a certificate that is valid now. One that ended while the node was away is
-/// renewed here if the CA key is: after a day without power no node could ask another.
+/// This node's identity, if possible with a certificate that is valid now. One that ended while the node was
+/// away is renewed here if the CA key is: after a day without power no node could ask another. Without that key
+/// the node starts with what it has, which is good for asking a voter for a new one and for nothing else.
 fn present_identity(dir: &Path, clock: &Clock) -> Result<Identity, StartError> {
     let identity = Identity::load(dir)?;
     let now = clock.now();
     if !identity.is_expired(now) {
         return Ok(identity);
     }
-    let authority = Authority::load(dir)?.ok_or(StartError::CertificateExpired)?;
+    let Some(authority) = Authority::load(dir)? else {
+        if now.since(identity.not_after()) > RENEWABLE_FOR {
+            return Err(StartError::CertificateExpired);
+        }
+        tracing::warn!("this node's certificate has ended; asking a voter for a new one");
+        return Ok(identity);
+    };
     let key = NodeKey::generate()?;
     let certificate = authority.sign(&key.csr()?, identity.cluster(), identity.node(), now)?;
     let renewed = Identity::new(key, &certificate, &identity.ca_pem())?;
@@ -422,6 +440,9 @@ mod tests {
 
         std::fs::remove_file(data_dir.join("ca.key")).unwrap();
         hands.advance(Duration::from_secs(48 * 60 * 60));
+        let ended = present_identity(&data_dir, &clock).unwrap();
+        assert_eq!(ended.not_after(), renewed.not_after(), "a voter is asked");
+        hands.advance(RENEWABLE_FOR);
         assert!(matches!(
             present_identity(&data_dir, &clock),
             Err(StartError::CertificateExpired)

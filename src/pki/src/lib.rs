@@ -36,6 +36,10 @@ use std::time::Duration;
 /// signer goes on for at least half a day.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// For so long after its certificate ended, a node may still prove with it who it is, to get a new one:
+/// machines that were off together come back by themselves. Whoever is away for longer joins again.
+pub const RENEWABLE_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Certificates begin this long before they are signed, for machines whose clocks are behind.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 

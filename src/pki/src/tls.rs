@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::cell::Presenter;
-use crate::verify::{ClientVerifier, ServerVerifier, Trust};
+use crate::verify::{Anchor, ClientVerifier, ServerVerifier, Trust};
 use crate::{Expect, Identity, IdentityCell, PkiError, pem};
 
 /// What both ends of a mesh connection must speak.
@@ -28,7 +28,7 @@ pub fn install_crypto_provider() {
 
 /// For clients of the API that have the CA's certificate.
 pub fn client_config(ca_pem: &str, expect: Expect) -> Result<Arc<ClientConfig>, PkiError> {
-    let trust = Trust::ca(pem::certificate(ca_pem, "CA certificate")?)?;
+    let trust = Trust::Ca(Anchor::new(pem::certificate(ca_pem, "CA certificate")?)?);
     http_client(ServerVerifier { trust, expect })
 }
 
@@ -60,7 +60,8 @@ pub fn server_config_rotating(cell: &IdentityCell) -> Result<Arc<ServerConfig>, 
     Ok(Arc::new(config))
 }
 
-/// For the accepting end of the mesh: the other end must be a node of the cluster.
+/// For the accepting end of the mesh: the other end must be a node of the cluster. Its certificate may have
+/// ended within [`RENEWABLE_FOR`](crate::RENEWABLE_FOR); the mesh has to let such a node do nothing but renew it.
 pub fn mesh_server_config(cell: &IdentityCell) -> Result<ServerConfig, PkiError> {
     let identity = cell.current();
     let mut roots = RootCertStore::empty();
@@ -88,7 +89,7 @@ pub fn mesh_server_config(cell: &IdentityCell) -> Result<ServerConfig, PkiError>
 
 /// For the dialling end of the mesh.
 pub fn mesh_client_config(cell: &IdentityCell, expect: Expect) -> Result<ClientConfig, PkiError> {
-    let trust = Trust::ca(cell.current().ca().clone())?;
+    let trust = Trust::Ca(Anchor::new(cell.current().ca().clone())?);
     let mut config = client_builder(ServerVerifier { trust, expect })?.with_client_cert_resolver(
         Arc::new(Presenter {
             cell: cell.clone(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nebula_domain::{ClusterId, NodeId};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,7 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::{PkiError, node_of, pem, san};
+use crate::{PkiError, RENEWABLE_FOR, node_of, not_after, pem, san};
 
 /// Who must be at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Expect {
     Node(NodeId),
 }
 
-pub(crate) fn algorithms() -> WebPkiSupportedAlgorithms {
+fn algorithms() -> WebPkiSupportedAlgorithms {
     rustls::crypto::ring::default_provider().signature_verification_algorithms
 }
 
@@ -79,22 +80,25 @@ fn refuse(error: PkiError) -> Error {
     CertificateError::Other(OtherError(Arc::new(Refusal(error)))).into()
 }
 
-/// What a client trusts: a CA it has, or one whose hash it was told.
-pub(crate) enum Trust {
-    Ca {
-        roots: RootCertStore,
-        cluster: ClusterId,
-    },
-    Pin([u8; 32]),
+/// A CA, and the cluster it was made for.
+pub(crate) struct Anchor {
+    roots: RootCertStore,
+    cluster: ClusterId,
 }
 
-impl Trust {
-    pub(crate) fn ca(ca: CertificateDer<'static>) -> Result<Trust, PkiError> {
+impl Anchor {
+    pub(crate) fn new(ca: CertificateDer<'static>) -> Result<Anchor, PkiError> {
         let cluster = san::cluster_of_ca(&ca)?;
         let mut roots = RootCertStore::empty();
         roots.add(ca)?;
-        Ok(Trust::Ca { roots, cluster })
+        Ok(Anchor { roots, cluster })
     }
+}
+
+/// What a client trusts: a CA it has, or one whose hash it was told.
+pub(crate) enum Trust {
+    Ca(Anchor),
+    Pin([u8; 32]),
 }
 
 /// A client's view of a server of the cluster.
@@ -121,22 +125,19 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let pinned;
-        let (roots, cluster) = match &self.trust {
-            Trust::Ca { roots, cluster } => (roots, cluster),
+        let anchor = match &self.trust {
+            Trust::Ca(anchor) => anchor,
             Trust::Pin(sha256) => {
-                let ca = intermediates
-                    .iter()
+                let mut presented = intermediates.iter();
+                let ca = presented
                     .find(|der| pem::sha256(der) == *sha256)
                     .ok_or_else(|| refuse(PkiError::OtherCa))?;
-                pinned = Trust::ca(ca.clone().into_owned()).map_err(refuse)?;
-                match &pinned {
-                    Trust::Ca { roots, cluster } => (roots, cluster),
-                    Trust::Pin(_) => return Err(CertificateError::UnknownIssuer.into()),
-                }
+                pinned = Anchor::new(ca.clone().into_owned()).map_err(refuse)?;
+                &pinned
             }
         };
-        verify_chain(leaf, roots, intermediates, now)?;
-        verify_name(leaf, cluster, self.expect).map_err(refuse)?;
+        verify_chain(leaf, &anchor.roots, intermediates, now)?;
+        verify_name(leaf, &anchor.cluster, self.expect).map_err(refuse)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -146,7 +147,7 @@ impl ServerCertVerifier for ServerVerifier {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        no_tls12()
     }
 
     fn verify_tls13_signature(
@@ -170,6 +171,34 @@ pub(crate) struct ClientVerifier {
     pub(crate) cluster: ClusterId,
 }
 
+impl ClientVerifier {
+    /// As of now, or as of the certificate's last moment if that was not long ago.
+    fn verify_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(leaf, intermediates, now);
+        let Err(error) = verified else {
+            return verified;
+        };
+        let expired = matches!(
+            error,
+            Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. }
+            )
+        );
+        let end = Duration::from_millis(not_after(leaf).map_err(refuse)?.0);
+        let ended_for = Duration::from_secs(now.as_secs()).saturating_sub(end);
+        if !expired || ended_for > RENEWABLE_FOR {
+            return Err(error);
+        }
+        let then = UnixTime::since_unix_epoch(end);
+        self.chain.verify_client_cert(leaf, intermediates, then)
+    }
+}
+
 impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.chain.root_hint_subjects()
@@ -181,7 +210,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        let verified = self.verify_chain(leaf, intermediates, now)?;
         verify_name(leaf, &self.cluster, Expect::AnyNode).map_err(refuse)?;
         Ok(verified)
     }
@@ -192,7 +221,7 @@ impl ClientCertVerifier for ClientVerifier {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        no_tls12()
     }
 
     fn verify_tls13_signature(
@@ -201,11 +230,15 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain
-            .verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        algorithms().supported_schemes()
     }
+}
+
+/// Configurations offer TLS 1.3 alone; rustls asks all the same.
+fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+    Err(PeerIncompatible::Tls13RequiredForQuic.into())
 }

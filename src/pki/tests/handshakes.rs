@@ -23,8 +23,9 @@ use rustls::pki_types::PrivateKeyDer;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn yesterday() -> Millis {
-    Millis(now().0 - 2 * DAY.as_millis() as u64)
+/// A certificate made then has ended a day less ago.
+fn days_ago(days: u32) -> Millis {
+    Millis(now().0 - (days * DAY).as_millis() as u64)
 }
 
 #[test]
@@ -51,8 +52,8 @@ fn another_ca_of_the_same_name_is_refused() {
 
 #[test]
 fn expired_and_future_certificates_are_refused() {
-    let ca = nebula_pki::Authority::create(&common::cluster("c1"), yesterday()).unwrap();
-    for at in [yesterday(), now().plus(DAY)] {
+    let ca = nebula_pki::Authority::create(&common::cluster("c1"), days_ago(40)).unwrap();
+    for at in [days_ago(2), now().plus(DAY)] {
         let server = server_config(&identity_at(&ca, 7, at)).unwrap();
         let client = client_config(&ca.ca_pem(), Expect::AnyNode).unwrap();
         let error = handshake(client, server).refused_by_client();
@@ -61,11 +62,29 @@ fn expired_and_future_certificates_are_refused() {
             "{error}"
         );
     }
-    // Both ways: the accepting end of the mesh refuses one as well.
-    let server = mesh(&identity(&ca, 1));
-    let client = IdentityCell::new(identity_at(&ca, 2, yesterday())).unwrap();
+}
+
+#[test]
+fn the_mesh_knows_a_node_by_a_certificate_that_ended_lately() {
+    let ca = nebula_pki::Authority::create(&common::cluster("c1"), days_ago(40)).unwrap();
+    let other = nebula_pki::Authority::create(&common::cluster("c1"), days_ago(40)).unwrap();
+    let greets = |ca: &nebula_pki::Authority, server: &nebula_pki::Authority, at| {
+        let client = IdentityCell::new(identity_at(ca, 2, at)).unwrap();
+        let client = mesh_client_config(&client, Expect::AnyNode).unwrap();
+        handshake(Arc::new(client), mesh(&identity(server, 1)))
+            .server
+            .is_ok()
+    };
+    assert!(greets(&ca, &ca, days_ago(3)));
+    assert!(greets(&ca, &ca, days_ago(30)));
+    assert!(!greets(&ca, &ca, days_ago(32)));
+    assert!(!greets(&ca, &ca, now().plus(DAY)), "not valid yet");
+    assert!(!greets(&other, &ca, days_ago(3)), "of another CA");
+    // Never the other way round: nobody takes the word of a server whose certificate has ended.
+    let client = IdentityCell::new(identity(&ca, 2)).unwrap();
     let client = mesh_client_config(&client, Expect::AnyNode).unwrap();
-    assert!(handshake(Arc::new(client), server).server.is_err());
+    let outcome = handshake(Arc::new(client), mesh(&identity_at(&ca, 1, days_ago(3))));
+    outcome.refused_by_client();
 }
 
 /// A CA made by hand, to sign what ours would not.

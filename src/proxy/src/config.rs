@@ -60,6 +60,11 @@ pub struct Limits {
     /// Opening a tunnel, until the other node says whether the instance took it. Together with one
     /// retry it keeps a request to a dead machine under a second.
     pub tunnel_timeout: Duration,
+    /// A request that cannot be repeated is given up when the node that has it, already suspect, is not
+    /// heard for this long more: some 1.2 s after it died, so that its sender can look what became of
+    /// it. Three more of the mesh's pings go unanswered in that time; a node that is only slow answers
+    /// them and is waited for.
+    pub lost_after: Duration,
     /// From a request's last byte to the response's head: the usual patience of browsers' users
     /// and of other proxies. Also how long an upload may stand still meanwhile.
     pub response_head_timeout: Duration,
@@ -102,6 +107,7 @@ impl Default for Limits {
             connections_per_thread: 10_000,
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),
+            lost_after: Duration::from_millis(500),
             response_head_timeout: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(4),
             upstream_idle_unrepeatable: Duration::from_secs(1),

@@ -46,6 +46,8 @@ enum Exchange {
     Broken,
     /// The node of the instance fell silent.
     Suspect,
+    /// As `Suspect`, and the request may not be repeated.
+    Lost,
     /// No response in time; whether the request had been sent to its end.
     TimedOut {
         complete: bool,
@@ -181,6 +183,7 @@ async fn attempt(
             (Exchange::Broken | Exchange::Suspect, None) => {
                 return Attempt::Failed(Problem::Broken(others.name()));
             }
+            (Exchange::Lost, _) => return Attempt::Failed(Problem::Lost(others.name())),
             (Exchange::TimedOut { complete: true }, _) => {
                 return Attempt::Failed(Problem::Silent(others.name()));
             }
@@ -243,10 +246,18 @@ async fn exchange(
         }
         std::future::pending::<()>().await;
     };
+    let silence = sender.silence.clone().filter(|_| escape.is_none());
+    let lost = async {
+        match silence {
+            Some(mut silence) => silence.lasts(edge.shared.limits.lost_after).await,
+            None => std::future::pending().await,
+        }
+    };
     let response = tokio::select! {
         biased;
-        response = sender.try_send_request(request) => response,
+        response = sender.http.try_send_request(request) => response,
         () = silent => return Exchange::Suspect,
+        () = lost => return Exchange::Lost,
         complete = stalled => return Exchange::TimedOut { complete },
     };
     match response {

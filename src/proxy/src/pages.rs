@@ -23,6 +23,8 @@ pub(crate) enum Problem {
     Unreachable(String),
     /// An instance took the request and broke the connection.
     Broken(String),
+    /// The node that has the request fell silent; whether the instance carried it out is not known.
+    Lost(String),
     /// An instance took the request and did not answer.
     Silent(String),
     /// The client stopped sending its request.
@@ -80,6 +82,15 @@ impl Problem {
                 "broken",
                 format!("An instance of '{name}' closed the connection without an answer."),
                 format!("Run: nebula deploy logs {name}"),
+            ),
+            Problem::Lost(name) => (
+                StatusCode::BAD_GATEWAY,
+                "lost",
+                format!(
+                    "The machine that had this request for '{name}' was lost before it answered; \
+                     the request may or may not have been carried out."
+                ),
+                "Look whether it took effect before you send it again.".to_owned(),
             ),
             Problem::Silent(name) => (
                 StatusCode::GATEWAY_TIMEOUT,

@@ -161,14 +161,9 @@ async fn a_machine_that_dies_costs_no_get_more_than_a_second() {
 #[tokio::test]
 async fn a_get_under_way_on_a_machine_that_dies_is_answered_by_another() {
     let (a, b, relay) = wired().await;
-    let (asked, mut is_asked) = mpsc::unbounded_channel();
-    let hanging = app(move |_| {
-        asked.send(()).unwrap();
-        std::future::pending()
-    })
-    .await;
-    a.run(&[(1, app(|_| async { text("one") }).await)]);
-    b.run(&[(2, hanging)]);
+    let (instance, mut is_asked) = hanging().await;
+    a.run(&[(1, named("one").await)]);
+    b.run(&[(2, instance)]);
     route(&a, &[(2, 2)]);
     let edge = a.edge;
     let get = tokio::spawn(async move { get(edge, API, "/").await });
@@ -188,6 +183,71 @@ async fn a_get_under_way_on_a_machine_that_dies_is_answered_by_another() {
     let took = started.elapsed();
     assert!(took < Duration::from_millis(2000), "{took:?}");
     assert!(a.metric("nebula_http_retries_total{reason=\"suspect\"}") == 1);
+}
+
+/// An instance that says when it has a request and answers none.
+async fn hanging() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<()>) {
+    let (asked, is_asked) = mpsc::unbounded_channel();
+    let address = app(move |_| {
+        asked.send(()).unwrap();
+        std::future::pending()
+    });
+    (address.await, is_asked)
+}
+
+#[tokio::test]
+async fn a_post_under_way_on_a_machine_that_dies_fails_within_about_a_second_and_is_sent_once() {
+    let (a, b, relay) = wired().await;
+    let (instance, mut is_asked) = hanging().await;
+    b.run(&[(2, instance)]);
+    route(&a, &[(2, 2)]);
+    let edge = a.edge;
+    let post = tokio::spawn(async move { post(edge, API, "/", "order").await });
+    is_asked.recv().await.unwrap();
+    // There is somewhere else to go by now, and it must not go there.
+    a.run(&[(1, named("one").await)]);
+    route(&a, &[(1, 1), (2, 2)]);
+    relay.cut();
+    let started = Instant::now();
+    let answer = post.await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(answer.text().contains("\"lost\""), "{}", answer.text());
+    assert!(took < Duration::from_millis(2000), "{took:?}");
+    assert!(is_asked.try_recv().is_err(), "it was sent once");
+}
+
+#[tokio::test]
+async fn a_long_post_on_a_machine_that_lives_is_waited_for() {
+    let (a, b, relay) = wired().await;
+    let (release, wait) = tokio::sync::watch::channel(false);
+    let slow = app(move |_| {
+        let mut wait = wait.clone();
+        async move {
+            wait.wait_for(|go| *go).await.unwrap();
+            text("done")
+        }
+    });
+    b.run(&[(2, slow.await)]);
+    route(&a, &[(2, 2)]);
+    let edge = a.edge;
+    let post = tokio::spawn(async move { post(edge, API, "/", "order").await });
+    // Longer than a dead machine is given, and with a hiccup on the way that is shorter than that.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    relay.cut();
+    until("the other node is suspect", || {
+        !a.mesh.suspects().borrow().is_empty()
+    })
+    .await;
+    relay.heal();
+    until("it is heard again", || {
+        a.mesh.suspects().borrow().is_empty()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    release.send_replace(true);
+    let answer = post.await.unwrap();
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "done"));
 }
 
 #[tokio::test]

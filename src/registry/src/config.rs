@@ -1,14 +1,15 @@
 //! What a registry is started with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits;
+use crate::medium::Medium;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
-    /// The folder of both stores, `raft-log` and `raft-state`; made if it is missing.
-    pub dir: PathBuf,
+    pub storage: Storage,
     pub timing: Timing,
     pub compaction: Compaction,
 }
@@ -16,32 +17,43 @@ pub struct Config {
 impl Config {
     pub fn new(dir: impl Into<PathBuf>) -> Config {
         Config {
-            dir: dir.into(),
+            storage: Storage::Files(dir.into()),
             timing: Timing::default(),
             compaction: Compaction::default(),
         }
     }
 }
 
-/// Raft's timers. A node that hears nothing for a random time between the two election timeouts
-/// stands for election.
+/// Where log and snapshots are kept.
+#[derive(Clone)]
+pub enum Storage {
+    /// The folder of `raft-log` with its `raft-journal`, and of `raft-state`; made if it is missing.
+    Files(PathBuf),
+    /// Nothing runs on threads of its own then.
+    Medium(Arc<dyn Medium>),
+}
+
+/// Raft's timers; see the module `elections`.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
+    /// Between two signs of life of the leader.
+    pub pulse: Duration,
+    /// Between two empty appends, which also tell the leader that it is heard; and as long as one append
+    /// may take.
     pub heartbeat: Duration,
-    pub election_min: Duration,
-    pub election_max: Duration,
+    /// A leader that was heard within this time is not replaced.
+    pub lease: Duration,
     /// Pause between two passes of the voters' management when nothing wakes it.
     pub voters_period: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Timing {
-        // Loose enough for two cores under full load: a heartbeat late by three intervals is no reason
-        // for an election.
+        // Three signs of life in a row may be lost or late. An append may take 125 ms each way.
         Timing {
-            heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_millis(1000),
-            election_max: Duration::from_millis(2000),
+            pulse: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(300),
+            lease: Duration::from_millis(400),
             voters_period: Duration::from_secs(1),
         }
     }

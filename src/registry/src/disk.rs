@@ -1,15 +1,13 @@
 //! One sled store whose acknowledgements are true.
 //!
-//! sled's `flush` ends in `sync_file_range`, which does not reach stable storage; every flush here is
-//! followed by an `fsync` of the store's file, and a new store's folder is synced too. After a failed
+//! sled's own writes are true because of [`crate::honest`]. Every flush here is followed by an `fsync` of
+//! the store's file all the same, and a new store's folder is synced too. After a failed
 //! sync the store refuses everything: the kernel may have dropped the pages that it could not write.
 
 use std::fs::File;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-#[cfg(test)]
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -25,10 +23,6 @@ pub struct Store {
     blobs: PathBuf,
     failed: AtomicBool,
     counter: Counter,
-    #[cfg(test)]
-    syncs: AtomicU64,
-    #[cfg(test)]
-    pub fail_syncs: AtomicBool,
 }
 
 impl Store {
@@ -38,6 +32,10 @@ impl Store {
             path: path.to_owned(),
             source,
         };
+        if !crate::honest::is_in_place() {
+            let what = "this program was linked such that sled's writes would not be durable";
+            return Err(fault(io::Error::other(what)));
+        }
         std::fs::create_dir_all(path).map_err(fault)?;
         let db = open_db(path)?;
         let store = Store {
@@ -47,10 +45,6 @@ impl Store {
             blobs: path.join("blobs"),
             failed: AtomicBool::new(false),
             counter: syncs,
-            #[cfg(test)]
-            syncs: AtomicU64::new(0),
-            #[cfg(test)]
-            fail_syncs: AtomicBool::new(false),
         };
         store.sync().map_err(fault)?;
         for made in std::fs::read_dir(path).map_err(fault)? {
@@ -81,8 +75,6 @@ impl Store {
         let result = self.try_sync();
         match &result {
             Ok(()) => {
-                #[cfg(test)]
-                self.syncs.fetch_add(1, Ordering::Relaxed);
                 self.counter.inc();
             }
             Err(error) => {
@@ -94,10 +86,6 @@ impl Store {
     }
 
     fn try_sync(&self) -> io::Result<()> {
-        #[cfg(test)]
-        if self.fail_syncs.load(Ordering::Acquire) {
-            return Err(io::Error::other("planted by a test"));
-        }
         self.db.flush().map_err(io_error)?;
         // Values are kept small enough that none becomes a file of its own; should one, it counts too.
         for blob in std::fs::read_dir(&self.blobs)? {
@@ -106,16 +94,17 @@ impl Store {
         self.file.sync_data()
     }
 
-    /// How many times this handle has synced.
-    #[cfg(test)]
-    pub fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
-    }
-
     pub fn corrupt(&self, detail: impl std::fmt::Display) -> StartError {
         StartError::Corrupt {
             path: self.path.clone(),
             detail: detail.to_string(),
+        }
+    }
+
+    pub fn unopened(&self, source: io::Error) -> StartError {
+        StartError::Open {
+            path: self.path.clone(),
+            source,
         }
     }
 

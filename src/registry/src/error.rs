@@ -19,6 +19,14 @@ pub enum StartError {
         "the store '{path}' is damaged: {detail}; remove this node and join it again with an empty folder"
     )]
     Corrupt { path: PathBuf, detail: String },
+    #[error(
+        "the disk of '{path}' is full: {free} bytes are free, and at least {floor} are needed (space_stop_bytes)"
+    )]
+    DiskFull {
+        path: PathBuf,
+        free: u64,
+        floor: u64,
+    },
     #[error("the Raft timing is not usable: {0}")]
     Timing(String),
     #[error("Raft did not start: {0}")]
@@ -37,6 +45,14 @@ pub enum ProposeError {
     Timeout,
     #[error("the request is too large: {0}")]
     TooLarge(LimitExceeded),
+    /// It was never handed on: trying again is safe, later.
+    #[error("this node is busy: {limit} requests wait already (proposals_queued)")]
+    Busy { limit: usize },
+    /// And no other node leads.
+    #[error(
+        "the disk of this node is nearly full: less than {floor} bytes are free (space_low_bytes)"
+    )]
+    DiskFull { floor: u64 },
     #[error("the registry of this node has stopped")]
     Stopped,
 }
@@ -48,6 +64,8 @@ pub enum ReadError {
     NoQuorum,
     #[error("the registry did not answer in time")]
     Timeout,
+    #[error("this node is busy: {limit} reads wait already (reads_queued)")]
+    Busy { limit: usize },
     #[error("the registry of this node has stopped")]
     Stopped,
 }

@@ -8,15 +8,23 @@
 
 mod config;
 mod disk;
+mod elections;
 mod error;
+mod honest;
+#[cfg(feature = "fault-points")]
+pub mod laboratory;
 mod limits;
 mod log;
 mod machine;
+mod medium;
 mod metrics;
 mod peers;
+mod planted;
+mod points;
 mod proposals;
 mod reads;
 mod registry;
+mod room;
 mod service;
 mod start;
 mod status;
@@ -26,8 +34,10 @@ mod voters;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Compaction, Config, Timing};
+pub use config::{Compaction, Config, Storage, Timing};
 pub use error::{ProposeError, ReadError, StartError};
-pub use nebula_wire::peer::registry::Applied;
+pub use medium::Medium;
+pub use nebula_wire::peer::registry::{Applied, OperatorToken};
 pub use registry::Registry;
+pub use room::Space;
 pub use status::Status;

@@ -11,19 +11,35 @@ pub const REQUEST_BYTES: Limit = Limit {
 };
 /// Requests in one log entry: enough that 64 clients share one fsync.
 pub const BATCH_REQUESTS: usize = 256;
+/// The same for a batch that another node hands on.
+pub const FORWARDED_REQUESTS: Limit = Limit {
+    name: "forwarded_requests",
+    max: BATCH_REQUESTS as u64,
+};
 /// Bytes in one log entry: an entry is replicated within one heartbeat interval.
 pub const BATCH_BYTES: usize = 512 * 1024;
 /// Batches under way at once. Raft writes them one by one; one is synced here while others are on their
-/// way to the followers. Beside etcd in one run, four gave a little more than two at 1 and 16 clients.
-pub const BATCHES_IN_FLIGHT: usize = 4;
+/// way to the followers. Beside etcd in one run, two gave more than four at 16 clients, whose batches
+/// would be too small, and more than one at 64.
+pub const BATCHES_IN_FLIGHT: usize = 2;
 /// Proposals waiting to be batched; further callers wait for room until their deadline.
 pub const PROPOSALS_QUEUED: usize = 4096;
+/// Readers waiting for a round; further callers wait for room until their deadline.
+pub const READERS_QUEUED: usize = 4096;
 /// Frames of proposals and read indexes: a full batch and its framing.
 pub const REGISTRY_FRAME_BYTES: usize = 1024 * 1024;
 /// One append or snapshot frame: a batch of entries and its framing stay far below it.
 pub const RAFT_FRAME_BYTES: usize = 8 * 1024 * 1024;
 /// Entries sent to a follower at once, by bytes; it has one heartbeat interval to store them.
 pub const REPLICATION_BYTES: usize = 1024 * 1024;
+/// One of the journal's two files: sled takes in this much at once, a restart reads at most twice as
+/// much, and an append waits for neither as long as sled is done before the next file is full.
+pub const JOURNAL_BYTES: u64 = 2 * 1024 * 1024;
+/// Space that each of them has from the start: what may come with the write that fills it, a full append
+/// of a leader or follower, fits as well, so that nothing of the journal waits for room on the disk.
+pub const JOURNAL_FILE_BYTES: u64 = JOURNAL_BYTES + 2 * 1024 * 1024;
+/// Memory kept between two writes to the journal.
+pub const JOURNAL_BUFFER_BYTES: usize = 64 * 1024;
 /// Latest log entries kept decoded in memory, by bytes, so that replication and apply read no disk.
 pub const TAIL_BYTES: usize = 4 * 1024 * 1024;
 /// A part of a stored entry or snapshot. sled moves what is larger than a quarter of a segment into a
@@ -37,7 +53,10 @@ pub const STORE_SEGMENT_BYTES: usize = 512 * 1024;
 /// How long another handle of this process may take to let go of a store.
 pub const STORE_UNLOCK: Duration = Duration::from_secs(5);
 /// A snapshot that is being received, in memory. Over 50 times the state of 10,000 deployments.
-pub const SNAPSHOT_BYTES: u64 = 1024 * 1024 * 1024;
+pub const SNAPSHOT_BYTES: Limit = Limit {
+    name: "snapshot_bytes",
+    max: 1024 * 1024 * 1024,
+};
 /// One piece of a snapshot in transit.
 pub const SNAPSHOT_CHUNK_BYTES: u64 = 512 * 1024;
 /// Log entries between snapshots, and kept behind one for followers that are slightly late.
@@ -49,6 +68,10 @@ pub const SNAPSHOT_EVERY_BYTES: u64 = 16 * 1024 * 1024;
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
 /// How long an installed snapshot may take, and each of its chunks.
 pub const INSTALL_SNAPSHOT: Duration = Duration::from_secs(20);
+/// How long the others may take to say whether they miss the leader.
+pub const PRE_VOTE: Duration = Duration::from_millis(350);
+/// Signs of life not yet looked at; the latest says all.
+pub const SIGNS_QUEUED: usize = 16;
 /// A proposal without a deadline of its own.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause before an attempt is repeated when nothing tells that another would fare better.
@@ -57,3 +80,15 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub const FORWARDED_DEADLINE: Duration = Duration::from_secs(30);
 /// One change of Raft's members; it is looked at again after that.
 pub const MEMBERSHIP_CHANGE: Duration = Duration::from_secs(10);
+/// Free space below which a node does not lead and takes no proposals: its followers' logs and its own
+/// still have room for what is under way. Three times what the next floor keeps.
+pub const SPACE_LOW_BYTES: u64 = 24 * 1024 * 1024;
+/// A node that was below it leads again only above this, so that it does not come and go.
+pub const SPACE_ENOUGH_BYTES: u64 = SPACE_LOW_BYTES + SPACE_LOW_BYTES / 4;
+/// Free space that must be left when a store is written: four times what a file of the journal brings
+/// into sled. Below it the stores wait, and with them this node's part in Raft.
+pub const SPACE_STOP_BYTES: u64 = 8 * 1024 * 1024;
+/// Between two looks at the free space.
+pub const SPACE_LOOK: Duration = Duration::from_millis(500);
+/// Between two tries to read from a store that is being opened again after it found no room.
+pub const STORE_RENEWAL_LOOK: Duration = Duration::from_millis(100);

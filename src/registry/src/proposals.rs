@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nebula_domain::NodeId;
-use nebula_mesh::Mesh;
+use nebula_domain::{Command, NodeId, Rejection, State};
+use nebula_mesh::Net;
 use nebula_wire::codec;
 use nebula_wire::peer::Protocol;
-use nebula_wire::peer::registry::{Answer, RegistryAnswer, RegistryRequest};
+use nebula_wire::peer::registry::{
+    Answer, OperatorToken, Proposal, RegistryAnswer, RegistryRequest,
+};
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -22,6 +24,8 @@ use crate::types::{Batch, Item, Raft};
 /// A request on its way into a batch.
 pub struct Waiting {
     pub item: Arc<Item>,
+    /// The operator who asked, for the leader to check.
+    pub operator: Option<OperatorToken>,
     /// It comes from another node and is not sent on a second time.
     pub forwarded: bool,
     pub deadline: Instant,
@@ -41,8 +45,9 @@ pub enum Attempt {
 #[derive(Clone)]
 pub struct Proposer {
     pub raft: Raft,
-    pub mesh: Mesh,
+    pub mesh: Arc<dyn Net>,
     pub status: watch::Receiver<Status>,
+    pub state: watch::Receiver<Arc<State>>,
     pub metrics: RegistryMetrics,
 }
 
@@ -92,7 +97,38 @@ impl Proposer {
         }
     }
 
+    /// The removal of a node without which the voters could decide nothing: the others would refuse it from then on,
+    /// and the cluster would stand still for good. It has to hand its vote over first.
+    fn forbidden(&self, waiting: &Waiting) -> Option<Rejection> {
+        let Ok(Command::RemoveNode { node }) = waiting.item.request().map(|r| &r.command) else {
+            return None;
+        };
+        if !self.state.borrow().nodes.contains_key(node) {
+            return None;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let mut configs = metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .iter();
+        let is_needed = configs.any(|voters| voters.len() <= 2 && voters.contains(&node.0));
+        is_needed.then_some(Rejection::VoteNeeded(*node))
+    }
+
     async fn write(&self, batch: Vec<Waiting>) {
+        let mut allowed = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            match self.forbidden(&waiting) {
+                None => allowed.push(waiting),
+                Some(rejection) => answer(vec![waiting], vec![Err(rejection)]),
+            }
+        }
+        let batch = allowed;
+        if batch.is_empty() {
+            return;
+        }
         self.metrics.batches.inc();
         let items = batch.iter().map(|w| w.item.clone()).collect();
         let deadline = latest(&batch);
@@ -112,12 +148,29 @@ impl Proposer {
     async fn forward(&self, leader: NodeId, batch: Vec<Waiting>) {
         let left = latest(&batch).saturating_duration_since(Instant::now());
         let request = RegistryRequest::Propose {
-            requests: batch.iter().map(|w| w.item.encoded().clone()).collect(),
+            proposals: batch
+                .iter()
+                .map(|w| Proposal {
+                    request: w.item.encoded().clone(),
+                    operator: w.operator.clone(),
+                })
+                .collect(),
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         };
-        let answered = ask_leader(&self.mesh, self.status.clone(), leader, &request, left).await;
+        let answered = ask_leader(
+            self.mesh.as_ref(),
+            self.status.clone(),
+            leader,
+            &request,
+            left,
+        )
+        .await;
         match answered {
             Some(RegistryAnswer::Proposed(answers)) => answer(batch, answers),
+            Some(RegistryAnswer::Refused(reason)) => {
+                tracing::warn!(%leader, reason, "the leader refused what was handed on");
+                resolve(batch, &Attempt::Again);
+            }
             _ => resolve(batch, &Attempt::Again),
         }
     }
@@ -125,7 +178,7 @@ impl Proposer {
 
 /// One question to the leader; given up as soon as this node knows of another leader.
 pub async fn ask_leader(
-    mesh: &Mesh,
+    mesh: &dyn Net,
     mut status: watch::Receiver<Status>,
     leader: NodeId,
     request: &RegistryRequest,

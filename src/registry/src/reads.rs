@@ -1,13 +1,15 @@
 //! Up to where a linearizable read has to wait. Readers that wait at the same time share one round of
 //! asking a majority whether the leader still leads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nebula_mesh::Mesh;
+use nebula_mesh::Net;
 use nebula_wire::peer::registry::{RegistryAnswer, RegistryRequest};
 use openraft::error::RaftError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::planted::Planted;
 use crate::proposals::ask_leader;
 use crate::status::Status;
 use crate::types::Raft;
@@ -35,8 +37,9 @@ pub enum ReadIndex {
 
 pub struct Reads {
     pub raft: Raft,
-    pub mesh: Mesh,
+    pub mesh: Arc<dyn Net>,
     pub status: watch::Receiver<Status>,
+    pub planted: Planted,
 }
 
 impl Reads {
@@ -67,6 +70,10 @@ impl Reads {
             let status = self.status.borrow();
             (status.leader, status.is_leader)
         };
+        if is_leader && self.planted.reads_stale() {
+            let applied = self.raft.metrics().borrow().last_applied;
+            return (ReadIndex::At(applied.map_or(0, |id| id.index)), true);
+        }
         if is_leader {
             let index = match self.raft.get_read_log_id().await {
                 Ok((read, _)) => ReadIndex::At(read.map_or(0, |id| id.index)),
@@ -79,7 +86,7 @@ impl Reads {
             return (ReadIndex::Again, false);
         };
         let asked = ask_leader(
-            &self.mesh,
+            self.mesh.as_ref(),
             self.status.clone(),
             leader,
             &RegistryRequest::ReadIndex,

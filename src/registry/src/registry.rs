@@ -1,12 +1,13 @@
 //! The handle: propose, read, watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nebula_domain::{Command, NodeId, Request, State, View};
 use nebula_telemetry::Random;
-use nebula_wire::peer::registry::Applied;
+use nebula_wire::peer::registry::{Applied, OperatorToken};
 use openraft::EmptyNode;
 use openraft::error::{InitializeError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +21,7 @@ use crate::machine::{Published, SnapshotStore};
 use crate::metrics::RegistryMetrics;
 use crate::proposals::{Attempt, Waiting};
 use crate::reads::{ReadIndex, Reader};
+use crate::room::{Room, Space};
 use crate::status::Status;
 use crate::types::{Item, Raft};
 use crate::voters::Voters;
@@ -33,6 +35,7 @@ pub(crate) struct Inner {
     pub raft: Raft,
     pub log: LogStore,
     pub snapshots: SnapshotStore,
+    pub room: Room,
     pub published: Published,
     pub proposals: mpsc::Sender<Waiting>,
     pub readers: mpsc::Sender<Reader>,
@@ -98,6 +101,12 @@ impl Registry {
         self.0.published.state.clone()
     }
 
+    /// Like [`Registry::watch`], but wakes only when nodes, deployments or instances changed: for loops
+    /// that would otherwise run once for each write of a setting. Its value is always the latest.
+    pub fn watch_plan(&self) -> watch::Receiver<Arc<State>> {
+        self.0.published.plan.clone()
+    }
+
     /// Proposes a new request and waits for its outcome for at most five seconds.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let request = Request {
@@ -115,6 +124,16 @@ impl Registry {
         request: Request,
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
+        self.propose_for(None, request, deadline).await
+    }
+
+    /// The same for an operator, whose token the leader wants to see when this node is a worker.
+    pub async fn propose_for(
+        &self,
+        operator: Option<OperatorToken>,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
         let begun = Instant::now();
         // One that cannot be encoded is larger than even the codec allows.
         let item = Item::new(request).map_err(|_| too_large(nebula_wire::codec::MAX_BYTES))?;
@@ -126,8 +145,9 @@ impl Registry {
         }
         self.0.metrics.proposals.inc();
         let deadline = begun + deadline;
-        let outcome = timeout_at(deadline, self.attempts(Arc::new(item), deadline)).await;
-        match outcome {
+        let queued = AtomicBool::new(false);
+        let attempts = self.attempts(Arc::new(item), operator, deadline, &queued);
+        match timeout_at(deadline, attempts).await {
             Ok(outcome) => {
                 self.0
                     .metrics
@@ -135,17 +155,33 @@ impl Registry {
                     .observe(begun.elapsed().as_secs_f64());
                 outcome
             }
-            Err(_) if self.0.status.borrow().quorum => Err(ProposeError::Timeout),
-            Err(_) => Err(ProposeError::NoQuorum),
+            Err(_) if self.0.status.borrow().lacks_space() => Err(disk_full()),
+            Err(_) if !self.0.status.borrow().quorum => Err(ProposeError::NoQuorum),
+            Err(_) if !queued.load(Ordering::Relaxed) => Err(ProposeError::Busy {
+                limit: limits::PROPOSALS_QUEUED,
+            }),
+            Err(_) => Err(ProposeError::Timeout),
         }
     }
 
-    async fn attempts(&self, item: Arc<Item>, deadline: Instant) -> Result<Applied, ProposeError> {
+    /// `queued` says whether the request has found room in the queue.
+    async fn attempts(
+        &self,
+        item: Arc<Item>,
+        operator: Option<OperatorToken>,
+        deadline: Instant,
+        queued: &AtomicBool,
+    ) -> Result<Applied, ProposeError> {
         loop {
             let before = self.0.status.borrow().clone();
+            // Nobody else could take it.
+            if before.space != Space::Enough && before.voters == BTreeSet::from([self.0.me]) {
+                return Err(disk_full());
+            }
             let (done, attempt) = oneshot::channel();
             let waiting = Waiting {
                 item: item.clone(),
+                operator: operator.clone(),
                 forwarded: false,
                 deadline,
                 done,
@@ -153,6 +189,7 @@ impl Registry {
             if self.0.proposals.send(waiting).await.is_err() {
                 return Err(ProposeError::Stopped);
             }
+            queued.store(true, Ordering::Relaxed);
             match attempt.await {
                 Ok(Attempt::Answered(answer)) => return answer.map_err(ProposeError::Rejected),
                 Ok(Attempt::Again) => self.pause(&before).await,
@@ -181,14 +218,18 @@ impl Registry {
     /// A state that holds everything acknowledged anywhere before this call.
     pub async fn read(&self, deadline: Duration) -> Result<Arc<State>, ReadError> {
         let until = Instant::now() + deadline;
-        match timeout_at(until, self.read_attempts()).await {
+        let queued = AtomicBool::new(false);
+        match timeout_at(until, self.read_attempts(&queued)).await {
             Ok(result) => result,
-            Err(_) if self.0.status.borrow().quorum => Err(ReadError::Timeout),
-            Err(_) => Err(ReadError::NoQuorum),
+            Err(_) if !self.0.status.borrow().quorum => Err(ReadError::NoQuorum),
+            Err(_) if !queued.load(Ordering::Relaxed) => Err(ReadError::Busy {
+                limit: limits::READERS_QUEUED,
+            }),
+            Err(_) => Err(ReadError::Timeout),
         }
     }
 
-    async fn read_attempts(&self) -> Result<Arc<State>, ReadError> {
+    async fn read_attempts(&self, queued: &AtomicBool) -> Result<Arc<State>, ReadError> {
         loop {
             let before = self.0.status.borrow().clone();
             let (done, told) = oneshot::channel();
@@ -199,6 +240,7 @@ impl Registry {
             if self.0.readers.send(reader).await.is_err() {
                 return Err(ReadError::Stopped);
             }
+            queued.store(true, Ordering::Relaxed);
             match told.await {
                 Ok(ReadIndex::At(index)) => {
                     let mut applied = self.0.published.applied.clone();
@@ -223,7 +265,7 @@ impl Registry {
     pub fn manage_voters(&self, view: watch::Receiver<Arc<View>>) {
         let voters = Voters {
             raft: self.0.raft.clone(),
-            state: self.watch(),
+            state: self.watch_plan(),
             view,
             status: self.status(),
             period: self.0.voters_period,
@@ -233,6 +275,8 @@ impl Registry {
 
     /// Stops taking part, finishes what is being written, and lets go of the files.
     pub async fn shutdown(&self) {
+        // Raft cannot end while it waits for room on the disk.
+        self.0.room.close();
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::error!(%error, "Raft did not stop in order");
         }
@@ -241,8 +285,19 @@ impl Registry {
     }
 
     #[cfg(test)]
+    pub(crate) fn queues(&self) -> (&mpsc::Sender<Waiting>, &mpsc::Sender<Reader>) {
+        (&self.0.proposals, &self.0.readers)
+    }
+
+    #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft {
         &self.0.raft
+    }
+}
+
+fn disk_full() -> ProposeError {
+    ProposeError::DiskFull {
+        floor: limits::SPACE_LOW_BYTES,
     }
 }
 

@@ -1,19 +1,28 @@
-//! `Protocol::Registry`: what other nodes ask of this one while it leads.
+//! `Protocol::Registry`: what other nodes ask of this one while it leads. A request is taken only from
+//! those who may ask for it (`domain::authority`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::try_join_all;
-use nebula_mesh::{Peer, Service, Stream};
+use nebula_domain::authority::{self, Sender};
+use nebula_domain::{Command, Rejection, State};
+use nebula_mesh::{Answer as Answers, CallError, Peer};
+use nebula_telemetry::Counter;
 use nebula_wire::codec;
-use nebula_wire::peer::registry::{Blob, RegistryAnswer, RegistryRequest};
+use nebula_wire::peer::registry::{
+    Answer, OperatorToken, Proposal, RegistryAnswer, RegistryRequest,
+};
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::limits;
 use crate::proposals::{Attempt, Waiting};
 use crate::reads::{ReadIndex, Reader};
+use crate::room::Space;
 use crate::status::Status;
 use crate::types::Item;
 
@@ -21,90 +30,140 @@ pub struct RegistryService {
     pub proposals: mpsc::Sender<Waiting>,
     pub readers: mpsc::Sender<Reader>,
     pub status: watch::Receiver<Status>,
+    pub state: watch::Receiver<Arc<State>>,
+    pub refused: Counter,
 }
 
 #[async_trait]
-impl Service for RegistryService {
-    async fn serve(&self, peer: Peer, mut stream: Stream) {
-        let answer = match stream.read_frame(limits::REGISTRY_FRAME_BYTES).await {
+impl Answers for RegistryService {
+    fn max_request_bytes(&self) -> usize {
+        limits::REGISTRY_FRAME_BYTES
+    }
+
+    async fn answer(&self, peer: Peer, request: Result<Bytes, CallError>) -> Option<Bytes> {
+        let answer = match request {
             Ok(frame) => match codec::decode(&frame) {
                 Ok(RegistryRequest::Propose {
-                    requests,
+                    proposals,
                     deadline_ms,
-                }) => self.propose(requests, deadline_ms).await,
+                }) => self.propose(peer, proposals, deadline_ms).await,
                 Ok(RegistryRequest::ReadIndex) => self.read_index().await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => RegistryAnswer::Refused(error.to_string()),
             },
-            Err(error) => Err(error.to_string()),
+            Err(error) => RegistryAnswer::Refused(error.to_string()),
         };
-        let sent = match answer.and_then(|a| codec::encode(&a).map_err(|e| e.to_string())) {
-            Ok(bytes) => stream.write_frame(bytes).await.map_err(|e| e.to_string()),
-            // Without an answer the stream ends, which the other node sees.
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            tracing::debug!(peer = %peer.node, error, "a registry request was not answered");
+        if let RegistryAnswer::Refused(reason) = &answer {
+            tracing::warn!(peer = %peer.node, reason, "a registry request was refused");
         }
+        codec::encode(&answer)
+            .inspect_err(|error| tracing::error!(%error, "a registry answer cannot be encoded"))
+            .ok()
+            .map(Bytes::from)
     }
 }
 
 impl RegistryService {
     async fn propose(
         &self,
-        requests: Vec<Blob>,
+        peer: Peer,
+        proposals: Vec<Proposal>,
         deadline_ms: u32,
-    ) -> Result<RegistryAnswer, String> {
-        if requests.len() > limits::BATCH_REQUESTS {
-            return Err(format!("{} requests in one frame", requests.len()));
+    ) -> RegistryAnswer {
+        let count = proposals.len();
+        if let Err(limit) = limits::FORWARDED_REQUESTS.check("the number of requests", count) {
+            return RegistryAnswer::Refused(limit.to_string());
+        }
+        // Only the leader is sure to know members and operators.
+        if !self.status.borrow().is_leader {
+            return self.not_leader();
+        }
+        if self.status.borrow().space != Space::Enough {
+            return RegistryAnswer::Refused("the disk of the leader is nearly full".to_owned());
         }
         let wait = Duration::from_millis(u64::from(deadline_ms)).min(limits::FORWARDED_DEADLINE);
         let deadline = Instant::now() + wait;
-        let mut attempts = Vec::with_capacity(requests.len());
-        for request in requests {
-            let item = Item::checked(request).map_err(|e| e.to_string())?;
-            limits::REQUEST_BYTES
-                .check("the request", item.len())
-                .map_err(|e| e.to_string())?;
-            let (done, attempt) = oneshot::channel();
-            let waiting = Waiting {
-                item: Arc::new(item),
-                forwarded: true,
-                deadline,
-                done,
+        let mut checked = Vec::with_capacity(count);
+        for Proposal { request, operator } in proposals {
+            let item = match Item::checked(request) {
+                Ok(item) => item,
+                Err(error) => return RegistryAnswer::Refused(error.to_string()),
             };
-            attempts.push((waiting, attempt));
+            let verdict = match item.request() {
+                Ok(request) => self.check(peer, item.len(), &request.command, operator.as_ref()),
+                Err(error) => return RegistryAnswer::Refused(error.to_string()),
+            };
+            checked.push(verdict.map(|()| item));
         }
-        let all = attempts.into_iter().map(|(waiting, attempt)| async {
-            if self.proposals.send(waiting).await.is_err() {
-                return Err(self.not_leader());
-            }
-            match attempt.await {
-                Ok(Attempt::Answered(answer)) => Ok(answer),
-                Ok(Attempt::Again | Attempt::Stopped) | Err(_) => Err(self.not_leader()),
+        let all = checked.into_iter().map(|checked| async {
+            match checked {
+                Ok(item) => self.propose_one(item, deadline).await,
+                Err(rejection) => Ok(Err(rejection)),
             }
         });
-        Ok(
-            match tokio::time::timeout_at(deadline, try_join_all(all)).await {
-                Ok(Ok(answers)) => RegistryAnswer::Proposed(answers),
-                Ok(Err(not_leader)) => not_leader,
-                Err(_) => RegistryAnswer::Unfinished,
-            },
-        )
+        match tokio::time::timeout_at(deadline, try_join_all(all)).await {
+            Ok(Ok(answers)) => RegistryAnswer::Proposed(answers),
+            Ok(Err(not_leader)) => not_leader,
+            Err(_) => RegistryAnswer::Unfinished,
+        }
     }
 
-    async fn read_index(&self) -> Result<RegistryAnswer, String> {
+    /// Whether the peer may ask for this, and it is not too large.
+    fn check(
+        &self,
+        peer: Peer,
+        bytes: usize,
+        command: &Command,
+        operator: Option<&OperatorToken>,
+    ) -> Result<(), Rejection> {
+        limits::REQUEST_BYTES.check("the request", bytes)?;
+        let sender = Sender {
+            node: peer.node,
+            role: peer.role,
+            operator: operator.is_some_and(|token| self.is_operator(token)),
+        };
+        authority::check(sender, command).inspect_err(|rejection| {
+            self.refused.inc();
+            tracing::warn!(peer = %peer.node, %rejection, "a request handed on was refused");
+        })
+    }
+
+    /// Looked up by SHA-256, as the API does.
+    fn is_operator(&self, token: &OperatorToken) -> bool {
+        let hash: [u8; 32] = Sha256::digest(token.0.as_bytes()).into();
+        self.state.borrow().api_tokens.contains_key(&hash)
+    }
+
+    async fn propose_one(&self, item: Item, deadline: Instant) -> Result<Answer, RegistryAnswer> {
+        let (done, attempt) = oneshot::channel();
+        let waiting = Waiting {
+            item: Arc::new(item),
+            operator: None,
+            forwarded: true,
+            deadline,
+            done,
+        };
+        if self.proposals.send(waiting).await.is_err() {
+            return Err(self.not_leader());
+        }
+        match attempt.await {
+            Ok(Attempt::Answered(answer)) => Ok(answer),
+            Ok(Attempt::Again | Attempt::Stopped) | Err(_) => Err(self.not_leader()),
+        }
+    }
+
+    async fn read_index(&self) -> RegistryAnswer {
         let (done, index) = oneshot::channel();
         let reader = Reader {
             forwarded: true,
             done,
         };
         if self.readers.send(reader).await.is_err() {
-            return Ok(self.not_leader());
+            return self.not_leader();
         }
-        Ok(match index.await {
+        match index.await {
             Ok(ReadIndex::At(index)) => RegistryAnswer::ReadIndex(index),
             Ok(ReadIndex::Again | ReadIndex::Stopped) | Err(_) => self.not_leader(),
-        })
+        }
     }
 
     fn not_leader(&self) -> RegistryAnswer {

@@ -110,7 +110,8 @@ impl Voters {
             let view = self.view.borrow();
             let candidate = |(id, node): (&NodeId, &nebula_domain::state::Node)| {
                 let candidate = Candidate {
-                    role: if node.leaving {
+                    // One that never spoke for itself, or is about to go, decides nothing.
+                    role: if node.leaving || node.awaited_since.is_some() {
                         Role::Worker
                     } else {
                         node.role

@@ -38,8 +38,9 @@ pub struct Routing {
 #[derive(PartialEq)]
 struct Inputs {
     /// Part of the comparison although no route may have changed: what this node has routed by is
-    /// what lets a supervisor elsewhere stop an instance, so it must advance with the state.
-    revision: u64,
+    /// what lets a supervisor elsewhere stop an instance, so it must advance with every plan. Other
+    /// changes (settings, tokens) name no instance and would only make every node gossip.
+    plan_revision: u64,
     alive: BTreeSet<NodeId>,
     ready: BTreeSet<(NodeId, InstanceId)>,
 }
@@ -48,7 +49,7 @@ impl Inputs {
     fn new(state: &State, view: &View) -> Inputs {
         let alive = view.nodes.iter().filter(|(_, node)| node.alive);
         Inputs {
-            revision: state.revision,
+            plan_revision: state.plan_revision,
             alive: alive.clone().map(|(id, _)| *id).collect(),
             ready: alive
                 .flat_map(|(id, node)| {

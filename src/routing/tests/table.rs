@@ -75,6 +75,7 @@ fn state(revision: u64, instances: &[(u64, u64)]) -> Arc<State> {
     };
     let mut state = State {
         revision,
+        plan_revision: revision,
         ..State::default()
     };
     state.deployments.insert(
@@ -165,6 +166,13 @@ async fn a_view_that_changes_nothing_publishes_nothing_and_a_burst_publishes_onc
         bench.view.send_replace(view(true, rss_bytes, &[(1, 1)]));
         tokio::time::sleep(COALESCE).await;
     }
+    assert!(!bench.table.has_changed().unwrap());
+
+    // Nor does a change that plans nothing, such as a setting.
+    let mut setting = State::clone(&state(1, &[(1, 1)]));
+    setting.revision = 9;
+    bench.state.send_replace(Arc::new(setting));
+    tokio::time::sleep(COALESCE * 5).await;
     assert!(!bench.table.has_changed().unwrap());
 
     // A change after a calm is routed by without a pause.

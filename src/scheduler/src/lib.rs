@@ -1,6 +1,7 @@
-//! The reconciler that plans placements. It runs on every node and acts only on the leader.
+//! What only the leader does: [`Scheduler`] plans placements, and [`Caretaker`] ends what was begun with
+//! members and not finished. Both run on every node and act only on the leader.
 //!
-//! What to do is `domain::plan`'s decision alone. This crate asks for a plan when something
+//! Where instances go is `domain::plan`'s decision alone. The scheduler asks for a plan when something
 //! changed, proposes it, and waits until it sees its own proposal applied before it plans again.
 //!
 //! There is no grace after an election, so that a lost leader's instances are replaced at once. A
@@ -9,10 +10,12 @@
 //! member there is no plan at all.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod caretaker;
 mod metrics;
 mod registrar;
 mod scheduler;
 
+pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use metrics::UNPLACED_SERIES;
 pub use registrar::Registrar;
 pub use scheduler::{MIN_GAP, PERIOD, PLANS_PER_PASS, Scheduler, SchedulerError};

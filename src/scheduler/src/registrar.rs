@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 #[async_trait]
 pub trait Registrar: Send + Sync + 'static {
+    /// Wakes when nodes, deployments or instances changed.
     fn watch(&self) -> watch::Receiver<Arc<State>>;
     fn status(&self) -> watch::Receiver<Status>;
     /// Returns once the command is applied on the leader.
@@ -18,7 +19,7 @@ pub trait Registrar: Send + Sync + 'static {
 #[async_trait]
 impl Registrar for Registry {
     fn watch(&self) -> watch::Receiver<Arc<State>> {
-        Registry::watch(self)
+        self.watch_plan()
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -101,6 +101,8 @@ impl<R: Registrar> Scheduler<R> {
                 tracing::debug!(planned, current, "the state moved on; planning again");
                 Ok(self.see(|state| state.plan_revision >= current).await)
             }
+            // Another node leads by now; its scheduler plans.
+            Err(ProposeError::Rejected(Rejection::NotPermitted { .. })) => Ok(false),
             Err(ProposeError::Rejected(rejection)) => Err(SchedulerError::Refused(rejection)),
             Err(ProposeError::TooLarge(limit)) => Err(SchedulerError::TooLarge(limit)),
             // No quorum, a time-out, or the registry is on its way down: the next wake tries

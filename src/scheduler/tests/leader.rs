@@ -125,6 +125,8 @@ fn status(is_leader: bool) -> Status {
         voters: BTreeSet::from([NodeId(1)]),
         applied_index: 1,
         quorum: true,
+        no_quorum_since: None,
+        ..Status::default()
     }
 }
 
@@ -152,6 +154,7 @@ fn initial() -> State {
             },
             draining: false,
             leaving: false,
+            awaited_since: None,
         };
         state.nodes.insert(node.id, node);
     }

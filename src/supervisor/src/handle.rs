@@ -20,7 +20,13 @@ pub struct SupervisorConfig {
     pub port_range: RangeInclusive<u16>,
     /// Holds one folder for each instance that runs; must exist.
     pub work_dir: PathBuf,
+    /// Between two looks whether a static site's files are still there.
+    pub files_check: Duration,
 }
+
+/// A site that somebody deletes from the disk is missed for this long at most; a look costs one system
+/// call for each file.
+const FILES_CHECK: Duration = Duration::from_secs(10);
 
 impl SupervisorConfig {
     pub fn new(me: NodeId, node_name: String, work_dir: PathBuf) -> SupervisorConfig {
@@ -29,6 +35,7 @@ impl SupervisorConfig {
             node_name,
             port_range: ports::DEFAULT_RANGE,
             work_dir,
+            files_check: FILES_CHECK,
         }
     }
 }

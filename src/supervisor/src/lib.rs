@@ -5,11 +5,16 @@
 //! know: a supervisor that is made anew takes everything over as it is.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod contact;
+mod files;
 mod handle;
 mod ports;
+mod registrar;
 mod slot;
 mod supervisor;
 mod workdir;
 
+pub use files::Files;
 pub use handle::{Handle, SupervisorConfig};
+pub use registrar::Registrar;
 pub use supervisor::Supervisor;

@@ -3,10 +3,13 @@
 //! Every effect is answered by an event (a fetch ends, a run shows in the driver), so the stages
 //! only ever wait for something that comes, or for a time.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use nebula_domain::backoff::Backoff;
-use nebula_domain::observed::Phase;
+use nebula_domain::observed::{Health, Phase};
 use nebula_drivers::{Run, RunStatus};
 
 /// A stop waits this long for proxies to let go: a live one needs a second at most, and a node that
@@ -26,6 +29,8 @@ pub enum Want {
     Files,
     /// It is to end; whether every live proxy has let go of it.
     Stop { let_go: bool },
+    /// It is to end, but the cluster cannot be asked: what runs goes on, and nothing is begun.
+    Hold,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +40,8 @@ pub enum Stage {
     Fetching,
     Starting,
     Running,
-    /// Files are served.
-    Serving,
+    /// Files are served. Look again then whether they are all there; none: a look is under way.
+    Serving(Option<Instant>),
     /// Waits for proxies to let go, at most until this time.
     Draining(Instant),
     /// The driver was asked to end it.
@@ -51,6 +56,8 @@ pub enum Effect {
     /// Start the run with this number.
     Start(u64),
     Stop,
+    /// See whether the files are all there.
+    Check,
     /// A line for the instance's log.
     Note(String),
 }
@@ -65,6 +72,8 @@ pub struct Slot {
     pub reason: String,
     /// Tries in a row that came to no run.
     tries: u32,
+    /// Files that were served are gone from the disk.
+    files_lost: bool,
     /// Whether the latest run's end has been dealt with.
     settled: bool,
 }
@@ -87,6 +96,7 @@ impl Slot {
             run: number,
             reason: String::new(),
             tries: 0,
+            files_lost: false,
             settled: run.is_none(),
         }
     }
@@ -101,9 +111,17 @@ impl Slot {
             Stage::Due(_) => Phase::Pending,
             Stage::Fetching => Phase::Fetching,
             Stage::Starting => Phase::Starting,
-            Stage::Running | Stage::Serving => Phase::Running,
+            Stage::Running | Stage::Serving(_) => Phase::Running,
             Stage::Draining(_) | Stage::Stopping => Phase::Stopping,
             Stage::Gone => Phase::Stopped,
+        }
+    }
+
+    /// Health as far as it is not for probes to say.
+    pub fn health(&self) -> Option<Health> {
+        match self.stage {
+            Stage::Serving(_) => Some(Health::Healthy),
+            _ => self.files_lost.then_some(Health::Unhealthy),
         }
     }
 
@@ -111,6 +129,7 @@ impl Slot {
     pub fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Due(at) | Stage::Draining(at) => Some(at),
+            Stage::Serving(at) => at,
             _ => None,
         }
     }
@@ -138,7 +157,7 @@ impl Slot {
                 }
                 None
             }
-            (Want::Stop { .. }, Stage::Serving) => {
+            (Want::Stop { .. }, Stage::Serving(_)) => {
                 self.stage = Stage::Draining(now + ACK_DEADLINE);
                 None
             }
@@ -164,7 +183,15 @@ impl Slot {
                 self.stage = Stage::Due(now);
                 self.step(want, run, now)
             }
-            (Want::Program | Want::Files, _) => None,
+            (Want::Files, Stage::Serving(Some(at))) if *at <= now => {
+                self.stage = Stage::Serving(None);
+                Some(Effect::Check)
+            }
+            (Want::Hold, Stage::Stopping) if !running => {
+                self.stage = Stage::Gone;
+                None
+            }
+            (Want::Program | Want::Files | Want::Hold, _) => None,
         }
     }
 
@@ -238,15 +265,31 @@ impl Slot {
                 Some(Effect::Start(self.run))
             }
             (Ok(()), Want::Files) => {
-                self.tries = 0;
-                self.reason.clear();
-                self.stage = Stage::Serving;
+                // Whether they are whole is seen at once: what was here already may not be.
+                self.stage = Stage::Serving(Some(now));
                 None
             }
-            (Ok(()), Want::Stop { .. }) => {
+            (Ok(()), Want::Stop { .. } | Want::Hold) => {
                 self.stage = Stage::Due(now);
                 None
             }
+        }
+    }
+
+    /// Whether the files that are served are all there; if so, the next look is at `next`.
+    pub fn checked(&mut self, whole: bool, now: Instant, next: Instant) {
+        if self.stage != Stage::Serving(None) {
+            return;
+        }
+        if whole {
+            self.tries = 0;
+            self.files_lost = false;
+            self.reason.clear();
+            self.stage = Stage::Serving(Some(next));
+        } else {
+            self.files_lost = true;
+            "files of the site are missing on this node's disk".clone_into(&mut self.reason);
+            self.stage = Stage::Due(now + self.retry());
         }
     }
 
@@ -270,220 +313,5 @@ impl Slot {
         if self.stage == Stage::Stopping {
             self.stage = Stage::Draining(now);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use nebula_domain::ids::ReleaseNumber;
-    use nebula_domain::time::Millis;
-    use nebula_drivers::Exit;
-
-    use super::*;
-
-    fn run(number: u64, ended: Option<Exit>) -> Run {
-        let status = ended.map_or(RunStatus::Running, |exit| RunStatus::Ended {
-            exit,
-            at: Millis(1_000),
-        });
-        Run {
-            run: number,
-            deployment: "api".parse().unwrap(),
-            release: ReleaseNumber(1),
-            port: 20_000,
-            started_at: Millis(0),
-            status,
-        }
-    }
-
-    const WAITS: Want = Want::Stop { let_go: false };
-    const LET_GO: Want = Want::Stop { let_go: true };
-
-    #[test]
-    fn a_program_is_fetched_started_and_started_again_after_a_pause() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        assert_eq!(slot.phase(), Phase::Pending);
-        assert_eq!(slot.step(Want::Program, None, now), Some(Effect::Fetch));
-        assert_eq!(
-            slot.fetched(Want::Program, Ok(()), now),
-            Some(Effect::Start(1))
-        );
-        assert_eq!(slot.step(Want::Program, Some(&run(1, None)), now), None);
-        assert_eq!((slot.phase(), slot.restarts()), (Phase::Running, 0));
-
-        let ended = run(1, Some(Exit::Code(1)));
-        let note = slot.step(Want::Program, Some(&ended), now);
-        assert!(matches!(note, Some(Effect::Note(text)) if text.contains("exited with code 1")));
-        assert_eq!(slot.phase(), Phase::Backoff);
-        assert_eq!(
-            slot.step(Want::Program, Some(&ended), now),
-            None,
-            "the pause is kept"
-        );
-        let later = slot.due().unwrap();
-        assert!(later > now);
-        assert_eq!(
-            slot.step(Want::Program, Some(&ended), later),
-            Some(Effect::Fetch)
-        );
-        assert_eq!(
-            slot.fetched(Want::Program, Ok(()), later),
-            Some(Effect::Start(2))
-        );
-        slot.step(Want::Program, Some(&run(2, None)), later);
-        assert_eq!(
-            (slot.restarts(), slot.reason.as_str()),
-            (1, "exited with code 1")
-        );
-    }
-
-    #[test]
-    fn a_stop_waits_for_every_proxy_but_not_for_ever() {
-        let now = Instant::now();
-        let running = run(1, None);
-        for (want, at) in [(LET_GO, now), (WAITS, now + ACK_DEADLINE)] {
-            let mut slot = Slot::new(Some(&running), now);
-            assert_eq!(slot.step(WAITS, Some(&running), now), None);
-            assert_eq!(slot.phase(), Phase::Stopping);
-            assert_eq!(slot.step(want, Some(&running), at), Some(Effect::Stop));
-            assert_eq!(slot.step(want, Some(&running), at), None, "asked once");
-            let ended = run(1, Some(Exit::Signal(15)));
-            assert!(matches!(
-                slot.step(want, Some(&ended), at),
-                Some(Effect::Note(_))
-            ));
-            assert_eq!(slot.step(want, Some(&ended), at), None);
-            assert_eq!(slot.phase(), Phase::Stopped);
-        }
-    }
-
-    #[test]
-    fn what_never_ran_is_gone_at_once() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        assert_eq!(slot.step(WAITS, None, now), None);
-        assert_eq!(slot.phase(), Phase::Stopped);
-    }
-
-    #[test]
-    fn a_stop_during_the_start_stops_what_was_started() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        slot.step(Want::Program, None, now);
-        slot.fetched(Want::Program, Ok(()), now);
-        assert_eq!(slot.step(LET_GO, None, now), None);
-        assert_eq!(
-            slot.phase(),
-            Phase::Starting,
-            "the start is under way and will show"
-        );
-        assert_eq!(
-            slot.step(LET_GO, Some(&run(1, None)), now),
-            Some(Effect::Stop)
-        );
-    }
-
-    #[test]
-    fn what_runs_already_is_taken_over() {
-        let now = Instant::now();
-        let running = run(3, None);
-        let mut slot = Slot::new(Some(&running), now);
-        assert_eq!(slot.step(Want::Program, Some(&running), now), None);
-        assert_eq!((slot.phase(), slot.restarts()), (Phase::Running, 2));
-    }
-
-    #[test]
-    fn a_run_of_another_number_is_taken_over_and_its_end_seen() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        slot.step(Want::Program, None, now);
-        slot.fetched(Want::Program, Ok(()), now);
-        slot.not_started("i-1 already runs".into(), now);
-        slot.step(Want::Program, None, now + RETRY);
-        assert_eq!(
-            slot.fetched(Want::Program, Ok(()), now),
-            Some(Effect::Start(2))
-        );
-        assert_eq!(slot.step(Want::Program, Some(&run(1, None)), now), None);
-        assert_eq!((slot.phase(), slot.run), (Phase::Running, 1));
-        let ended = run(1, Some(Exit::Code(1)));
-        assert!(slot.step(Want::Program, Some(&ended), now).is_some());
-        assert_eq!(slot.phase(), Phase::Backoff);
-    }
-
-    #[test]
-    fn a_run_that_ended_while_nobody_looked_is_told_of() {
-        let now = Instant::now();
-        let ended = run(3, Some(Exit::Code(1)));
-        let mut slot = Slot::new(Some(&ended), now);
-        let note = slot.step(Want::Program, Some(&ended), now);
-        assert!(matches!(note, Some(Effect::Note(text)) if text.contains("exited with code 1")));
-        assert_eq!(slot.reason, "exited with code 1");
-        let mut slot = Slot::new(Some(&ended), now);
-        assert_eq!(slot.step(LET_GO, Some(&ended), now), None);
-        assert_eq!(slot.phase(), Phase::Stopped);
-    }
-
-    #[test]
-    fn a_program_that_ended_during_a_stop_of_its_start_is_gone() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        slot.step(Want::Program, None, now);
-        slot.fetched(Want::Program, Ok(()), now);
-        let ended = run(1, Some(Exit::Code(1)));
-        assert!(slot.step(LET_GO, Some(&ended), now).is_some());
-        assert_eq!(slot.step(LET_GO, Some(&ended), now), None);
-        assert_eq!(slot.phase(), Phase::Stopped);
-    }
-
-    #[test]
-    fn what_is_wanted_after_all_goes_on() {
-        let now = Instant::now();
-        let running = run(1, None);
-        let mut slot = Slot::new(Some(&running), now);
-        slot.step(WAITS, Some(&running), now);
-        assert_eq!(slot.step(Want::Program, Some(&running), now), None);
-        assert_eq!(slot.phase(), Phase::Running);
-        let mut gone = Slot::new(None, now);
-        gone.step(LET_GO, None, now);
-        assert_eq!(gone.step(Want::Program, None, now), Some(Effect::Fetch));
-    }
-
-    #[test]
-    fn files_are_served_once_they_are_here() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        assert_eq!(slot.step(Want::Files, None, now), Some(Effect::Fetch));
-        assert_eq!(
-            slot.fetched(Want::Files, Err("no source".into()), now),
-            None
-        );
-        assert_eq!(slot.reason, "no source");
-        assert_eq!(
-            slot.step(Want::Files, None, now + RETRY),
-            Some(Effect::Fetch)
-        );
-        assert_eq!(slot.fetched(Want::Files, Ok(()), now), None);
-        assert_eq!((slot.phase(), slot.reason.as_str()), (Phase::Running, ""));
-        slot.step(WAITS, None, now);
-        assert_eq!(slot.phase(), Phase::Stopping);
-        slot.step(LET_GO, None, now);
-        assert_eq!(slot.phase(), Phase::Stopped);
-    }
-
-    #[test]
-    fn a_program_that_cannot_be_started_is_tried_again() {
-        let now = Instant::now();
-        let mut slot = Slot::new(None, now);
-        slot.step(Want::Program, None, now);
-        slot.fetched(Want::Program, Ok(()), now);
-        slot.not_started("no space".into(), now);
-        assert_eq!(slot.step(Want::Program, None, now), None);
-        assert_eq!(
-            slot.step(Want::Program, None, now + RETRY),
-            Some(Effect::Fetch)
-        );
-        assert_eq!(slot.reason, "no space");
     }
 }

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 
 use nebula_domain::InstanceId;
 
+/// The folder of an instance.
+pub fn place(work_dir: &Path, instance: InstanceId) -> PathBuf {
+    work_dir.join(instance.to_string())
+}
+
 /// `<work dir>/<i-N>`, made from `tree` unless it is there: a program that starts again finds its files.
 pub fn prepare(work_dir: &Path, instance: InstanceId, tree: &Path) -> io::Result<PathBuf> {
-    let own = work_dir.join(instance.to_string());
+    let own = place(work_dir, instance);
     if own.exists() {
         return Ok(own);
     }
@@ -26,12 +31,7 @@ pub fn prepare(work_dir: &Path, instance: InstanceId, tree: &Path) -> io::Result
     }
 }
 
-/// Deletes what an instance that is gone has left.
-pub fn remove(work_dir: &Path, instance: InstanceId) -> io::Result<()> {
-    remove_if_there(&work_dir.join(instance.to_string()))
-}
-
-/// Programs leave folders that they made read-only (package caches do): those are opened first.
+/// Deletes what an instance that is gone has left. Programs leave folders that they made read-only (package caches do): those are opened first.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match try_remove(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -78,18 +78,14 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What lies in the folder and is `stale`; none: of no instance, so unfinished.
-pub fn list(
-    work_dir: &Path,
-    stale: impl Fn(Option<InstanceId>) -> bool,
-) -> io::Result<Vec<PathBuf>> {
+/// What lies in the folder, and of which instance; none: unfinished.
+pub fn list(work_dir: &Path) -> io::Result<Vec<(Option<InstanceId>, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(work_dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if stale(name.to_str().and_then(|name| name.parse().ok())) {
-            found.push(entry.path());
-        }
+        let instance = name.to_str().and_then(|name| name.parse().ok());
+        found.push((instance, entry.path()));
     }
     Ok(found)
 }
@@ -127,13 +123,12 @@ mod tests {
         prepare(&work, InstanceId(7), &tree).unwrap();
         assert_eq!(std::fs::read(own.join("data")).unwrap(), b"kept");
 
-        assert!(list(&work, |id| id.is_none()).unwrap().is_empty());
-        let found = list(&work, |id| id == Some(InstanceId(7))).unwrap();
-        assert_eq!(found.first(), Some(&own));
+        let found = list(&work).unwrap();
+        assert_eq!(found, [(Some(InstanceId(7)), own.clone())]);
         std::fs::set_permissions(own.join("bin"), std::fs::Permissions::from_mode(0o555)).unwrap();
-        remove(&work, InstanceId(7)).unwrap();
+        remove_if_there(&own).unwrap();
         assert!(!own.exists());
-        remove(&work, InstanceId(7)).unwrap();
+        remove_if_there(&own).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{ONE, PATIENCE, STOP_GRACE, TWO, node, service, site};
 use nebula_domain::Digest;
 use nebula_domain::observed::{Health, Phase};
@@ -61,7 +59,7 @@ async fn a_stop_waits_for_the_proxies() {
     assert_eq!(node.driver.stops(), [(ONE, STOP_GRACE)]);
     assert!(!node.is_local(ONE));
     // Once the registry has dropped it, nobody speaks of it any more.
-    node.registry(|state| {
+    node.apply(|state| {
         state.instances.remove(&ONE);
     });
     let mut view = node.membership.view();
@@ -148,34 +146,28 @@ async fn a_driver_that_cannot_start_is_said_to_be_the_reason() {
 }
 
 #[tokio::test]
-async fn what_the_registry_dropped_is_stopped_and_an_empty_registry_stops_nothing() {
+async fn files_that_are_deleted_come_back() {
     let node = node().await;
-    node.assign(ONE, "api", service());
-    node.phase(ONE, Phase::Running).await;
-    let full = (**node.state.borrow()).clone();
+    node.assign(ONE, "site", site());
+    node.facts(ONE, |f| f.is_ready()).await;
+    let page = node.stored(&format!("trees/{}/index.html", node.artifact));
+    std::fs::remove_file(&page).unwrap();
+    node.until("the page is back", || page.exists()).await;
+    node.facts(ONE, |f| f.is_ready()).await;
+    std::fs::remove_dir_all(page.parent().unwrap()).unwrap();
+    node.until("the whole site is back", || page.exists()).await;
+    node.facts(ONE, |f| f.is_ready()).await;
+}
 
-    // As on a node that has just begun to catch up.
-    node.registry(|state| *state = nebula_domain::State::default());
-    node.child.kill();
-    let restarted = tokio::time::Instant::now();
-    while node.child.restarts() == 0 {
-        assert!(restarted.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    node.registry(|state| *state = full);
-    node.phase(ONE, Phase::Running).await;
-    assert!(node.driver.stops().is_empty());
-
-    node.registry(|state| {
-        state.instances.remove(&ONE);
-    });
-    node.acknowledge();
-    let mut runs = node.driver.runs();
-    let ended = runs.wait_for(|runs| runs.get(&ONE).is_none_or(|run| !run.is_running()));
-    tokio::time::timeout(PATIENCE, ended)
-        .await
-        .unwrap()
-        .unwrap();
+#[tokio::test]
+async fn a_site_whose_files_nobody_has_any_more_is_not_healthy() {
+    let node = node().await;
+    node.assign(ONE, "site", site());
+    node.facts(ONE, |f| f.is_ready()).await;
+    std::fs::remove_file(node.stored(&format!("blobs/{}.tar", node.artifact))).unwrap();
+    std::fs::remove_dir_all(node.stored(&format!("trees/{}", node.artifact))).unwrap();
+    let facts = node.facts(ONE, |f| f.health == Health::Unhealthy).await;
+    assert!(!facts.is_ready() && !facts.reason.is_empty(), "{facts:?}");
 }
 
 #[tokio::test]

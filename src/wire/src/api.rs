@@ -11,6 +11,22 @@ pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
 pub const CONSISTENCY_HEADER: &str = "x-nebula-consistency";
 /// Response header: the registry revision that an answer speaks from.
 pub const REVISION_HEADER: &str = "x-nebula-revision";
+/// Response header, only there without a quorum: see [`AsOf::no_quorum_since`].
+pub const NO_QUORUM_SINCE_HEADER: &str = "x-nebula-no-quorum-since";
+
+/// What an answer speaks from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AsOf {
+    /// `linearizable`, or `stale` for what the asked node has applied so far.
+    pub consistency: String,
+    pub revision: u64,
+    /// Entries of the registry's log that the asked node has applied.
+    pub applied_index: u64,
+    /// Since when the asked node has known of no leader that a majority follows; absent while it does. What
+    /// the others decided since is not in the answer. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_quorum_since: Option<String>,
+}
 
 /// Every error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -37,6 +53,7 @@ pub enum ErrorCode {
     ArtifactMissing,
     DigestMismatch,
     BadArchive,
+    DiskFull,
     NoQuorum,
     Timeout,
     Unavailable,
@@ -57,6 +74,7 @@ impl ErrorCode {
             ErrorCode::Internal => 500,
             ErrorCode::NoQuorum | ErrorCode::Unavailable => 503,
             ErrorCode::Timeout => 504,
+            ErrorCode::DiskFull => 507,
         }
     }
 }
@@ -88,8 +106,12 @@ pub struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberStatus {
+    /// Has joined and was not heard of yet.
+    Joining,
     Alive,
     Draining,
+    /// Hands its vote over, to be removed.
+    Leaving,
     Dead,
 }
 
@@ -107,6 +129,13 @@ pub struct NodeStatus {
     pub role: String,
     /// Whether this node can reach a leader that a quorum follows.
     pub quorum: bool,
+    /// Since when it cannot; absent while it can. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_quorum_since: Option<String>,
+    /// Absent while the registry's disk has room: `low`, and this node does not lead; `full`, and it takes
+    /// no part in changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     pub revision: u64,
     pub applied_index: u64,
     pub rss_bytes: u64,
@@ -193,7 +222,7 @@ pub struct Peer {
     pub role: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentSpec {
     /// `static` or `service`.
     #[serde(rename = "type")]
@@ -213,7 +242,21 @@ pub struct DeploymentSpec {
     pub spa: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+/// Names of variables only: their values and the command may hold secrets.
+impl std::fmt::Debug for DeploymentSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeploymentSpec")
+            .field("kind", &self.kind)
+            .field("tld", &self.tld)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("probe", &self.probe)
+            .field("stop_grace_ms", &self.stop_grace_ms)
+            .field("spa", &self.spa)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Probe {
     /// `tcp` or `http`.
     #[serde(rename = "type")]
@@ -244,12 +287,16 @@ pub struct CreateDeployment {
     pub artifact: String,
 }
 
-/// A new release: `spec: null` keeps the current spec.
+/// A new release: `spec: null` keeps the current spec, any other replaces all of it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateDeployment {
     #[serde(default)]
     pub spec: Option<DeploymentSpec>,
     pub artifact: String,
+    /// The generation that the update was worked out from; refused with `conflict` when the deployment has
+    /// another by now. Without it the last update wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub based_on: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -269,6 +316,8 @@ pub struct Deployed {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Deployments {
     pub deployments: Vec<DeploymentStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<AsOf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -286,9 +335,15 @@ pub struct DeploymentStatus {
     pub ready: u32,
     pub urls: Vec<String>,
     pub artifact: String,
+    /// Of the current release; only where one deployment is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<DeploymentSpec>,
     pub instances: Vec<InstanceStatus>,
     /// Why instances are missing; empty when none is.
     pub problems: Vec<String>,
+    /// Only where one deployment is asked for; a list has one for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<AsOf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

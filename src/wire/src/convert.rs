@@ -1,5 +1,6 @@
 //! Between the API's JSON and the domain's types. Whatever comes in is checked here, once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nebula_domain::names::NameError;
@@ -55,7 +56,13 @@ impl From<&Rejection> for ApiError {
                 C::AlreadyExists,
                 "choose another address, or remove the old member with 'nodectl remove'",
             ),
+            Rejection::NotPermitted { .. } => (
+                C::Forbidden,
+                "ask a voter, or use a cluster file with an operator's token (--cluster FILE)",
+            ),
+            Rejection::NodeArrived(_) => (C::Conflict, "see 'nodectl members'"),
             Rejection::NodeUnknown(_) => (C::NotFound, "see 'nodectl members'"),
+            Rejection::VoteNeeded(_) => (C::Conflict, "see 'nodectl members'"),
             Rejection::LastVoter(_) => (C::Conflict, "see 'nodectl token create --role voter'"),
             Rejection::DeploymentExists(_) => (
                 C::AlreadyExists,
@@ -66,6 +73,10 @@ impl From<&Rejection> for ApiError {
                 "wait until 'nebula deploy list' no longer shows it",
             ),
             Rejection::DeploymentUnknown(_) => (C::NotFound, "see 'nebula deploy list'"),
+            Rejection::DeploymentChanged { .. } => (
+                C::Conflict,
+                "see what it is now with 'nebula deploy status', then update it again",
+            ),
             Rejection::StaticScale(_) => (C::Conflict, "leave --instances out for static sites"),
             Rejection::Spec(_) | Rejection::Setting(_) => {
                 (C::BadRequest, "correct the value and try again")
@@ -108,7 +119,9 @@ pub fn spec(wire: &DeploymentSpec, default_tld: Option<&str>) -> Result<Spec, Ap
             "add --tld mycompany.com, or run 'nebula config set scheduler.default_tld mycompany.com'",
         )
     })?;
-    let tld: DomainName = tld.parse()?;
+    let tld: DomainName = tld.parse().map_err(|e: NameError| {
+        ApiError::bad_request(e.to_string(), "use a domain such as mycompany.com")
+    })?;
     let workload = match wire.kind.as_str() {
         "static" => static_site(wire)?,
         "service" => service(wire)?,
@@ -196,13 +209,55 @@ fn probe(wire: &Probe) -> Result<ProbeSpec, ApiError> {
     Ok(spec)
 }
 
+/// A spec as it is told. [`spec`] makes the same of it again.
+pub fn told_spec(spec: &Spec) -> DeploymentSpec {
+    let tld = Some(spec.tld.to_string());
+    match &spec.workload {
+        Workload::Static(site) => DeploymentSpec {
+            kind: "static".to_owned(),
+            command: None,
+            tld,
+            env: BTreeMap::new(),
+            probe: None,
+            stop_grace_ms: None,
+            spa: site.spa,
+        },
+        Workload::Service(service) => DeploymentSpec {
+            kind: "service".to_owned(),
+            command: Some(service.command.clone()),
+            tld,
+            env: service.env.clone(),
+            probe: Some(told_probe(&service.probe)),
+            stop_grace_ms: Some(millis(service.stop_grace)),
+            spa: false,
+        },
+    }
+}
+
+fn told_probe(probe: &ProbeSpec) -> Probe {
+    let (kind, path) = match &probe.kind {
+        ProbeKind::Tcp => ("tcp", None),
+        ProbeKind::Http { path } => ("http", Some(path.clone())),
+    };
+    Probe {
+        kind: kind.to_owned(),
+        path,
+        period_ms: Some(millis(probe.period)),
+        timeout_ms: Some(millis(probe.timeout)),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn in_range(name: &str, value: u64, min: u64, max: u64) -> Result<u64, ApiError> {
     if (min..=max).contains(&value) {
         return Ok(value);
     }
     Err(ApiError::bad_request(
-        format!("{name} is {value}"),
-        format!("use a value from {min} to {max}"),
+        format!("{name} is {value}, and has to be from {min} to {max}"),
+        "use a value in that range",
     ))
 }
 
@@ -245,6 +300,30 @@ mod tests {
             .is_err()
         );
         assert!(spec(&wire("lambda"), None).is_err());
+    }
+
+    #[test]
+    fn a_spec_survives_being_told_and_its_debug_text_tells_no_secret() {
+        let service = DeploymentSpec {
+            command: Some("run --key hush".into()),
+            env: [("PASSWORD".to_owned(), "hush".to_owned())].into(),
+            probe: Some(Probe {
+                kind: "http".into(),
+                path: Some("/up".into()),
+                period_ms: Some(700),
+                timeout_ms: Some(300),
+            }),
+            stop_grace_ms: Some(1500),
+            ..wire("service")
+        };
+        let site = DeploymentSpec {
+            spa: true,
+            ..wire("static")
+        };
+        for told in [service, site] {
+            assert_eq!(told_spec(&spec(&told, None).unwrap()), told);
+            assert!(!format!("{told:?}").contains("hush"));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `nebula deploy`: check, upload, ask, wait, show.
 
 use futures::TryStreamExt;
-use nebula_client::{Client, LogQuery};
+use nebula_client::{Client, Consistency, LogQuery};
 use nebula_domain::InstanceId;
 use nebula_wire::api::{
     CreateDeployment, Deployed, DeploymentPhase, DeploymentSpec, DeploymentStatus, ErrorCode,
@@ -12,7 +12,7 @@ use super::deploy_args::{Create, Deploy, Logs, Named, Scale, Update};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
-use crate::spec::{SpecFlags, check_instances, deployment_name};
+use crate::spec::{ChangeFlags, check_instances, deployment_name};
 use crate::wait::WaitFlags;
 use crate::{pack, render, wait};
 
@@ -80,23 +80,25 @@ fn taken(present: &DeploymentStatus) -> CliError {
 
 async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
     let name = deployment_name(&args.name)?;
-    if args.path.is_none() && args.spec.is_empty() {
+    if args.path.is_none() && args.change.is_empty() {
         return Err(CliError::usage(
             "nothing is to be updated",
             "add --path with the new files, or flags about the program",
         ));
     }
+    args.change.check()?;
     let packed = match &args.path {
         Some(path) => Some(pack::pack(path).await?),
         None => None,
     };
-    // Flags that cannot be right whatever the deployment is are refused without asking for it.
-    if args.spec.command.is_some() {
-        args.spec.to_spec()?;
-    }
     let client = connect.client()?;
-    let current = client.deployment(name.as_str()).await?;
-    let spec = changed_spec(&args.spec, &current)?;
+    // What a follower knows may be old, and then the change would be refused.
+    let current = client
+        .with_consistency(Consistency::Linearizable)
+        .deployment(name.as_str())
+        .await?;
+    let spec = changed_spec(&args.change, &current)?;
+    let based_on = spec.as_ref().map(|_| current.generation);
     let artifact = match packed {
         None => current.artifact,
         Some(packed) => {
@@ -104,28 +106,30 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
             packed.digest()
         }
     };
-    let request = UpdateDeployment { spec, artifact };
+    let request = UpdateDeployment {
+        spec,
+        artifact,
+        based_on,
+    };
     let deployed = client.update_deployment(name.as_str(), &request).await?;
     finish(&client, deployed, &args.wait, out, "updated").await
 }
 
 /// The whole new spec, or none to keep the current one.
-fn changed_spec(flags: &SpecFlags, current: &DeploymentStatus) -> Outcome<Option<DeploymentSpec>> {
+fn changed_spec(
+    flags: &ChangeFlags,
+    current: &DeploymentStatus,
+) -> Outcome<Option<DeploymentSpec>> {
     if flags.is_empty() {
         return Ok(None);
     }
-    let is_service =
-        current.kind == "service" && flags.kind.is_none_or(|k| k.as_str() == "service");
-    if is_service && flags.command.is_none() {
-        return Err(CliError::usage(
-            format!(
-                "to change how '{}' runs, its command has to be given again",
-                current.name
-            ),
-            "add --command, and every --env and other flag that the new release should have",
-        ));
-    }
-    flags.to_spec().map(Some)
+    let spec = current.spec.as_ref().ok_or_else(|| {
+        CliError::failed(
+            "the node does not tell what the deployment is now",
+            "use the same version on all machines",
+        )
+    })?;
+    flags.onto(spec).map(Some)
 }
 
 async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {
@@ -221,7 +225,9 @@ async fn logs(args: Logs, connect: &ConnectFlags, out: Output) -> Outcome {
     };
     let client = connect.client()?;
     let mut lines = client.logs(name.as_str(), &query).await?;
+    let mut silent = true;
     while let Some(line) = lines.try_next().await? {
+        silent = false;
         if out.is_json() {
             // One object per line whatever stdout is: it is a stream.
             out.line(&serde_json::to_string(&line).unwrap_or_default());
@@ -229,71 +235,17 @@ async fn logs(args: Logs, connect: &ConnectFlags, out: Output) -> Outcome {
             out.line(&render::log_line(&line, args.timestamps));
         }
     }
+    if silent {
+        // Not a failure: which instances there ever were is not known everywhere.
+        let whose = query.instance.as_deref().unwrap_or(name.as_str());
+        out.note(&format!("no output of '{whose}' is kept"));
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Kind;
-
-    fn current(kind: &str) -> DeploymentStatus {
-        DeploymentStatus {
-            name: "api".into(),
-            kind: kind.into(),
-            generation: 1,
-            release: 1,
-            phase: DeploymentPhase::Ready,
-            desired: 1,
-            ready: 1,
-            urls: vec![],
-            artifact: String::new(),
-            instances: vec![],
-            problems: vec![],
-        }
-    }
-
-    #[test]
-    fn an_update_keeps_the_spec_or_replaces_all_of_it() {
-        let none = SpecFlags::default();
-        assert!(changed_spec(&none, &current("service")).unwrap().is_none());
-        let env = SpecFlags {
-            env: vec![("A".into(), "1".into())],
-            ..SpecFlags::default()
-        };
-        let error = changed_spec(&env, &current("service")).unwrap_err();
-        assert!(
-            error.to_string().contains("command has to be given again"),
-            "{error}"
-        );
-        let whole = SpecFlags {
-            command: Some("run".into()),
-            ..env
-        };
-        assert_eq!(
-            changed_spec(&whole, &current("service"))
-                .unwrap()
-                .unwrap()
-                .kind,
-            "service"
-        );
-        let spa = SpecFlags {
-            spa: true,
-            ..SpecFlags::default()
-        };
-        assert!(changed_spec(&spa, &current("static")).unwrap().unwrap().spa);
-        let to_static = SpecFlags {
-            kind: Some(Kind::Static),
-            ..SpecFlags::default()
-        };
-        assert_eq!(
-            changed_spec(&to_static, &current("service"))
-                .unwrap()
-                .unwrap()
-                .kind,
-            "static"
-        );
-    }
 
     #[test]
     fn a_removal_s_json_says_whether_it_is_over() {

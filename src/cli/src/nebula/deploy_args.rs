@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::spec::SpecFlags;
+use crate::spec::{ChangeFlags, SpecFlags};
 use crate::wait::WaitFlags;
 
 #[derive(Debug, Subcommand)]
@@ -35,10 +35,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   nebula deploy update site --path ./dist
-  nebula deploy update api --command 'python3 app.py --fast' --env LEVEL=info
+  nebula deploy update api --env LEVEL=info --unset-env DEBUG
+  nebula deploy update api --path ./app --command 'python3 app.py --fast'
 
-Without flags about the program or the site the current ones are kept. With any of them, give all that the new
-release should have: they replace the current ones together. Without --tld the domain stays, without --path the files.")]
+Only what is named changes: without --path the files stay, and each flag replaces its own part. If somebody else
+changes the deployment at the same moment, flags about the program are refused and nothing is changed.")]
     Update(Update),
     /// Change the number of a service's instances
     #[command(after_help = "Example:\n  nebula deploy scale api --instances 5")]
@@ -77,7 +78,7 @@ pub struct Update {
     #[arg(long, value_name = "DIR")]
     pub path: Option<PathBuf>,
     #[command(flatten)]
-    pub spec: SpecFlags,
+    pub change: ChangeFlags,
     #[command(flatten)]
     pub wait: WaitFlags,
 }

@@ -90,6 +90,7 @@ fn cluster_file(connect: &ConnectFlags) -> Option<std::path::PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::check_lines;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -121,21 +122,20 @@ mod tests {
 
     #[test]
     fn flags_may_stand_anywhere() {
-        for line in [
+        let good = [
             "nebula --json deploy list",
             "nebula deploy list --json",
             "nebula deploy --cluster c.json list --json",
             "nebula deploy create a --path . --wait --timeout 10s --json",
             "nebula deploy create a --path . --env A=1 --env B=2 --command x --instances 3",
+            "nebula deploy update a --env A=1 --unset-env B --no-health-path",
+            "nebula deploy update a --no-spa --timeout 5s",
             "nebula deploy logs a -f --tail 5 --instance i-1",
             "nebula deploy remove a --no-wait",
             "nebula config set user.a b",
             "nebula scheduler start --data-dir /x",
-        ] {
-            let parsed = Cli::try_parse_from(line.split(' '));
-            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
-        }
-        for line in [
+        ];
+        let bad = [
             "nebula",
             "nebula deploy",
             "nebula deploy create a",
@@ -144,9 +144,12 @@ mod tests {
             "nebula deploy scale a --instances many",
             "nebula deploy create a --path . --timeout soon",
             "nebula deploy create a --path . --env A",
+            "nebula deploy create a --path . --unset-env A",
+            "nebula deploy update a --unset-env 1A",
+            "nebula deploy update a --spa --no-spa",
+            "nebula deploy update a --health-path / --no-health-path",
             "nebula --cluster a --context b deploy list",
-        ] {
-            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
-        }
+        ];
+        check_lines::<Cli>(&good, &bad);
     }
 }

@@ -84,6 +84,7 @@ async fn start(flags: &NodeFlags, out: Output) -> Outcome {
     let config = flags.config(None)?;
     let program = nodectl::program("nodectl")?;
     if !nebula_node::is_prepared(&config.data_dir) {
+        nodectl::check_addresses(&config)?;
         let mut prepared: Prepared = nodectl::prepare_first(&config, None)?;
         prepared.start(nodectl::start(&program, &config.data_dir).await?);
         prepared.show(out);

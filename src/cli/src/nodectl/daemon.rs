@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nebula_client::Client;
-use nebula_node::{API_SOCKET, RunError};
+use nebula_node::{API_SOCKET, RunError, write_private};
 use nebula_wire::api::{ErrorCode, NodeStatus};
 use rustix::process::Signal;
 
 use super::flags::NodeFlags;
 use super::systemd;
+use crate::app::no_runtime;
 use crate::error::{CliError, Exit, Outcome};
-use crate::files::{last_lines, write_private};
+use crate::last_lines::last_lines;
 use crate::output::Output;
 use crate::pack::chain;
 use crate::process::Process;
@@ -77,12 +78,7 @@ pub fn run_config(config: nebula_node::Config, out: Output) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| {
-            CliError::failed(
-                format!("cannot start: {e}"),
-                "check the limits of this shell (ulimit -a)",
-            )
-        })?;
+        .map_err(|e| no_runtime(&e))?;
     let ended = runtime.block_on(nebula_node::run(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {

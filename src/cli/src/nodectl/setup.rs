@@ -1,8 +1,10 @@
 //! `nodectl init` and `nodectl join`: prepare the data folder, then start the daemon.
 
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nebula_client::ClientError;
 use nebula_node::{Config, SetupError};
 use nebula_telemetry::{Clock, Random};
 use nebula_wire::token::JoinTokenText;
@@ -138,8 +140,29 @@ impl Prepared {
     }
 }
 
+/// Finds an address that cannot be had before anything is made: a prepared folder keeps its addresses, and a join
+/// token works once.
+pub fn check_addresses(config: &Config) -> Outcome {
+    if nebula_node::is_prepared(&config.data_dir) {
+        // Perhaps its own daemon has them; that it is prepared is the better answer.
+        return Ok(());
+    }
+    let cannot = |flag: &str, address: SocketAddr| {
+        let hint = format!("choose an address that is free with {flag}");
+        move |e: std::io::Error| CliError::failed(format!("cannot listen on {address}: {e}"), hint)
+    };
+    UdpSocket::bind(config.quic).map_err(cannot("--listen", config.quic))?;
+    // Held while the other is tried, so that one cannot be given for both.
+    let _api = TcpListener::bind(config.api).map_err(cannot("--api-addr", config.api))?;
+    TcpListener::bind(config.edge).map_err(cannot("--edge-addr", config.edge))?;
+    Ok(())
+}
+
 pub fn init(args: Init, out: Output) -> Outcome {
     let config = args.node.config(None)?;
+    if !args.how.no_start {
+        check_addresses(&config)?;
+    }
     let prepared = prepare_first(&config, args.cluster_name.as_deref())?;
     go_on(config, prepared, args.how, out)
 }
@@ -167,6 +190,9 @@ pub fn join(args: Join, out: Output) -> Outcome {
                 "run 'nodectl token create' on a member for a new one",
             )
         })?;
+    if !args.how.no_start {
+        check_addresses(&config)?;
+    }
     let joined = block_on(async {
         nebula_node::join(&config, &args.address, &token, &Random::system())
             .await
@@ -210,11 +236,14 @@ pub fn refused(error: SetupError) -> CliError {
         }
         SetupError::Config(error) => bad_config(error),
         SetupError::Join { address, source } => {
+            let said = match &source {
+                ClientError::Api(_) => {
+                    format!("the cluster at {address} did not let this machine join")
+                }
+                _ => "this machine cannot join".to_owned(),
+            };
             let mut error = CliError::from(source);
-            error.error.message = format!(
-                "the cluster at {address} did not let this machine join: {}",
-                error.error.message
-            );
+            error.error.message = format!("{said}: {}", error.error.message);
             error
         }
         other => CliError::failed(chain(&other), hint(&other)),
@@ -239,7 +268,6 @@ pub fn data_dir(named: Option<&Path>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use nebula_client::ClientError;
     use nebula_wire::api::{ApiError, ErrorCode};
 
     use super::*;
@@ -272,6 +300,27 @@ mod tests {
         assert!(Path::new(json["cluster_file"].as_str().unwrap()).is_file());
         assert!(prepared.text().contains("nodectl run --data-dir"));
         assert_eq!(prepare_first(&config, None).unwrap_err().exit as u8, 1);
+    }
+
+    #[test]
+    fn a_taken_address_is_found_before_anything_is_made() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let free = "127.0.0.1:0".parse().unwrap();
+        let config = Config {
+            quic: free,
+            api: taken.local_addr().unwrap(),
+            edge: free,
+            ..config(&dir.path().join("data"))
+        };
+        let error = check_addresses(&config).unwrap_err();
+        assert!(error.error.hint.contains("--api-addr"), "{error:?}");
+        assert!(error.to_string().contains(&config.api.to_string()));
+        let free = Config {
+            api: free,
+            ..config
+        };
+        assert_eq!(check_addresses(&free), Ok(()));
     }
 
     #[test]

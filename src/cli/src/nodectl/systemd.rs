@@ -16,6 +16,7 @@ pub fn is_here() -> bool {
 /// The unit's text.
 ///
 /// `KillMode=process`: instances outlive the daemon, so that restarting it restarts none of them.
+/// `StartLimitIntervalSec=0`: a daemon that does not start because the disk is full is tried until it is not.
 /// `Delegate=yes`: their control groups are the daemon's to make.
 fn unit(program: &Path, data_dir: &Path) -> String {
     format!(
@@ -23,6 +24,7 @@ fn unit(program: &Path, data_dir: &Path) -> String {
 Description=Nebula node
 Wants=network-online.target
 After=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec

@@ -17,6 +17,7 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
         ready: 1,
         urls: vec![],
         artifact: String::new(),
+        spec: None,
         instances: vec![InstanceStatus {
             id: "i-4".into(),
             node: "n2".into(),
@@ -28,6 +29,7 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
             reason: "exited with code 1".into(),
         }],
         problems: vec!["no room for 1 instance".into()],
+        as_of: None,
     }
 }
 

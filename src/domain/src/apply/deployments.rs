@@ -50,12 +50,19 @@ pub(super) fn create(
 
 pub(super) fn update(
     state: &mut State,
-    name: &DeploymentName,
+    (name, based_on): (&DeploymentName, Option<u64>),
     spec: Option<&Spec>,
     (artifact, artifact_bytes): (Digest, u64),
     now: Millis,
 ) -> Result<Outcome, Rejection> {
     let mut deployment = changeable(state, name)?.clone();
+    if let Some(based_on) = based_on.filter(|based_on| *based_on != deployment.generation) {
+        return Err(Rejection::DeploymentChanged {
+            name: name.clone(),
+            based_on,
+            current: deployment.generation,
+        });
+    }
     let current = deployment.current();
     let spec = spec.unwrap_or(&current.spec);
     check_spec(name, spec)?;

@@ -39,6 +39,7 @@ pub(super) fn init(
             addresses: addresses.clone(),
             draining: false,
             leaving: false,
+            awaited_since: None,
         },
     );
     Ok(Outcome::Joined {
@@ -67,17 +68,36 @@ pub(super) fn join(
     if known.used > 0 && !known.reusable {
         return Err(Rejection::TokenUsed);
     }
-    if state.nodes.values().any(|node| node.name == *name) {
+    // A machine that joined and never arrived gives way: it is most likely this one, trying again after its
+    // first answer was lost.
+    let superseded: Vec<NodeId> = state
+        .nodes
+        .values()
+        .filter(|node| node.awaited_since.is_some())
+        .filter(|node| node.name == *name || node.addresses.quic == addresses.quic)
+        .map(|node| node.id)
+        .collect();
+    let is_taken = |by: &dyn Fn(&Node) -> bool| {
+        let mut others = state.nodes.values();
+        others.any(|node| by(node) && !superseded.contains(&node.id))
+    };
+    if is_taken(&|node| node.name == *name) {
         return Err(Rejection::NodeNameTaken(name.clone()));
     }
-    check_address(state, None, addresses)?;
-    NODES.check("the number of nodes", state.nodes.len() + 1)?;
+    if is_taken(&|node| node.addresses.quic == addresses.quic) {
+        return Err(Rejection::AddressTaken(addresses.quic));
+    }
+    let count = state.nodes.len() - superseded.len() + 1;
+    NODES.check("the number of nodes", count)?;
 
     let role = known.role;
     let used = JoinToken {
         used: known.used.saturating_add(1),
         ..known.clone()
     };
+    for gone in superseded {
+        drop_node(state, gone);
+    }
     let id = NodeId(state.next_node_id);
     state.next_node_id += 1;
     state.join_tokens.insert(token.clone(), used);
@@ -90,26 +110,10 @@ pub(super) fn join(
             addresses: addresses.clone(),
             draining: false,
             leaving: false,
+            awaited_since: Some(now),
         },
     );
     Ok(Outcome::Joined { node: id, role })
-}
-
-/// The mesh address is how members tell each other apart on the network; API and edge may share a
-/// load balancer.
-fn check_address(
-    state: &State,
-    own: Option<NodeId>,
-    addresses: &Addresses,
-) -> Result<(), Rejection> {
-    let taken = state
-        .nodes
-        .values()
-        .any(|node| Some(node.id) != own && node.addresses.quic == addresses.quic);
-    if taken {
-        return Err(Rejection::AddressTaken(addresses.quic));
-    }
-    Ok(())
 }
 
 pub(super) fn set_addresses(
@@ -118,11 +122,17 @@ pub(super) fn set_addresses(
     addresses: &Addresses,
 ) -> Result<Outcome, Rejection> {
     let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
-    check_address(state, Some(id), addresses)?;
+    // The mesh address is how members tell each other apart on the network; API and edge may share a
+    // load balancer.
+    let mut others = state.nodes.values().filter(|other| other.id != id);
+    if others.any(|other| other.addresses.quic == addresses.quic) {
+        return Err(Rejection::AddressTaken(addresses.quic));
+    }
     // Nodes say this at every start; a plan need not go stale for it.
-    if node.addresses != *addresses {
+    if node.addresses != *addresses || node.awaited_since.is_some() {
         let node = Node {
             addresses: addresses.clone(),
+            awaited_since: None,
             ..node.clone()
         };
         state.nodes.insert(id, node);
@@ -136,9 +146,8 @@ pub(super) fn set_leaving(
     leaving: bool,
 ) -> Result<Outcome, Rejection> {
     let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
-    let stays = |other: &Node| other.id != id && other.role == Role::Voter && !other.leaving;
-    if leaving && node.role == Role::Voter && !state.nodes.values().any(stays) {
-        return Err(Rejection::LastVoter(id));
+    if leaving {
+        check_not_last(state, node)?;
     }
     let node = Node {
         leaving,
@@ -164,17 +173,44 @@ pub(super) fn set_draining(
     Ok(Outcome::Done)
 }
 
+/// A cluster keeps a member that can vote. One that is leaving hands its vote over, perhaps to this very node;
+/// one that never arrived cannot vote.
+fn check_not_last(state: &State, node: &Node) -> Result<(), Rejection> {
+    let stays = |other: &Node| {
+        other.id != node.id
+            && other.role == Role::Voter
+            && !other.leaving
+            && other.awaited_since.is_none()
+    };
+    if node.role == Role::Voter && !state.nodes.values().any(stays) {
+        return Err(Rejection::LastVoter(node.id));
+    }
+    Ok(())
+}
+
 /// Drops the node and its instances; the next plan replaces them elsewhere.
 pub(super) fn remove(state: &mut State, id: NodeId) -> Result<Outcome, Rejection> {
-    let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
-    // One that is leaving hands its vote over, perhaps to this very node.
-    let another_voter = state
-        .nodes
-        .values()
-        .any(|other| other.id != id && other.role == Role::Voter && !other.leaving);
-    if node.role == Role::Voter && !another_voter {
-        return Err(Rejection::LastVoter(id));
+    // Ids are never used again: whoever asks a second time wants what is already so.
+    if state.was_removed(id) {
+        return Ok(Outcome::Done);
     }
+    let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    check_not_last(state, node)?;
+    drop_node(state, id);
+    Ok(Outcome::Done)
+}
+
+/// Drops a member that never arrived.
+pub(super) fn forget_joiner(state: &mut State, id: NodeId) -> Result<Outcome, Rejection> {
+    let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    if node.awaited_since.is_none() {
+        return Err(Rejection::NodeArrived(id));
+    }
+    drop_node(state, id);
+    Ok(Outcome::Done)
+}
+
+fn drop_node(state: &mut State, id: NodeId) {
     state.nodes.remove(&id);
     let lost: Vec<_> = state
         .instances_on(id)
@@ -184,7 +220,6 @@ pub(super) fn remove(state: &mut State, id: NodeId) -> Result<Outcome, Rejection
         state.instances.remove(instance);
     }
     drop_removed(state, lost.into_iter().map(|(_, deployment)| deployment));
-    Ok(Outcome::Done)
 }
 
 pub(super) fn create_token(

@@ -12,6 +12,7 @@ mod members;
 mod tests;
 
 use crate::command::{Command, Outcome, Rejection, Request};
+use crate::excerpt::excerpt;
 use crate::limits::SETTINGS;
 use crate::settings;
 use crate::state::State;
@@ -24,7 +25,7 @@ use crate::state::State;
 /// push clients' answers out of memory.
 pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection> {
     if let Some(answer) = state.remembered.get(request.id) {
-        return answer.clone();
+        return answer;
     }
     let before = (
         state.nodes.clone(),
@@ -71,6 +72,7 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         Command::SetLeaving { node, leaving } => members::set_leaving(state, *node, *leaving),
         Command::SetDraining { node, draining } => members::set_draining(state, *node, *draining),
         Command::RemoveNode { node } => members::remove(state, *node),
+        Command::ForgetJoiner { node } => members::forget_joiner(state, *node),
         Command::CreateJoinToken { token, now } => members::create_token(state, token, *now),
         Command::RevokeJoinToken { token } => match state.join_tokens.remove(token) {
             Some(_) => Ok(Outcome::Done),
@@ -93,13 +95,14 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         ),
         Command::UpdateDeployment {
             name,
+            based_on,
             spec,
             artifact,
             artifact_bytes,
             now,
         } => deployments::update(
             state,
-            name,
+            (name, *based_on),
             spec.as_ref(),
             (*artifact, *artifact_bytes),
             *now,
@@ -129,6 +132,6 @@ fn unset(state: &mut State, key: &str) -> Result<Outcome, Rejection> {
     settings::check_key(key)?;
     match state.settings.remove(key) {
         Some(_) => Ok(Outcome::Done),
-        None => Err(Rejection::SettingUnset(key.to_owned())),
+        None => Err(Rejection::SettingUnset(excerpt(key))),
     }
 }

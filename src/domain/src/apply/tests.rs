@@ -1,17 +1,18 @@
 //! One test for each rule of `apply`, and the properties that hold for every sequence of requests.
 
+mod members;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::command::Change;
-use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId};
 use crate::limits::RELEASES_KEPT;
 use crate::spec::{Spec, SpecError, Workload};
-use crate::state::{Desired, JoinToken, Role};
+use crate::state::{Desired, Role};
 use crate::testing::*;
-use crate::time::Millis;
 
 #[test]
 fn init_makes_the_first_node_once() {
@@ -73,139 +74,64 @@ fn stale_plans_are_refused_and_not_remembered() {
 }
 
 #[test]
-fn tokens_admit_as_they_say() {
+fn the_latest_requests_are_remembered_and_no_more() {
+    use crate::limits::REQUESTS_REMEMBERED;
     let mut sim = Sim::new(1, 8);
-    for token in [
-        join_token("once", Role::Worker, false),
-        JoinToken {
-            expires_at: NOW,
-            ..join_token("late", Role::Voter, true)
+    let set = |n: u128| Request {
+        id: RequestId(1_000_000 + n),
+        command: Command::SetSetting {
+            key: "user.x".into(),
+            value: n.to_string(),
         },
-    ] {
-        sim.ok(Command::CreateJoinToken {
-            token,
-            now: Millis(0),
-        });
-    }
-    let mut wrong = join_command("once", 2);
-    if let Command::Join { secret_sha256, .. } = &mut wrong {
-        secret_sha256[0] = 9;
-    }
-    assert_eq!(sim.run(wrong), Err(Rejection::TokenUnknown));
-    assert_eq!(
-        sim.run(join_command("none", 2)),
-        Err(Rejection::TokenUnknown)
-    );
-    assert_eq!(
-        sim.run(join_command("late", 2)),
-        Err(Rejection::TokenExpired)
-    );
-    assert_eq!(
-        sim.run(join_command("once", 2)),
-        Ok(Outcome::Joined {
-            node: NodeId(2),
-            role: Role::Worker
-        })
-    );
-    assert_eq!(sim.run(join_command("once", 3)), Err(Rejection::TokenUsed));
-    sim.ok(join_command("all", 3));
-    sim.ok(join_command("all", 4));
-    assert_eq!(sim.state.join_tokens[&TokenId("all".into())].used, 2);
-
-    sim.ok(Command::RevokeJoinToken {
-        token: TokenId("all".into()),
-    });
-    assert_eq!(
-        sim.run(join_command("all", 5)),
-        Err(Rejection::TokenUnknown)
-    );
-    sim.ok(Command::CreateJoinToken {
-        token: join_token("new", Role::Voter, false),
-        now: NOW,
-    });
-    assert!(!sim.state.join_tokens.contains_key(&TokenId("late".into())));
-}
-
-#[test]
-fn names_and_addresses_are_unique_and_ids_never_come_back() {
-    let mut sim = Sim::new(3, 8);
-    assert_eq!(
-        sim.run(join_command("all", 2)),
-        Err(Rejection::NodeNameTaken(node_name(2)))
-    );
-    let mut same_address = join_command("all", 4);
-    if let Command::Join { addresses: own, .. } = &mut same_address {
-        own.quic = addresses(3).quic;
-    }
-    assert_eq!(
-        sim.run(same_address),
-        Err(Rejection::AddressTaken(addresses(3).quic))
-    );
-    let moved = |number, to| Command::SetAddresses {
-        node: NodeId(number),
-        addresses: addresses(to),
     };
-    assert!(matches!(
-        sim.run(moved(3, 2)),
-        Err(Rejection::AddressTaken(_))
-    ));
-    let planned_for = sim.state.plan_revision;
-    sim.ok(moved(3, 3));
-    assert_eq!(sim.state.plan_revision, planned_for, "nothing changed");
-    sim.ok(moved(3, 9));
-    assert_eq!(sim.state.nodes[&NodeId(3)].addresses, addresses(9));
-
-    sim.ok(Command::RemoveNode { node: NodeId(3) });
-    assert!(sim.state.was_removed(NodeId(3)));
-    assert_eq!(
-        sim.ok(join_command("all", 3)),
-        Outcome::Joined {
-            node: NodeId(4),
-            role: Role::Voter
-        }
-    );
+    let count = REQUESTS_REMEMBERED as u128;
+    for n in 0..=count {
+        apply(&mut sim.state, &set(n)).unwrap();
+    }
+    let known = &sim.state.remembered;
+    assert_eq!(known.len(), REQUESTS_REMEMBERED);
+    assert_eq!(known.get(set(0).id), None);
+    assert_eq!(known.get(set(1).id), Some(Ok(Outcome::Done)));
+    let mut again = crate::state::Remembered::default();
+    again.extend(known.iter());
+    assert_eq!(&again, known);
 }
 
 #[test]
-fn the_last_voter_stays() {
+fn refusals_repeat_little_of_what_was_sent() {
     let mut sim = Sim::new(1, 8);
-    sim.ok(Command::CreateJoinToken {
-        token: join_token("worker", Role::Worker, false),
-        now: NOW,
-    });
-    sim.ok(join_command("worker", 2));
-    let remove = |number| Command::RemoveNode {
-        node: NodeId(number),
+    let long = "x/".repeat(20_000);
+    let mut specs = vec![service_spec(); 2];
+    for (n, spec) in specs.iter_mut().enumerate() {
+        let Workload::Service(service) = &mut spec.workload else {
+            unreachable!()
+        };
+        match n {
+            0 => drop(service.env.insert(long.clone(), "1".into())),
+            _ => service.probe.kind = crate::spec::ProbeKind::Http { path: long.clone() },
+        }
+    }
+    let setting = |key: &str, value: &str| Command::SetSetting {
+        key: key.into(),
+        value: value.into(),
     };
-    assert_eq!(sim.run(remove(1)), Err(Rejection::LastVoter(NodeId(1))));
-    assert_eq!(sim.run(remove(9)), Err(Rejection::NodeUnknown(NodeId(9))));
-    sim.ok(join_command("all", 3));
-    sim.ok(Command::SetLeaving {
-        node: NodeId(1),
-        leaving: true,
-    });
-    // Two removals at once: the first one's vote goes to the second.
-    assert_eq!(sim.run(remove(3)), Err(Rejection::LastVoter(NodeId(3))));
-    sim.ok(remove(1));
-    assert_eq!(sim.run(remove(3)), Err(Rejection::LastVoter(NodeId(3))));
-    sim.ok(remove(2));
-}
-
-#[test]
-fn removing_a_node_takes_its_instances_along() {
-    let mut sim = Sim::new(2, 8);
-    sim.create("app", service_spec(), 2);
-    sim.create("old", service_spec(), 1);
-    sim.start("app", 1);
-    sim.start("app", 2);
-    sim.start("old", 2);
-    sim.ok(Command::RemoveDeployment { name: name("old") });
-    sim.ok(Command::RemoveNode { node: NodeId(2) });
-    assert_eq!(sim.state.instances.len(), 1);
-    assert!(
-        !sim.state.deployments.contains_key(&name("old")),
-        "nothing is left of it"
-    );
+    let mut commands = vec![
+        setting(&long, "1"),
+        setting(crate::settings::DEFAULT_TLD, &long[..4_000]),
+        Command::UnsetSetting { key: long.clone() },
+    ];
+    commands.extend(specs.into_iter().map(|spec| Command::CreateDeployment {
+        name: name("app"),
+        spec,
+        scale: 1,
+        artifact: Digest([1; 32]),
+        artifact_bytes: 1,
+        now: NOW,
+    }));
+    for command in commands {
+        let text = sim.run(command).unwrap_err().to_string();
+        assert!(text.len() < 512, "{} bytes: {text}", text.len());
+    }
 }
 
 #[test]
@@ -224,6 +150,35 @@ fn an_update_is_a_new_release_and_epoch() {
     assert_eq!((app.epoch, app.scale), (2, 2));
     assert_eq!(app.current().spec, service_spec(), "the spec is kept");
     assert_eq!(app.current().artifact, Digest([2; 32]));
+}
+
+#[test]
+fn an_update_based_on_another_generation_undoes_nobody_s_change() {
+    let mut sim = Sim::new(3, 4);
+    sim.create("app", service_spec(), 2);
+    let update = |based_on, artifact| Command::UpdateDeployment {
+        name: name("app"),
+        based_on: Some(based_on),
+        spec: Some(static_spec()),
+        artifact: Digest([artifact; 32]),
+        artifact_bytes: 1,
+        now: NOW,
+    };
+    sim.ok(update(1, 7));
+    // Somebody else had worked theirs out from the first generation too.
+    let refused = sim.run(update(1, 8));
+    let expected = Rejection::DeploymentChanged {
+        name: name("app"),
+        based_on: 1,
+        current: 2,
+    };
+    assert_eq!(refused, Err(expected));
+    let app = &sim.state.deployments[&name("app")];
+    assert_eq!(
+        (app.generation, app.current().artifact),
+        (2, Digest([7; 32]))
+    );
+    sim.ok(update(2, 8));
 }
 
 #[test]
@@ -435,7 +390,8 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (node.clone(), any::<bool>())
             .prop_map(|(node, draining)| Command::SetDraining { node, draining }),
-        node.prop_map(|node| Command::RemoveNode { node }),
+        node.clone().prop_map(|node| Command::RemoveNode { node }),
+        node.prop_map(|node| Command::ForgetJoiner { node }),
         Just(Command::CreateJoinToken {
             token: join_token("all", Role::Voter, true),
             now: NOW
@@ -450,15 +406,21 @@ fn command() -> impl Strategy<Value = Command> {
                 now: NOW,
             }
         }),
-        (app.clone(), proptest::option::of(spec)).prop_map(|(name, spec)| {
-            Command::UpdateDeployment {
-                name,
-                spec,
-                artifact: Digest([2; 32]),
-                artifact_bytes: 1,
-                now: NOW,
-            }
-        }),
+        (
+            app.clone(),
+            proptest::option::of(0u64..4),
+            proptest::option::of(spec)
+        )
+            .prop_map(|(name, based_on, spec)| {
+                Command::UpdateDeployment {
+                    name,
+                    based_on,
+                    spec,
+                    artifact: Digest([2; 32]),
+                    artifact_bytes: 1,
+                    now: NOW,
+                }
+            }),
         (app.clone(), 0u32..600).prop_map(|(name, scale)| Command::ScaleDeployment { name, scale }),
         app.clone()
             .prop_map(|name| Command::RestartDeployment { name }),
@@ -517,7 +479,7 @@ proptest! {
         for (id, command) in commands {
             let request = Request { id: RequestId(1_000 + id), command: aimed(command, &state) };
             let before = state.clone();
-            let known = before.remembered.get(request.id).cloned();
+            let known = before.remembered.get(request.id);
             let answer = apply(&mut state, &request);
             prop_assert_eq!(&apply(&mut twin, &request), &answer);
             prop_assert_eq!(&twin, &state);

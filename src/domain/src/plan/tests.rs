@@ -320,6 +320,7 @@ fn programs_and_sites_can_become_each_other() {
     for (spec, expected) in [(static_spec(), 3), (service_spec(), 2)] {
         sim.ok(Command::UpdateDeployment {
             name: name("app"),
+            based_on: None,
             spec: Some(spec),
             artifact: crate::Digest([2; 32]),
             artifact_bytes: 1,

@@ -132,6 +132,7 @@ fn a_program_that_becomes_a_site_answers_as_one_or_the_other() {
     let mut sim = three();
     sim.ok(Command::UpdateDeployment {
         name: name("app"),
+        based_on: None,
         spec: Some(static_spec()),
         artifact: Digest([2; 32]),
         artifact_bytes: 1,

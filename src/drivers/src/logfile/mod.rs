@@ -1,15 +1,18 @@
 //! The log file of one instance: `<instances dir>/<i-N>/log`, one line for each line of output:
 //!
 //! ```text
+//! 2026-01-31T12:00:00.120Z offset 0
 //! 2026-01-31T12:00:00.123Z stdout listening on 20001
 //! 2026-01-31T12:00:07.001Z nebula exited with code 1; starting again in 2s
 //! ```
 //!
 //! The shim is the writer; the supervisor adds notes ([`append_note`]). At [`ROTATE_BYTES`] the
-//! file becomes `log.1` and a new one begins, so an instance's output takes at most twice that.
+//! file becomes `log.1` and a new one begins, so an instance's output takes at most twice that. Each
+//! file's first line says how much came before it ([`mark`]), so that a reader knows what it missed.
 //! Readers use [`Tail`], which survives the change.
 
 mod lines;
+mod mark;
 mod tail;
 mod writer;
 

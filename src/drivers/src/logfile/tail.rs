@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{current, previous};
+use super::{Stream, current, mark, previous};
 
 /// What one [`Tail::read`] reads at most; many times the longest line.
 pub const READ_BYTES: usize = 256 * 1024;
@@ -33,20 +33,33 @@ pub struct Tail {
     file: Option<File>,
     /// Always at the beginning of a line.
     offset: u64,
+    /// Bytes of output before the file; none: not known.
+    begins: Option<u64>,
 }
 
 impl Tail {
     /// The last `lines` complete lines (oldest first), and the place after them. An instance
     /// without output, or without a folder yet, has none.
     pub fn open(dir: &Path, lines: usize) -> io::Result<(Vec<String>, Tail)> {
+        let mut file = open(&current(dir))?;
+        // Opened after the current file: should a rotation come between, a line is seen once in
+        // the file that is held, and not again in this one.
+        let mut before = open(&previous(dir))?;
+        if file.is_none() {
+            // Just renamed, and the new one is yet to come.
+            file = before.take();
+        }
+        let begins = match &file {
+            Some(file) => mark::of(file)?.map(|mark| mark.begins),
+            None => Some(0),
+        };
         let mut tail = Tail {
             dir: dir.to_owned(),
-            file: open(&current(dir))?,
+            file,
             offset: 0,
+            // The first file of all, begun by a note.
+            begins: begins.or_else(|| before.is_none().then_some(0)),
         };
-        // Opened after the current file: should a rotation come between, a line is seen once in
-        // the file that `tail` holds, and not again in this one.
-        let before = open(&previous(dir))?;
         let mut found = Vec::new();
         let mut budget = TAIL_BYTES;
         if let Some(file) = &tail.file {
@@ -66,7 +79,8 @@ impl Tail {
     }
 
     /// The complete lines that were added since, at most [`READ_BYTES`] of them at once; empty
-    /// when there are none now.
+    /// when there are none now. Where output was rotated away before it could be read, a line of the
+    /// platform's own says how much.
     pub fn read(&mut self) -> io::Result<Vec<String>> {
         // Two files can be behind: the one held, and `log.1` when two rotations passed.
         for _ in 0..3 {
@@ -87,15 +101,38 @@ impl Tail {
                 return Ok(lines);
             }
             let next = match open(&previous(&self.dir))? {
-                Some(older) if self.file.is_some() && !same_file(self.file.as_ref(), &older)? => {
+                Some(older)
+                    if !same_file(self.file.as_ref(), &older)?
+                        && !same_file(Some(&newest), &older)? =>
+                {
                     older
                 }
                 _ => newest,
             };
-            self.file = Some(next);
-            self.offset = 0;
+            if let Some(missed) = self.go_on_with(next)? {
+                return Ok(vec![missed]);
+            }
         }
         Ok(Vec::new())
+    }
+
+    /// Says what was missed between the end of the held file and the beginning of the next.
+    fn go_on_with(&mut self, next: File) -> io::Result<Option<String>> {
+        let mark = mark::of(&next)?;
+        let read = self.begins.map(|begins| begins + self.offset);
+        self.file = Some(next);
+        self.begins = mark.as_ref().map(|mark| mark.begins);
+        self.offset = mark.as_ref().map_or(0, |mark| mark.bytes);
+        let Some((mark, read)) = mark.zip(read) else {
+            return Ok(None);
+        };
+        let missed = mark.begins.saturating_sub(read);
+        Ok((missed > 0).then(|| {
+            let (time, stream) = (mark.time_text, Stream::Nebula);
+            format!(
+                "{time} {stream} {missed} bytes of output are missing here: the log was rotated away before they were read"
+            )
+        }))
     }
 
     fn read_held(&mut self) -> io::Result<Vec<String>> {
@@ -162,21 +199,25 @@ fn split(bytes: &[u8]) -> Vec<String> {
 
 /// The last complete lines of a file, and where the last of them ends.
 fn last_lines(file: &File, lines: usize, budget: &mut u64) -> io::Result<(u64, Vec<String>)> {
-    let len = file.metadata()?.len();
+    let first = mark::of(file)?.map_or(0, |mark| mark.bytes);
+    let len = file.metadata()?.len().max(first);
     let mut begin = len;
-    let mut bytes: Vec<u8> = Vec::new();
+    // From the end on; each byte is looked at once.
+    let mut blocks = Vec::new();
+    let mut newlines = 0;
     // One newline more than lines: the one that ends the line before the first.
-    let enough = |bytes: &[u8]| bytes.iter().filter(|b| **b == b'\n').count() > lines;
-    while begin > 0 && *budget > 0 && !enough(&bytes) {
-        let step = begin.min(READ_BYTES as u64 / 4).min(*budget);
+    while begin > first && *budget > 0 && newlines <= lines {
+        let step = (begin - first).min(READ_BYTES as u64 / 4).min(*budget);
         begin -= step;
         *budget -= step;
         let mut block = vec![0; usize::try_from(step).unwrap_or(0)];
         let got = read_up_to(file, &mut block, begin)?;
         block.truncate(got);
-        block.append(&mut bytes);
-        bytes = block;
+        newlines += block.iter().filter(|b| **b == b'\n').count();
+        blocks.push(block);
     }
+    blocks.reverse();
+    let mut bytes = blocks.concat();
     let Some(last) = bytes.iter().rposition(|b| *b == b'\n') else {
         // Nothing but an unfinished line: it is read when it is finished.
         return Ok((begin, Vec::new()));
@@ -184,7 +225,7 @@ fn last_lines(file: &File, lines: usize, budget: &mut u64) -> io::Result<(u64, V
     let end = begin + last as u64 + 1;
     bytes.truncate(last + 1);
     let mut found = split(&bytes);
-    if begin > 0 && !found.is_empty() {
+    if begin > first && !found.is_empty() {
         // Read from the middle of a line on.
         found.remove(0);
     }
@@ -197,7 +238,10 @@ mod tests {
     use std::fs;
     use std::io::Write as _;
 
+    use nebula_domain::time::Millis;
+
     use super::*;
+    use crate::logfile::Writer;
 
     fn append(dir: &Path, text: &str) {
         let mut file = fs::OpenOptions::new()
@@ -259,6 +303,50 @@ mod tests {
         assert_eq!(tail.read().unwrap(), ["f"]);
         assert_eq!(tail.read().unwrap(), ["g"]);
         assert!(tail.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_follower_is_told_what_it_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut writer = Writer::with_limit(dir.to_owned(), 100);
+        let mut write = |range: std::ops::Range<u32>| {
+            for n in range {
+                writer.line(Millis(0), Stream::Stdout, &format!("{n:04}"));
+                writer.flush(Millis(0));
+            }
+        };
+        write(0..1);
+        let (lines, mut tail) = Tail::open(dir, 10).unwrap();
+        assert_eq!(lines.len(), 1, "the mark is no line: {lines:?}");
+        let mut all = Vec::new();
+        let mut read_all = |tail: &mut Tail| {
+            loop {
+                let lines = tail.read().unwrap();
+                if lines.is_empty() {
+                    return std::mem::take(&mut all);
+                }
+                all.extend(lines);
+            }
+        };
+        // Two rotations at most: nothing is missed.
+        write(1..4);
+        let kept = read_all(&mut tail);
+        assert_eq!(kept.len(), 3, "{kept:?}");
+
+        write(4..20);
+        let lines = read_all(&mut tail);
+        let told: Vec<_> = lines.iter().filter(|l| l.contains("missing")).collect();
+        assert_eq!(told.len(), 1, "{lines:?}");
+        let entry = crate::logfile::parse(told[0]).unwrap();
+        assert_eq!(entry.stream, Stream::Nebula);
+        let missed: usize = entry.text.split(' ').next().unwrap().parse().unwrap();
+        // Lines of one length, and a mark in each file.
+        let line = "1970-01-01T00:00:00.000Z stdout 0000\n".len();
+        let shown = lines.len() - 1;
+        assert!(missed >= (16 - shown) * line, "{missed} {lines:?}");
+        assert!(lines.last().unwrap().ends_with("0019"));
+        assert!(read_all(&mut tail).is_empty());
     }
 
     #[test]

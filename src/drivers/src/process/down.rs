@@ -36,8 +36,7 @@ pub fn stop_everything(instances_dir: &Path, grace: Duration) -> io::Result<Down
     loop {
         let mut running = false;
         for (instance, dir) in record::instance_dirs(instances_dir)? {
-            let state: Option<StateRecord> = record::read(&dir, record::STATE)?;
-            match state {
+            match readable(instance, &dir) {
                 Some(state) if shim_is_alive(&state) => {
                     running = true;
                     if asked.get(&instance) != Some(&state) {
@@ -47,7 +46,7 @@ pub fn stop_everything(instances_dir: &Path, grace: Duration) -> io::Result<Down
                     }
                 }
                 // A shim that has just been started is not yet in the record.
-                _ => running |= record::try_lock(&dir)?.is_none(),
+                _ => running |= record::try_lock(&dir).is_ok_and(|lock| lock.is_none()),
             }
         }
         if !running {
@@ -62,12 +61,22 @@ pub fn stop_everything(instances_dir: &Path, grace: Duration) -> io::Result<Down
         }
         std::thread::sleep(POLL);
     }
-    for (_, dir) in record::instance_dirs(instances_dir)? {
-        if let Some(state) = record::read::<StateRecord>(&dir, record::STATE)? {
-            super::ended(&dir, &state, now(), sweep::Found::Later)?;
+    for (instance, dir) in record::instance_dirs(instances_dir)? {
+        let state = readable(instance, &dir);
+        let ended = state.map(|state| super::ended(&dir, &state, now(), sweep::Found::Later));
+        if let Some(Err(error)) = ended {
+            tracing::warn!(%instance, %error, "the end of a run was not found out");
         }
     }
     Ok(down)
+}
+
+/// What runs there. A folder that cannot be read must not keep the others from being stopped.
+fn readable(instance: InstanceId, dir: &Path) -> Option<StateRecord> {
+    record::read(dir, record::STATE).unwrap_or_else(|error| {
+        tracing::warn!(%instance, %error, "an instance's folder cannot be read");
+        None
+    })
 }
 
 fn now() -> nebula_domain::time::Millis {

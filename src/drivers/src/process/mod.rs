@@ -77,10 +77,11 @@ struct Inner {
 }
 
 impl ProcessDriver {
-    /// Adopts what runs in `config.dir`. To be called within a tokio runtime.
+    /// Adopts what runs in `config.dir`. To be called within a tokio runtime. A folder in it that cannot be
+    /// read is left alone: it must not keep the node from running the others.
     ///
     /// # Errors
-    /// The folder cannot be made or read.
+    /// `config.dir` itself cannot be made or read.
     pub fn open(
         config: Config,
         clock: Clock,
@@ -107,7 +108,10 @@ impl ProcessDriver {
             watchers: Mutex::default(),
         });
         for (instance, dir) in found {
-            inner.adopt(instance, &dir)?;
+            if let Err(error) = inner.adopt(instance, &dir) {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%instance, %error, cause, "an instance is not taken over");
+            }
         }
         Ok(ProcessDriver { inner })
     }
@@ -137,20 +141,26 @@ impl Driver for ProcessDriver {
         let _ = starting.wait_for(BTreeSet::is_empty).await;
     }
 
+    fn leftovers(&self) -> Vec<InstanceId> {
+        let folders = match record::instance_dirs(&self.inner.dir) {
+            Ok(folders) => folders,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for instances that left something");
+                return Vec::new();
+            }
+        };
+        let runs = self.inner.runs.borrow();
+        let ids = folders.into_iter().map(|(id, _)| id);
+        ids.filter(|id| !runs.contains_key(id)).collect()
+    }
+
     async fn remove(&self, instance: InstanceId) -> Result<(), DriverError> {
         self.inner.started(instance).await;
         if self.inner.is_running(instance) {
             return Err(DriverError::AlreadyRuns(instance));
         }
         let dir = self.inner.dir_of(instance);
-        blocking(move || match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DriverError::io(
-                "cannot delete an instance's folder",
-                &dir,
-            )(error)),
-            _ => Ok(()),
-        })
-        .await?;
+        blocking(move || delete(instance, &dir)).await?;
         self.inner.change(|runs| {
             runs.remove(&instance);
         });
@@ -318,6 +328,22 @@ fn ended(
         tracing::warn!(instance = %state.instance, %error, "the end of a run was not written down");
     }
     Ok(RunStatus::Ended { exit, at: now })
+}
+
+/// A folder without a run may have a shim all the same, whose daemon was killed before it knew.
+fn delete(instance: InstanceId, dir: &Path) -> Result<(), DriverError> {
+    let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let bad = |e| DriverError::io("cannot delete an instance's folder", dir)(e);
+    let _lock = match record::try_lock(dir) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Err(DriverError::AlreadyRuns(instance)),
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) => return Err(bad(error)),
+    };
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if !gone(&error) => Err(bad(error)),
+        _ => Ok(()),
+    }
 }
 
 /// SIGTERM to the shim, with the grace beside it.

@@ -67,12 +67,16 @@ impl Cluster {
     }
 
     pub fn identity(&self, node: u64) -> Identity {
+        self.identity_at(node, now())
+    }
+
+    pub fn identity_at(&self, node: u64, at: Millis) -> Identity {
         let key = NodeKey::generate().unwrap();
         let csr = key.csr().unwrap();
         let cluster = self.authority.cluster();
         let certificate = self
             .authority
-            .sign(&csr, cluster, NodeId(node), now())
+            .sign(&csr, cluster, NodeId(node), at)
             .unwrap();
         Identity::new(key, &certificate, &self.authority.ca_pem()).unwrap()
     }

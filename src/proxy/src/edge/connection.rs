@@ -55,11 +55,13 @@ impl Connections {
             let connection = builder.serve_connection(TokioIo::new(socket), service);
             tokio::pin!(connection);
             let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
+                // First, so that an answer that comes after the stop says that the connection closes.
+                biased;
                 _ = stopped(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
+                ended = connection.as_mut() => ended,
             };
             if let Err(error) = ended {
                 // Clients break connections all the time; it is their business.

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::Endpoint;
 use nebula_domain::{InstanceId, NodeId};
-use nebula_mesh::{CallError, Mesh, Stream};
+use nebula_mesh::{CallError, Mesh, Silence, Stream};
 use nebula_wire::codec::{self, CodecError};
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::tunnel::{Answer, FRAME_BYTES_MAX, Open, Site};
@@ -113,11 +113,12 @@ impl Dialer {
         match target.via {
             Via::Local { address, .. } => {
                 let socket = connect(address, self.connect_timeout).await?;
-                self.handshake(socket).await
+                self.handshake(socket, None).await
             }
             Via::Remote { node, site } => {
                 let stream = self.tunnel(node, target.instance, site).await?;
-                self.handshake(stream).await
+                let silence = stream.silence();
+                self.handshake(stream, silence).await
             }
         }
     }
@@ -138,11 +139,11 @@ impl Dialer {
         }
     }
 
-    async fn handshake<T>(&self, io: T) -> Result<Sender, DialError>
+    async fn handshake<T>(&self, io: T, silence: Option<Silence>) -> Result<Sender, DialError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) = self
+        let (http, connection) = self
             .builder
             .handshake(TokioIo::new(io))
             .await
@@ -153,7 +154,7 @@ impl Dialer {
                 tracing::trace!(%error, "a connection to an instance broke");
             }
         });
-        Ok(sender)
+        Ok(Sender { http, silence })
     }
 }
 

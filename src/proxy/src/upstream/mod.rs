@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
 use nebula_domain::InstanceId;
+use nebula_mesh::Silence;
 use nebula_wire::peer::tunnel::Site;
 
 pub(crate) use dial::{DialError, Dialer, connect, fell_silent};
@@ -19,7 +20,12 @@ pub(crate) use progress::Progress;
 
 use crate::body::RequestBody;
 
-pub(crate) type Sender = SendRequest<RequestBody>;
+/// An open connection to an instance.
+pub(crate) struct Sender {
+    pub(crate) http: SendRequest<RequestBody>,
+    /// Of the node at the other end of a tunnel.
+    pub(crate) silence: Option<Silence>,
+}
 
 /// How long a connection may take from the end of a response until it is ready for another request;
 /// it is a matter of one turn of the runtime, unless an upload is still going on.
@@ -53,14 +59,14 @@ pub(crate) struct Lease {
 impl Lease {
     /// The response was read to its end: the connection may serve another request.
     pub(crate) fn give_back(mut self) {
-        if self.sender.is_ready() {
+        if self.sender.http.is_ready() {
             self.pool.put(self.target, self.sender);
-        } else if !self.sender.is_closed()
+        } else if !self.sender.http.is_closed()
             // A body may be dropped after its runtime.
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move {
-                let ready = tokio::time::timeout(READY_WAIT, self.sender.ready()).await;
+                let ready = tokio::time::timeout(READY_WAIT, self.sender.http.ready()).await;
                 if matches!(ready, Ok(Ok(()))) {
                     self.pool.put(self.target, self.sender);
                 }

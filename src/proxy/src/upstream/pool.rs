@@ -46,7 +46,7 @@ impl Pool {
         let inner = &mut *inner;
         let idle = inner.idle.get_mut(&target.instance)?;
         while let Some(newest) = idle.last() {
-            if newest.sender.is_closed() || newest.via != target.via {
+            if newest.sender.http.is_closed() || newest.via != target.via {
                 idle.pop();
                 inner.count -= 1;
             } else if newest.since.elapsed() > idle_max {
@@ -82,7 +82,7 @@ impl Pool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.idle.retain(|_, idle| {
             idle.retain(|idle| {
-                !idle.sender.is_closed() && idle.since.elapsed() <= self.idle_timeout
+                !idle.sender.http.is_closed() && idle.since.elapsed() <= self.idle_timeout
             });
             !idle.is_empty()
         });

@@ -1,10 +1,15 @@
 //! Raft's log, vote and commit marker.
 //!
-//! Raft's task only touches memory: entries go into a bounded tail and to one writer thread, which
-//! stores everything that is waiting, syncs once, and then tells the waiting parties. Reads come from
-//! the tail, and from the disk only for what is older.
+//! Raft's task only touches memory: entries go into a tail and to one writer thread, which writes
+//! everything that is waiting to the journal, syncs once, and then tells the waiting parties. When a
+//! file of the journal is full, a second thread moves what it says into sled. Reads come from the tail,
+//! and from sled only for what is older.
 
+mod checkpoint;
+mod journal;
+mod memory;
 mod records;
+mod slot;
 mod tail;
 mod writer;
 
@@ -16,18 +21,29 @@ use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use nebula_telemetry::Counter;
+use nebula_telemetry::{Counter, Random};
 use openraft::storage::{LogFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use self::records::Records;
+use self::checkpoint::Target;
+use self::journal::Journal;
+use self::memory::SharedMemory;
+use self::records::{Found, Records};
+use self::slot::Slot;
 use self::tail::Tail;
 use self::writer::{Op, Writer};
 use crate::disk::Store;
 use crate::error::StartError;
 use crate::limits;
+use crate::machine::Durable;
+use crate::medium::Medium;
+use crate::points::point;
+use crate::room::{self, Room};
 use crate::types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_bytes};
+
+/// Beside the store.
+const JOURNAL_DIR: &str = "raft-journal";
 
 /// The log storage. Clones share it.
 #[derive(Clone)]
@@ -36,8 +52,19 @@ pub struct LogStore(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     /// Gone once the store is closed, whoever still holds a clone.
-    records: RwLock<Option<Arc<Records>>>,
+    older: RwLock<Option<Older>>,
     writer: Writer,
+    /// Nothing is purged before a snapshot holds it, durably.
+    snapshot: watch::Receiver<Durable>,
+    #[cfg(test)]
+    fail_syncs: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// Where entries are read that are not in the tail.
+#[derive(Clone)]
+enum Older {
+    Records(Slot),
+    Memory(SharedMemory),
 }
 
 /// The log as Raft sees it, which is ahead of the disk by what the writer has not done yet.
@@ -51,51 +78,93 @@ struct State {
 
 impl LogStore {
     /// Opens or creates the log and checks it from end to end. Blocks.
-    pub fn open(path: &Path, syncs: Counter) -> Result<LogStore, StartError> {
-        let store = Store::open(path, syncs)?;
-        let (records, found) = Records::open(store)?;
-        let records = Arc::new(records);
+    pub fn open(
+        path: &Path,
+        syncs: Counter,
+        room: Room,
+        snapshot: watch::Receiver<Durable>,
+    ) -> Result<LogStore, StartError> {
+        let records = Records::open(Store::open(path, Counter::default())?)?;
+        let corrupt = |e: io::Error| records.store().corrupt(e);
+        let dir = path.with_file_name(JOURNAL_DIR);
+        let covered = match records.covered().map_err(corrupt)? {
+            Some(covered) => covered,
+            None => begin(&records, &dir).map_err(corrupt)?,
+        };
+        let key = records.key().map_err(corrupt)?;
+        let journal = Journal::open(&dir, covered, key, syncs);
+        let (journal, replay) = journal.map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::NotFound => corrupt(source),
+            _ => records.store().unopened(source),
+        })?;
+        if covered != replay.generation {
+            // All of it again, from wherever a crash cut it short.
+            checkpoint::store(&records, replay.generation, &replay.records).map_err(|source| {
+                match room::is_full(&source) {
+                    true => records.store().unopened(source),
+                    false => corrupt(source),
+                }
+            })?;
+        }
+        let found = records.find().map_err(corrupt)?;
+        check(&found, snapshot.borrow().last).map_err(corrupt)?;
+        let slot = Slot::new(records);
+        let target = Target {
+            slot: slot.clone(),
+            path: path.to_owned(),
+            room,
+        };
+        #[cfg(test)]
+        let fail_syncs = journal.fail_syncs.clone();
         let shared = Arc::new_cyclic(|shared| Shared {
-            state: Mutex::new(State {
-                vote: found.vote,
-                committed: found.committed,
-                purged: found.purged,
-                last: found.last.or(found.purged),
-                tail: Tail::new(
-                    limits::TAIL_BYTES,
-                    found.last.or(found.purged).map_or(0, |l| l.index + 1),
-                ),
-            }),
-            writer: Writer::spawn(records.clone(), shared.clone()),
-            records: RwLock::new(Some(records)),
+            state: Mutex::new(State::new(&found)),
+            writer: Writer::spawn(journal, target, shared.clone()),
+            older: RwLock::new(Some(Older::Records(slot))),
+            snapshot,
+            #[cfg(test)]
+            fail_syncs,
         });
         Ok(LogStore(shared))
+    }
+
+    /// The same on a medium, whose log must be whole.
+    pub fn open_on(
+        medium: &Arc<dyn Medium>,
+        snapshot: watch::Receiver<Durable>,
+    ) -> io::Result<LogStore> {
+        let memory = SharedMemory::load(medium.as_ref())?;
+        check(&memory.found(), snapshot.borrow().last)?;
+        let shared = Arc::new_cyclic(|shared| Shared {
+            state: Mutex::new(State::new(&memory.found())),
+            writer: Writer::on(medium.clone(), memory.clone(), shared.clone()),
+            older: RwLock::new(Some(Older::Memory(memory))),
+            snapshot,
+            #[cfg(test)]
+            fail_syncs: Arc::default(),
+        });
+        Ok(LogStore(shared))
+    }
+
+    /// Whether closing waits for threads.
+    pub fn blocks(&self) -> bool {
+        matches!(self.0.older(), Ok(Older::Records(_)))
     }
 
     /// Finishes what is queued, stores the commit marker, and lets go of the files. Blocks.
     pub fn close(&self) {
         self.0.writer.stop();
-        self.0
-            .records
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-    }
-
-    /// Syncs of this handle so far.
-    #[cfg(test)]
-    pub fn syncs(&self) -> u64 {
-        self.0.records().map_or(0, |r| r.store().syncs())
+        let older = self.0.older.write();
+        let older = older.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Older::Records(slot)) = older {
+            slot.close();
+        }
     }
 
     #[cfg(test)]
     pub fn fail_syncs(&self) {
-        if let Ok(records) = self.0.records() {
-            records
-                .store()
-                .fail_syncs
-                .store(true, std::sync::atomic::Ordering::Release);
-        }
+        self.0
+            .fail_syncs
+            .store(true, std::sync::atomic::Ordering::Release);
     }
 
     /// The entries of `[start, end)` that exist, up to `max_bytes` but at least one.
@@ -113,10 +182,14 @@ impl LogStore {
             (start, end.min(state.tail.first()), end)
         };
         // Older than the tail: only a follower far behind, or a restart, reads this.
-        let records = self.0.records()?;
-        let mut entries = tokio::task::spawn_blocking(move || records.read(start, end, max_bytes))
-            .await
-            .map_err(io::Error::other)??;
+        let mut entries = match self.0.older()? {
+            Older::Records(slot) => {
+                let read = move || read_older(&slot, start, end, max_bytes);
+                let read = tokio::task::spawn_blocking(read).await;
+                read.map_err(io::Error::other)??
+            }
+            Older::Memory(memory) => memory.read(start, end, max_bytes),
+        };
         let used: usize = entries.iter().map(entry_bytes).sum();
         let next = entries.last().map_or(end, |e| e.log_id.index + 1);
         if next == end && end < cached && used < max_bytes {
@@ -141,27 +214,83 @@ impl LogStore {
     }
 }
 
+impl State {
+    fn new(found: &Found) -> State {
+        let last = found.last.or(found.purged);
+        State {
+            vote: found.vote,
+            committed: found.committed,
+            purged: found.purged,
+            last,
+            tail: Tail::new(limits::TAIL_BYTES, last.map_or(0, |l| l.index + 1)),
+        }
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock; the state is whole either way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(test)]
     fn records(&self) -> io::Result<Arc<Records>> {
-        self.records
+        match self.older()? {
+            Older::Records(slot) => slot.get(),
+            Older::Memory(_) => Err(closed()),
+        }
+    }
+
+    fn older(&self) -> io::Result<Older> {
+        self.older
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
             .ok_or_else(closed)
     }
 
-    /// The writer has stored everything before `next`; the tail may drop it.
-    fn written(&self, next: u64) {
-        self.state().tail.written(next);
+    /// sled holds everything up to `last`; the tail may drop it.
+    fn written(&self, last: LogId) {
+        self.state().tail.written(last);
     }
 
     fn committed(&self) -> Option<LogId> {
         self.state().committed
+    }
+}
+
+/// A store that nobody has used: from now on it has a journal of its own. Returns what it covers of it.
+fn begin(records: &Records, dir: &Path) -> io::Result<u64> {
+    if journal::exists(dir)? {
+        return Err(io::Error::other("it is empty, and its journal is not"));
+    }
+    records.put_key(&Random::system().bytes())?;
+    checkpoint::store(records, 0, &[])?;
+    Ok(0)
+}
+
+/// Whether everything is there that the log no longer holds.
+fn check(found: &Found, snapshot: Option<LogId>) -> io::Result<()> {
+    match found.purged.filter(|purged| Some(*purged) > snapshot) {
+        Some(purged) => Err(io::Error::other(format!(
+            "the log begins after entry {purged}, and no snapshot reaches so far"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Blocks.
+fn read_older(slot: &Slot, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    loop {
+        let records = slot.get()?;
+        match records.read(start, end, max_bytes) {
+            // sled repeats the failure of a write to everybody, until the store is made anew.
+            Err(error) if room::is_full(&error) => {
+                drop(records);
+                std::thread::sleep(limits::STORE_RENEWAL_LOOK);
+            }
+            result => return result,
+        }
     }
 }
 
@@ -222,11 +351,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        point!("vote-begin");
         let (done, wait) = oneshot::channel();
         self.0.writer.send(Op::Vote(*vote, done));
         wait.await
             .unwrap_or_else(|_| Err(closed()))
             .map_err(|e| fault(ErrorSubject::Vote, ErrorVerb::Write, &e))?;
+        point!("vote-end");
         self.0.state().vote = Some(*vote);
         Ok(())
     }
@@ -279,18 +410,36 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.tail.truncate(log_id.index);
             state.last = previous;
         }
-        self.0.writer.send(Op::Truncate(log_id.index));
-        Ok(())
+        let (done, wait) = oneshot::channel();
+        self.0.writer.send(Op::Truncate(log_id.index, done));
+        wait.await
+            .unwrap_or_else(|_| Err(closed()))
+            .map_err(|e| fault(ErrorSubject::Logs, ErrorVerb::Write, &e))
     }
 
+    /// Waits for a snapshot that holds these entries: Raft purges while its state machine is still
+    /// installing it, and a crash must find one or the other.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        {
+        let mut snapshot = self.0.snapshot.clone();
+        let held = snapshot.wait_for(|at| at.failed || at.last >= Some(log_id));
+        if held.await.map_or(true, |at| at.failed) {
+            let error = io::Error::other("the snapshot of what is to be purged was not stored");
+            return Err(fault(ErrorSubject::Logs, ErrorVerb::Delete, &error));
+        }
+        point!("purge-begin");
+        let all = {
             let mut state = self.0.state();
+            // A log of which nothing is as new as the snapshot has lost; what stands behind it, too.
+            let all = state.last < Some(log_id);
+            if all {
+                state.tail.truncate(log_id.index + 1);
+            }
             state.tail.purge(log_id.index);
             state.purged = state.purged.max(Some(log_id));
             state.last = state.last.max(Some(log_id));
-        }
-        self.0.writer.send(Op::Purge(log_id));
+            all
+        };
+        self.0.writer.send(Op::Purge { upto: log_id, all });
         Ok(())
     }
 }

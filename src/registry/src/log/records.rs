@@ -1,17 +1,17 @@
-//! How the log lies in sled.
+//! How the log lies in sled, up to a generation of the journal.
 //!
 //! Tree `entries`: key = index (8 bytes) and part (2 bytes), big-endian, so that the order of keys is
 //! the order of the log; the first part begins with the length of the whole entry. Tree `meta`: the
-//! vote, the last purged id, the commit marker.
+//! vote, the last purged id, the commit marker, the last generation of the journal that is here.
 //! sled recovers a prefix of what was written: order alone makes each step safe to be cut short.
 
 use std::io;
-use std::sync::Arc;
 
 use nebula_wire::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::journal::Key;
 use crate::disk::{Store, io_error};
 use crate::error::StartError;
 use crate::limits;
@@ -20,12 +20,14 @@ use crate::types::{Entry, LogId, Vote, entry_bytes};
 const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
 const COMMITTED: &[u8] = b"committed";
+const COVERED: &[u8] = b"covered";
+const KEY: &[u8] = b"journal_key";
 const LENGTH_BYTES: usize = 4;
 
 pub struct Records {
     entries: sled::Tree,
     meta: sled::Tree,
-    store: Arc<Store>,
+    store: Store,
 }
 
 /// What a store held when it was opened.
@@ -37,31 +39,34 @@ pub struct Found {
 }
 
 impl Records {
-    pub fn open(store: Store) -> Result<(Records, Found), StartError> {
-        let records = Records {
+    pub fn open(store: Store) -> Result<Records, StartError> {
+        Ok(Records {
             entries: store.tree("entries")?,
             meta: store.tree("meta")?,
-            store: Arc::new(store),
-        };
-        let store = &records.store;
-        let corrupt = |e: io::Error| store.corrupt(e);
-        let vote = records.get(VOTE).map_err(corrupt)?;
-        let committed = records.get(COMMITTED).map_err(corrupt)?;
-        let purged: Option<LogId> = records.get(PURGED).map_err(corrupt)?;
-        if let Some(purged) = purged {
-            // A purge that a crash cut short.
-            records
-                .remove_some(purged.index, usize::MAX)
-                .map_err(corrupt)?;
-        }
-        let last = records.check(purged).map_err(corrupt)?;
-        let found = Found {
-            vote,
-            committed,
+            store,
+        })
+    }
+
+    /// The last generation of the journal that is in here; none in a new store.
+    pub fn covered(&self) -> io::Result<Option<u64>> {
+        self.get(COVERED)
+    }
+
+    /// The key of the journal's frames.
+    pub fn key(&self) -> io::Result<Key> {
+        self.get(KEY)?
+            .ok_or_else(|| io::Error::other("the journal's key is gone"))
+    }
+
+    /// Reads everything and checks it from end to end.
+    pub fn find(&self) -> io::Result<Found> {
+        let purged = self.get(PURGED)?;
+        Ok(Found {
+            vote: self.get(VOTE)?,
+            committed: self.get(COMMITTED)?,
             purged,
-            last,
-        };
-        Ok((records, found))
+            last: self.check(purged)?,
+        })
     }
 
     pub fn store(&self) -> &Store {
@@ -114,17 +119,10 @@ impl Records {
         self.remove(self.entries.range(key(since, 0)..).keys().rev())
     }
 
-    /// Marks entries as purged; [`Records::remove_some`] removes them. A restart in between finishes it.
-    pub fn put_purged(&self, upto: LogId) -> io::Result<()> {
-        self.put_meta(PURGED, &upto)
-    }
-
-    /// Removes at most `max` parts of the entries up to `index`. `true` when none are left.
-    pub fn remove_some(&self, index: u64, max: usize) -> io::Result<bool> {
-        let mut removed = 0;
-        let some = self.entries.range(..key(index + 1, 0)).keys().take(max);
-        self.remove(some.inspect(|_| removed += 1))?;
-        Ok(removed < max)
+    /// Marks entries as purged and removes them. Cut short, it is done again from the journal.
+    pub fn purge(&self, upto: LogId) -> io::Result<()> {
+        self.put_meta(PURGED, &upto)?;
+        self.remove(self.entries.range(..key(upto.index + 1, 0)).keys())
     }
 
     fn remove(&self, keys: impl Iterator<Item = sled::Result<sled::IVec>>) -> io::Result<()> {
@@ -140,11 +138,16 @@ impl Records {
         self.put_meta(VOTE, vote)
     }
 
-    pub fn put_committed(&self, committed: Option<LogId>) -> io::Result<()> {
-        match committed {
-            Some(id) => self.put_meta(COMMITTED, &id),
-            None => Ok(()),
-        }
+    pub fn put_committed(&self, committed: LogId) -> io::Result<()> {
+        self.put_meta(COMMITTED, &committed)
+    }
+
+    pub fn put_key(&self, key: &Key) -> io::Result<()> {
+        self.put_meta(KEY, key)
+    }
+
+    pub fn put_covered(&self, generation: u64) -> io::Result<()> {
+        self.put_meta(COVERED, &generation)
     }
 
     fn put_meta<T: Serialize>(&self, name: &[u8], value: &T) -> io::Result<()> {
@@ -160,11 +163,10 @@ impl Records {
         codec::decode(&bytes).map(Some).map_err(io::Error::other)
     }
 
-    /// Walks the whole log: no holes, every entry whole. The last one may be cut off by a crash; it was
-    /// never acknowledged, and goes. Returns the id of the last entry.
+    /// Walks the whole log: no holes, every entry whole and in its place, terms that only grow. The last
+    /// entry may be cut off by a crash; it was never acknowledged, and goes. Returns the last id.
     fn check(&self, purged: Option<LogId>) -> io::Result<Option<LogId>> {
-        let mut last: Option<Vec<u8>> = None;
-        let mut next = purged.map(|p| p.index + 1);
+        let mut last = purged;
         let mut raws = (Raw {
             iter: self.entries.iter(),
             ahead: None,
@@ -172,11 +174,10 @@ impl Records {
         .peekable();
         while let Some(raw) = raws.next() {
             let raw = raw?;
-            if next.is_some_and(|next| next != raw.index) {
+            if let Some(last) = last.filter(|last| last.index + 1 != raw.index) {
                 return Err(io::Error::other(format!(
                     "entry {} follows entry {}",
-                    raw.index,
-                    next.unwrap_or(0).saturating_sub(1)
+                    raw.index, last.index
                 )));
             }
             if !raw.whole {
@@ -190,12 +191,16 @@ impl Records {
                 self.truncate(raw.index)?;
                 break;
             }
-            next = Some(raw.index + 1);
-            last = Some(raw.bytes);
+            let entry: Entry = codec::decode(&raw.bytes).map_err(io::Error::other)?;
+            if entry.log_id.index != raw.index || Some(entry.log_id) <= last {
+                return Err(io::Error::other(format!(
+                    "entry {} stands in the place of entry {}",
+                    entry.log_id, raw.index
+                )));
+            }
+            last = Some(entry.log_id);
         }
-        let Some(bytes) = last else { return Ok(None) };
-        let entry: Entry = codec::decode(&bytes).map_err(io::Error::other)?;
-        Ok(Some(entry.log_id))
+        Ok(last)
     }
 }
 

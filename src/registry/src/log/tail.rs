@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::types::{Entry, entry_bytes};
+use crate::types::{Entry, LogId, entry_bytes};
 
 pub struct Tail {
     entries: VecDeque<(Entry, usize)>,
@@ -10,7 +10,7 @@ pub struct Tail {
     max_bytes: usize,
     /// Index after the last entry; where the next one goes.
     end: u64,
-    /// Entries before this index are on disk.
+    /// Entries before this index are in sled, where they are read when they are gone from here.
     written: u64,
 }
 
@@ -65,13 +65,19 @@ impl Tail {
         Some(chosen.take_while(fits).map(|(e, _)| e.clone()).collect())
     }
 
-    pub fn written(&mut self, next: u64) {
-        self.written = self.written.max(next.min(self.end));
-        self.shed();
+    /// The store holds the log up to `last`, as far as that is still the log: if its last entry is
+    /// here under the same id, then all before it are the same, too.
+    pub fn written(&mut self, last: LogId) {
+        let at = last.index.checked_sub(self.first());
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let here = at.and_then(|at| self.entries.get(at));
+        if here.is_some_and(|(entry, _)| entry.log_id == last) {
+            self.written = self.written.max(last.index + 1);
+            self.shed();
+        }
     }
 
-    /// Drops entries from `since` on. Raft waits for an append before it truncates, so that nothing
-    /// older is on its way to the disk.
+    /// Drops entries from `since` on.
     pub fn truncate(&mut self, since: u64) {
         while self.end > since && !self.entries.is_empty() {
             if let Some((_, bytes)) = self.entries.pop_back() {
@@ -109,11 +115,15 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openraft::{CommittedLeaderId, EntryPayload, LogId};
+    use openraft::{CommittedLeaderId, EntryPayload};
 
     fn entry(index: u64) -> Entry {
+        entry_of(1, index)
+    }
+
+    fn entry_of(term: u64, index: u64) -> Entry {
         Entry {
-            log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
+            log_id: LogId::new(CommittedLeaderId::new(term, 1), index),
             payload: EntryPayload::Blank,
         }
     }
@@ -128,12 +138,28 @@ mod tests {
         let mut tail = Tail::new(3 * size, 1);
         (1..=5).for_each(|i| tail.push(entry(i)));
         assert_eq!(tail.first(), 1);
-        tail.written(4);
+        tail.written(entry(3).log_id);
         assert_eq!(tail.first(), 3);
         assert_eq!(indexes(tail.get(3, 9, usize::MAX)), Some(vec![3, 4, 5]));
         assert_eq!(indexes(tail.get(2, 4, usize::MAX)), None);
         assert_eq!(indexes(tail.get(3, 6, 2 * size)), Some(vec![3, 4]));
         assert_eq!(indexes(tail.get(3, 6, 1)), Some(vec![3]));
+    }
+
+    #[test]
+    fn what_was_taken_back_meanwhile_does_not_count_as_written() {
+        let mut tail = Tail::new(0, 1);
+        (1..=4).for_each(|i| tail.push(entry(i)));
+        tail.truncate(3);
+        tail.written(entry(4).log_id);
+        assert_eq!(tail.first(), 1);
+        tail.push(entry_of(2, 3));
+        tail.push(entry_of(2, 4));
+        tail.written(entry(4).log_id);
+        assert_eq!(tail.first(), 1);
+        tail.written(entry_of(2, 3).log_id);
+        assert_eq!(indexes(tail.get(4, 9, usize::MAX)), Some(vec![4]));
+        assert_eq!(tail.first(), 4);
     }
 
     #[test]

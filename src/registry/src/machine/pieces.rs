@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use nebula_domain::State;
-use nebula_domain::ids::{InstanceId, NodeId, TokenId};
+use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
 use nebula_domain::names::DeploymentName;
-use nebula_domain::state::{Cluster, Deployment, Instance, JoinToken, Node, Release, Remembered};
+use nebula_domain::state::{Answer, Cluster, Deployment, Instance, JoinToken, Node, Release};
 use nebula_wire::codec;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,8 @@ enum Piece {
     Releases(DeploymentName, Vec<Arc<Release>>),
     Instances(Vec<(InstanceId, Instance)>),
     Settings(Vec<(String, String)>),
-    Remembered(Remembered),
+    /// Oldest first.
+    Remembered(Vec<(RequestId, Answer)>),
     /// The last piece: a state without it is cut off.
     End,
 }
@@ -90,7 +91,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     }
     push_map(&mut out, instances, Piece::Instances)?;
     push_map(&mut out, settings, Piece::Settings)?;
-    push(&mut out, &Piece::Remembered(remembered.clone()))?;
+    push_all(&mut out, remembered.iter(), Piece::Remembered)?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -162,7 +163,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
                 .extend(some),
             Piece::Instances(some) => state.instances.extend(some),
             Piece::Settings(some) => state.settings.extend(some),
-            Piece::Remembered(all) => state.remembered = all,
+            Piece::Remembered(some) => state.remembered.extend(some),
             Piece::End if bytes.is_empty() => return Ok(state),
             Piece::End => return Err(bad("the snapshot goes on after its end")),
         }

@@ -13,6 +13,7 @@ fn open(dir: &TempDir) -> Result<(Machine, SnapshotStore, Published), StartError
         u64::MAX,
         Counter::default(),
         Gauge::default(),
+        Room::endless(),
     )
 }
 
@@ -49,6 +50,34 @@ fn a_state_goes_through_bytes_and_back() {
     for cut in [0, 3, 4, 50, bytes.len() - 1] {
         assert!(pieces::decode(&bytes[..cut]).is_err(), "cut at {cut}");
     }
+}
+
+/// As many outcomes as are ever remembered, refusals among them: in one piece they would be over the
+/// codec's limit for one value.
+#[test]
+fn everything_remembered_goes_through_bytes_and_back() {
+    let mut state = State::default();
+    let long = || nebula_domain::Rejection::SettingUnset("k".repeat(200));
+    let answers = (0..nebula_domain::limits::REQUESTS_REMEMBERED).map(|n| {
+        let id = RequestId(n as u128 * 7919);
+        let answer = match n % 2 {
+            0 => Ok(nebula_domain::Outcome::Done),
+            _ => Err(long()),
+        };
+        (id, answer)
+    });
+    state.remembered.extend(answers);
+    let bytes = pieces::encode(&state).unwrap();
+    assert_eq!(pieces::decode(&bytes).unwrap(), state);
+    // The oldest still goes first.
+    let order = |state: &State| {
+        state
+            .remembered
+            .iter()
+            .map(|(id, _)| id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(order(&pieces::decode(&bytes).unwrap()), order(&state));
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! The sending side: what openraft asks of its network.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nebula_domain::NodeId;
-use nebula_mesh::{CallError, Mesh};
+use nebula_mesh::{CallError, Net};
 use nebula_wire::codec;
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::registry::Blob;
@@ -31,10 +32,10 @@ const BACKOFF: [Duration; 3] = [
 ];
 
 #[derive(Clone)]
-pub struct Network(pub Mesh);
+pub struct Network(pub Arc<dyn Net>);
 
 pub struct Client {
-    mesh: Mesh,
+    mesh: Arc<dyn Net>,
     target: u64,
 }
 

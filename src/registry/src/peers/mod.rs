@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
 
 #[derive(Serialize, Deserialize)]
-enum RaftRequest {
+pub(crate) enum RaftRequest {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<u64>),
+    /// Whether the receiver misses a leader, too.
+    Silence,
     /// One piece of a snapshot; `done` marks the last.
     Snapshot {
         vote: Vote,
@@ -29,9 +31,10 @@ enum RaftRequest {
 }
 
 #[derive(Serialize, Deserialize)]
-enum RaftAnswer {
+pub(crate) enum RaftAnswer {
     Append(AppendEntriesResponse<u64>),
     Vote(VoteResponse<u64>),
+    Silence(bool),
     Snapshot(InstallSnapshotResponse<u64>),
     /// The receiver knows nothing of the snapshot's earlier pieces; begin again.
     SnapshotUnknown,

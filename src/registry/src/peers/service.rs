@@ -1,73 +1,125 @@
 //! The receiving side. A request must name the node as its author that sent it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use nebula_domain::NodeId;
 use nebula_domain::state::Role;
-use nebula_mesh::{Peer, Service, Stream};
+use nebula_mesh::{Answer, CallError, Peer};
 use nebula_wire::codec;
+use openraft::ServerState;
 use openraft::error::{InstallSnapshotError, RaftError};
-use openraft::raft::InstallSnapshotRequest;
+use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
+use tokio::sync::watch;
 
 use super::{RaftAnswer, RaftRequest};
 use crate::limits;
+use crate::room::Space;
+use crate::status::Heard;
 use crate::types::{Raft, Vote};
 
-pub struct RaftService(pub Raft);
+/// Notes when the leader was last heard. What comes while Raft waits for room on the disk is refused: it
+/// would only pile up.
+pub struct RaftService {
+    pub raft: Raft,
+    pub heard: Heard,
+    pub pledged: Heard,
+    pub space: watch::Receiver<Space>,
+    pub lease: Duration,
+}
 
 #[async_trait]
-impl Service for RaftService {
-    async fn serve(&self, peer: Peer, mut stream: Stream) {
-        let frame = match stream.read_frame(limits::RAFT_FRAME_BYTES).await {
-            Ok(frame) => frame,
-            Err(error) => {
+impl Answer for RaftService {
+    fn max_request_bytes(&self) -> usize {
+        limits::RAFT_FRAME_BYTES
+    }
+
+    async fn answer(&self, peer: Peer, request: Result<Bytes, CallError>) -> Option<Bytes> {
+        let frame = request
+            .inspect_err(|error| {
                 tracing::debug!(peer = %peer.node, %error, "a Raft request was not read");
-                return;
-            }
-        };
+            })
+            .ok()?;
         let answer = match codec::decode(&frame) {
-            // Only a node that may vote can stand for election or lead.
-            Ok(_) if peer.role == Some(Role::Worker) => {
-                RaftAnswer::Refused("a worker does not vote".to_owned())
-            }
-            Ok(request) => self.answer(peer.node, request).await,
+            Ok(request) => match self.check(peer, &request) {
+                Ok(()) => self.carry_out(request).await,
+                Err(reason) => RaftAnswer::Refused(reason),
+            },
             Err(error) => RaftAnswer::Refused(error.to_string()),
         };
         if let RaftAnswer::Refused(reason) = &answer {
             tracing::debug!(peer = %peer.node, reason, "a Raft request was refused");
         }
-        let sent = match codec::encode(&answer) {
-            Ok(bytes) => stream.write_frame(bytes).await,
-            Err(error) => {
-                tracing::error!(%error, "a Raft answer cannot be encoded");
-                return;
-            }
-        };
-        if let Err(error) = sent {
-            tracing::debug!(peer = %peer.node, %error, "a Raft answer was not sent");
-        }
+        codec::encode(&answer)
+            .inspect_err(|error| tracing::error!(%error, "a Raft answer cannot be encoded"))
+            .ok()
+            .map(Bytes::from)
     }
 }
 
 impl RaftService {
-    async fn answer(&self, peer: NodeId, request: RaftRequest) -> RaftAnswer {
-        let author = match &request {
-            RaftRequest::Append(rpc) => author(&rpc.vote),
-            RaftRequest::Vote(rpc) => author(&rpc.vote),
-            RaftRequest::Snapshot { vote, .. } => author(vote),
-        };
-        if author != Some(peer) {
-            tracing::warn!(%peer, ?author, "a node spoke Raft in the name of another");
-            return RaftAnswer::Refused("the sender is not the author".to_owned());
+    /// Only a node that may vote can stand for election or lead, and only in its own name.
+    fn check(&self, peer: Peer, request: &RaftRequest) -> Result<(), String> {
+        if *self.space.borrow() == Space::Full {
+            return Err("the disk of this node is full".to_owned());
         }
+        let (author, votes) = match request {
+            RaftRequest::Append(rpc) => (author(&rpc.vote), false),
+            RaftRequest::Vote(rpc) => (author(&rpc.vote), true),
+            RaftRequest::Snapshot { vote, .. } => (author(vote), false),
+            // Who asks tells nothing and changes nothing.
+            RaftRequest::Silence => (Some(peer.node), true),
+        };
+        if author != Some(peer.node) {
+            tracing::warn!(peer = %peer.node, ?author, "a node spoke Raft in the name of another");
+            return Err("the sender is not the author".to_owned());
+        }
+        match peer.role {
+            Some(Role::Voter) => Ok(()),
+            Some(Role::Worker) => Err("a worker does not vote".to_owned()),
+            // It joined after what this node has applied. A leader among such nodes is the only one that can bring
+            // this node up to date; to become one it needs the votes of those that know it, or at least have it
+            // in their log as a voter.
+            None if !votes || self.is_voter(peer.node) => Ok(()),
+            None => Err("the sender is not known to be a voter".to_owned()),
+        }
+    }
+
+    fn is_voter(&self, node: NodeId) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        voters.any(|id| id == node.0)
+    }
+
+    async fn carry_out(&self, request: RaftRequest) -> RaftAnswer {
         match request {
-            RaftRequest::Append(rpc) => match self.0.append_entries(rpc).await {
-                Ok(answer) => RaftAnswer::Append(answer),
+            RaftRequest::Append(rpc) => match self.raft.append_entries(rpc).await {
+                Ok(answer) => {
+                    // Of a term that is over, its sender no longer leads.
+                    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                        self.heard.note();
+                    }
+                    RaftAnswer::Append(answer)
+                }
                 Err(error) => RaftAnswer::Refused(error.to_string()),
             },
-            RaftRequest::Vote(rpc) => match self.0.vote(rpc).await {
-                Ok(answer) => RaftAnswer::Vote(answer),
+            RaftRequest::Vote(rpc) => match self.raft.vote(rpc).await {
+                Ok(answer) => {
+                    if answer.vote_granted {
+                        self.pledged.note();
+                    }
+                    RaftAnswer::Vote(answer)
+                }
                 Err(error) => RaftAnswer::Refused(error.to_string()),
             },
+            RaftRequest::Silence => {
+                // Short of disk it has stopped to lead, whatever Raft says.
+                let leads = self.raft.metrics().borrow().state == ServerState::Leader
+                    && *self.space.borrow() == Space::Enough;
+                let follows = self.heard.within(self.lease) || self.pledged.within(self.lease);
+                RaftAnswer::Silence(!leads && !follows)
+            }
             RaftRequest::Snapshot {
                 vote,
                 meta,
@@ -76,8 +128,12 @@ impl RaftService {
                 done,
             } => {
                 let data = data.0;
-                if offset.saturating_add(data.len() as u64) > limits::SNAPSHOT_BYTES {
-                    return RaftAnswer::Refused("the snapshot is too large".to_owned());
+                let end = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .saturating_add(data.len());
+                if let Err(limit) = limits::SNAPSHOT_BYTES.check("the snapshot", end) {
+                    tracing::error!(%limit, "the leader's snapshot was refused");
+                    return RaftAnswer::Refused(limit.to_string());
                 }
                 let rpc = InstallSnapshotRequest {
                     vote,
@@ -86,8 +142,11 @@ impl RaftService {
                     data,
                     done,
                 };
-                match self.0.install_snapshot(rpc).await {
-                    Ok(answer) => RaftAnswer::Snapshot(answer),
+                match self.raft.install_snapshot(rpc).await {
+                    Ok(answer) => {
+                        self.heard.note();
+                        RaftAnswer::Snapshot(answer)
+                    }
                     Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(_))) => {
                         RaftAnswer::SnapshotUnknown
                     }

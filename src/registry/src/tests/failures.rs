@@ -5,7 +5,7 @@ use std::time::Duration;
 use nebula_domain::NodeId;
 
 use super::harness::{Nodes, PATIENCE, request, setting, value};
-use crate::{ProposeError, ReadError};
+use crate::{ProposeError, ReadError, limits};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_others_go_on_without_the_leader_and_it_catches_up() {
@@ -88,6 +88,21 @@ async fn a_minority_says_that_it_has_no_quorum() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_hears_of_no_leader_says_so() {
+    let nodes = Nodes::start(2).await;
+    nodes.initialise().await;
+    nodes.join_worker(2).await;
+    let worker = &nodes.all[1];
+    let followed = worker.status(|s| s.quorum).await;
+    assert_eq!(followed.no_quorum_since, None);
+    nodes.all[0].stop().await;
+    // It does not stand for election, and so never takes its vote for the leader back.
+    let alone = worker.status(|s| !s.quorum).await;
+    assert!(alone.no_quorum_since.is_some());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_registry_says_so() {
     let nodes = Nodes::start(1).await;
     nodes.initialise().await;
@@ -112,5 +127,25 @@ async fn a_dead_voter_is_replaced_by_a_live_member() {
     nodes.alive((1..=4).map(NodeId).filter(|id| *id != dead));
     nodes.join_through(leader, 4..=4).await;
     nodes.voters((1..=4).filter(|id| *id != dead.0)).await;
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_named_and_nothing_was_asked() {
+    let nodes = Nodes::start(1).await;
+    nodes.initialise().await;
+    let one = &nodes.all[0].registry;
+    let (proposals, readers) = one.queues();
+    let places = proposals.reserve_many(limits::PROPOSALS_QUEUED).await;
+    let reading = readers.reserve_many(limits::READERS_QUEUED).await;
+    let wait = Duration::from_millis(50);
+    let set = || request(9, setting("x", "1"));
+    let refused = one.propose_request(set(), wait).await.unwrap_err();
+    assert!(matches!(refused, ProposeError::Busy { .. }), "{refused}");
+    assert!(refused.to_string().contains("4096"), "{refused}");
+    let refused = one.read(wait).await.unwrap_err();
+    assert!(matches!(refused, ReadError::Busy { .. }), "{refused}");
+    drop((places, reading));
+    one.propose_request(set(), PATIENCE).await.unwrap();
     nodes.stop().await;
 }

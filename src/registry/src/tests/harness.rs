@@ -12,6 +12,7 @@ use nebula_domain::{ClusterId, Command, NodeId, Request, RequestId, State, Token
 use nebula_mesh::{Directory, DirectoryEntry, Mesh};
 use nebula_pki::{Authority, Identity};
 use nebula_telemetry::{Metrics, Random};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -20,10 +21,14 @@ use crate::{Applied, Config, ProposeError, Registry, Status};
 /// No step of a test takes this long unless it hangs, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
+/// The token that the cluster is initialised with.
+pub const OPERATOR: &str = "nba1.operator";
+
 pub struct Node {
     pub id: NodeId,
     pub mesh: Mesh,
     pub registry: Registry,
+    pub metrics: Metrics,
     view: watch::Sender<Arc<View>>,
     directory: watch::Sender<Arc<Directory>>,
     identity: Identity,
@@ -62,7 +67,7 @@ fn now() -> Millis {
     Millis(u64::try_from(since.as_millis()).unwrap())
 }
 
-fn addresses(id: u64) -> Addresses {
+pub fn addresses(id: u64) -> Addresses {
     let port = |base: u64| SocketAddr::from(([127, 0, 0, 1], u16::try_from(base + id).unwrap()));
     Addresses {
         quic: port(20_000),
@@ -132,20 +137,18 @@ impl Nodes {
             }));
             let mut config = Config::new(dir.path().join(id.to_string()));
             adjust(&mut config);
-            let registry = Registry::start(
-                config.clone(),
-                mesh.clone(),
-                Random::system(),
-                &Metrics::new(),
-            )
-            .await
-            .unwrap();
+            let metrics = Metrics::new();
+            let registry =
+                Registry::start(config.clone(), mesh.clone(), Random::system(), &metrics)
+                    .await
+                    .unwrap();
             let view = watch::Sender::new(Arc::new(view_of((1..=count).map(NodeId))));
             registry.manage_voters(view.subscribe());
             all.push(Node {
                 id,
                 mesh,
                 registry,
+                metrics,
                 view,
                 directory,
                 identity,
@@ -172,7 +175,7 @@ impl Nodes {
             },
             name: "n1".parse().unwrap(),
             addresses: addresses(1),
-            api_token_sha256: [1; 32],
+            api_token_sha256: Sha256::digest(OPERATOR).into(),
         };
         let first = &self.all[0].registry;
         first.initialise(request(1, init)).await.unwrap()
@@ -183,11 +186,25 @@ impl Nodes {
     }
 
     pub async fn join_through(&self, through: NodeId, ids: impl Iterator<Item = u64>) {
+        self.join_as(Role::Voter, through, ids).await;
+    }
+
+    /// All directories say what the registry will: who is a worker.
+    pub async fn join_worker(&self, id: u64) {
+        for node in &self.all {
+            node.change_directory(|directory| {
+                directory.nodes.get_mut(&NodeId(id)).unwrap().role = Role::Worker;
+            });
+        }
+        self.join_as(Role::Worker, NodeId(1), id..=id).await;
+    }
+
+    async fn join_as(&self, role: Role, through: NodeId, ids: impl Iterator<Item = u64>) {
         let first = &self.node(through).registry;
         let token = JoinToken {
             id: TokenId("t".to_owned()),
             secret_sha256: [2; 32],
-            role: Role::Voter,
+            role,
             created_at: now(),
             expires_at: now().plus(Duration::from_secs(3600)),
             reusable: true,
@@ -204,6 +221,17 @@ impl Nodes {
                 addresses: addresses(id),
             };
             first.propose(join).await.unwrap();
+            // Through the leader, as if the node itself had said so.
+            let arrived = Command::SetAddresses {
+                node: NodeId(id),
+                addresses: addresses(id),
+            };
+            self.leading()
+                .await
+                .registry
+                .propose(arrived)
+                .await
+                .unwrap();
         }
     }
 
@@ -223,6 +251,17 @@ impl Nodes {
     pub async fn leader(&self, observer: NodeId) -> NodeId {
         let status = self.node(observer).status(|s| s.leader.is_some()).await;
         status.leader.unwrap()
+    }
+
+    /// A node that leads in its own eyes.
+    async fn leading(&self) -> &Node {
+        let each = self.all.iter().map(|node| {
+            Box::pin(async move {
+                node.status(|s| s.is_leader).await;
+                node
+            })
+        });
+        futures::future::select_all(each).await.0
     }
 
     /// Everyone sees only these alive.
@@ -251,6 +290,23 @@ fn view_of(ids: impl Iterator<Item = NodeId>) -> View {
 }
 
 impl Node {
+    pub fn change_directory(&self, change: impl FnOnce(&mut Directory)) {
+        self.directory.send_modify(|directory| {
+            let mut next = (**directory).clone();
+            change(&mut next);
+            *directory = Arc::new(next);
+        });
+    }
+
+    /// The number on a line of this node's metrics.
+    pub fn metric(&self, line: &str) -> u64 {
+        let text = self.metrics.encode();
+        let mut lines = text.lines();
+        lines
+            .find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
     pub async fn status(&self, wanted: impl Fn(&Status) -> bool) -> Status {
         let mut status = self.registry.status();
         let found = tokio::time::timeout(PATIENCE, status.wait_for(|s| wanted(s))).await;

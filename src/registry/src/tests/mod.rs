@@ -1,5 +1,6 @@
 //! Whole registries over a real mesh on the loopback address.
 
+mod authority;
 mod cluster;
 mod failures;
 mod harness;

@@ -1,5 +1,7 @@
 //! One node with a real mesh, gossip and artifact store; the registry's part is played by the test,
 //! the programs' by the fake driver.
+// Each test file uses a part of this.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,16 +14,15 @@ use nebula_artifacts::{Artifacts, archive};
 use nebula_domain::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber};
 use nebula_domain::observed::{InstanceFacts, LocalInstances, NodeFacts, Phase, View};
 use nebula_domain::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
-use nebula_domain::state::{Cluster, Deployment, Desired, Instance, Release, Role};
+use nebula_domain::state::{self, Deployment, Desired, Instance, Release};
 use nebula_domain::time::Millis;
 use nebula_domain::{DeploymentName, State};
 use nebula_drivers::fake::FakeDriver;
 use nebula_membership::Membership;
-use nebula_mesh::{Directory, DirectoryEntry, Limits, Mesh};
-use nebula_pki::{Authority, Identity};
-use nebula_registry::Status;
-use nebula_supervisor::{Handle, Supervisor, SupervisorConfig};
-use nebula_telemetry::{Clock, Metrics};
+use nebula_registry::{ReadError, Status};
+use nebula_supervisor::{Handle, Registrar, Supervisor, SupervisorConfig};
+use nebula_telemetry::Clock;
+use nebula_testkit::Cluster;
 use tokio::sync::watch;
 
 /// Far above what anything here takes; reached only by a failure.
@@ -29,50 +30,57 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const ME: NodeId = NodeId(1);
 pub const ONE: InstanceId = InstanceId(1);
 pub const TWO: InstanceId = InstanceId(2);
+/// Comes and goes, to show that a pass was made.
+pub const MARKER: InstanceId = InstanceId(99);
+const FILES_CHECK: Duration = Duration::from_millis(50);
 pub const STOP_GRACE: Duration = Duration::from_secs(7);
 
 pub struct Node {
     pub driver: FakeDriver,
-    pub state: watch::Sender<Arc<State>>,
+    pub registry: FakeRegistry,
     pub membership: Membership,
     pub locals: watch::Receiver<Arc<LocalInstances>>,
     pub handle: Handle,
     pub child: Child,
     pub guardian: Guardian,
-    artifact: Digest,
-    _dir: tempfile::TempDir,
-    _status: watch::Sender<Status>,
-    _directory: watch::Sender<Arc<Directory>>,
+    pub artifact: Digest,
+    dir: tempfile::TempDir,
+    _cluster: Cluster,
+}
+
+/// A registry that holds what the test says.
+#[derive(Clone)]
+pub struct FakeRegistry {
+    state: Arc<watch::Sender<Arc<State>>>,
+    status: Arc<watch::Sender<Status>>,
+    /// Still applying what it missed.
+    behind: Arc<watch::Sender<bool>>,
+}
+
+#[async_trait::async_trait]
+impl Registrar for FakeRegistry {
+    fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    async fn catch_up(&self) -> Result<(), ReadError> {
+        let mut behind = self.behind.subscribe();
+        let caught_up = behind.wait_for(|behind| !behind);
+        caught_up.await.map(drop).map_err(|_| ReadError::Stopped)
+    }
 }
 
 pub async fn node() -> Node {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = ClusterId("test".to_owned());
+    let mut cluster = Cluster::empty();
+    let nebula_testkit::Node { mesh, metrics, .. } = cluster.add(ME.0);
     let now = Clock::system().now();
-    let metrics = Metrics::new();
-    let (directory, seen) = watch::channel(Arc::new(Directory {
-        me: ME,
-        nodes: BTreeMap::new(),
-        next_node_id: 2,
-    }));
-    let authority = Authority::create(&cluster, now).unwrap();
-    let key = Identity::generate_key().unwrap();
-    let certificate = authority.sign(&key.csr().unwrap(), &cluster, ME, now);
-    let identity = Identity::new(key, &certificate.unwrap(), &authority.ca_pem()).unwrap();
-    let config = nebula_mesh::Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        limits: Limits::default(),
-    };
-    let mesh = Mesh::bind(config, identity, seen, &metrics).unwrap();
-    directory.send_modify(|directory| {
-        let entry = DirectoryEntry {
-            quic: mesh.local_addr(),
-            role: Role::Voter,
-        };
-        Arc::make_mut(directory).nodes.insert(ME, entry);
-    });
 
-    let config = nebula_membership::Config::new(cluster, now);
+    let config = nebula_membership::Config::new(cluster.id.clone(), now);
     let membership = Membership::start(config, mesh.clone(), &metrics);
     let config = nebula_artifacts::Config::new(dir.path().join("artifacts"));
     let artifacts = Artifacts::open(config, mesh, &metrics).unwrap();
@@ -82,21 +90,27 @@ pub async fn node() -> Node {
     std::fs::create_dir(&work_dir).unwrap();
     let driver = FakeDriver::new(Clock::system());
     let (locals_tx, locals) = watch::channel(Arc::default());
-    let config = SupervisorConfig::new(ME, "a".to_owned(), work_dir);
+    let config = SupervisorConfig {
+        files_check: FILES_CHECK,
+        ..SupervisorConfig::new(ME, "a".to_owned(), work_dir)
+    };
     let handle = Handle::new(config, Arc::new(driver.clone()), locals_tx);
-    let (state, state_rx) = watch::channel(Arc::new(State::default()));
-    let (status, status_rx) = watch::channel(Status {
-        quorum: true,
-        ..Status::default()
-    });
+    let registry = FakeRegistry {
+        state: Arc::new(watch::Sender::new(Arc::new(State::default()))),
+        status: Arc::new(watch::Sender::new(Status {
+            quorum: true,
+            ..Status::default()
+        })),
+        behind: Arc::new(watch::Sender::new(false)),
+    };
     let guardian = Guardian::start(&metrics);
     let child = guardian.supervise("supervisor", {
         let (handle, membership) = (handle.clone(), membership.clone());
+        let registry: Arc<dyn Registrar> = Arc::new(registry.clone());
         move || {
             Supervisor::new(
                 &handle,
-                state_rx.clone(),
-                status_rx.clone(),
+                registry.clone(),
                 membership.clone(),
                 artifacts.clone(),
             )
@@ -104,16 +118,15 @@ pub async fn node() -> Node {
     });
     Node {
         driver,
-        state,
+        registry,
         membership,
         locals,
         handle,
         child,
         guardian,
         artifact,
-        _dir: dir,
-        _status: status,
-        _directory: directory,
+        dir,
+        _cluster: cluster,
     }
 }
 
@@ -131,12 +144,51 @@ async fn upload(artifacts: &Artifacts, dir: &std::path::Path) -> Digest {
 
 impl Node {
     /// The registry has applied a change.
-    pub fn registry(&self, change: impl FnOnce(&mut State)) {
-        self.state.send_modify(|state| {
+    pub fn apply(&self, change: impl FnOnce(&mut State)) {
+        self.registry.state.send_modify(|state| {
             let state = Arc::make_mut(state);
             state.revision += 1;
             change(state);
         });
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        self.registry.state.borrow().clone()
+    }
+
+    pub fn set_quorum(&self, quorum: bool) {
+        self.registry.status.send_modify(|s| s.quorum = quorum);
+    }
+
+    pub fn set_behind(&self, behind: bool) {
+        self.registry.behind.send_replace(behind);
+    }
+
+    /// In the artifact store's folder.
+    pub fn stored(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join("artifacts").join(path)
+    }
+
+    /// The supervisor dies, and another one has made a pass when this returns. Once in a test.
+    pub async fn restart_supervisor(&self) {
+        let restarts = self.child.restarts();
+        self.child.kill();
+        self.until("a new supervisor", || self.child.restarts() > restarts)
+            .await;
+        // A pass takes in what is assigned; by then all else that was there has been looked at.
+        self.assign(MARKER, "marker", service());
+        self.phase(MARKER, Phase::Running).await;
+    }
+
+    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let began = tokio::time::Instant::now();
+        while !holds() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "not within {PATIENCE:?}: {what}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A deployment with this one release, and one instance of it on this node.
@@ -170,8 +222,8 @@ impl Node {
             releases: imbl::vector![Arc::new(release)],
             removing: false,
         };
-        self.registry(|state| {
-            state.cluster.get_or_insert_with(|| Cluster {
+        self.apply(|state| {
+            state.cluster.get_or_insert_with(|| state::Cluster {
                 id: ClusterId("test".to_owned()),
                 ca_pem: String::new(),
             });
@@ -191,7 +243,7 @@ impl Node {
     }
 
     pub fn unassign(&self, instance: InstanceId) {
-        self.registry(|state| {
+        self.apply(|state| {
             let since = state.revision;
             let assigned = state.instances.get_mut(&instance).unwrap();
             assigned.desired = Desired::Stop;
@@ -202,7 +254,7 @@ impl Node {
     /// Every proxy thread of this node routes by the registry's latest revision.
     pub fn acknowledge(&self) {
         self.membership.publish_node(NodeFacts {
-            routed_revision: self.state.borrow().revision,
+            routed_revision: self.state().revision,
             ..NodeFacts::default()
         });
     }

@@ -16,11 +16,30 @@ pub struct Applied {
 /// What became of one request once the log held it.
 pub type Answer = Result<Applied, Rejection>;
 
+/// A bearer token of the API, as the operator sent it. Only ever on the mesh, which is encrypted, and
+/// never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorToken(pub String);
+
+impl fmt::Debug for OperatorToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OperatorToken(..)")
+    }
+}
+
+/// A request on its way to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// An encoded `domain::Request`. It may be sent again: its id makes it apply once.
+    pub request: Blob,
+    /// Whose wish it is, for what the sender may not ask by itself.
+    pub operator: Option<OperatorToken>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub enum RegistryRequest {
-    /// Encoded `domain::Request`s. Each may be sent again: its id makes it apply once.
     Propose {
-        requests: Vec<Blob>,
+        proposals: Vec<Proposal>,
         deadline_ms: u32,
     },
     /// The log index that a read begun now has to have applied.
@@ -37,6 +56,8 @@ pub enum RegistryAnswer {
     },
     /// This node leads but could not finish in time; nothing is known of the requests.
     Unfinished,
+    /// The request was not understood.
+    Refused(String),
 }
 
 /// Bytes that are encoded as one block and not as a list of numbers.
@@ -81,15 +102,27 @@ mod tests {
     #[test]
     fn blobs_travel_as_one_block() {
         let bytes = crate::codec::encode(&RegistryRequest::Propose {
-            requests: vec![Blob(vec![7; 300])],
+            proposals: vec![Proposal {
+                request: Blob(vec![7; 300]),
+                operator: None,
+            }],
             deadline_ms: 5,
         })
         .unwrap();
         assert!(bytes.len() < 320, "{}", bytes.len());
-        let RegistryRequest::Propose { requests, .. } = crate::codec::decode(&bytes).unwrap()
+        let RegistryRequest::Propose { proposals, .. } = crate::codec::decode(&bytes).unwrap()
         else {
             unreachable!()
         };
-        assert_eq!(requests, vec![Blob(vec![7; 300])]);
+        assert_eq!(proposals[0].request, Blob(vec![7; 300]));
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let proposal = Proposal {
+            request: Blob(vec![]),
+            operator: Some(OperatorToken("nba1.secret".into())),
+        };
+        assert!(!format!("{proposal:?}").contains("secret"));
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use nebula_node::private_dir;
+
 use super::MAX_NODES;
 use super::state::{CLUSTER_FILE, DevState, STATE_FILE};
 use crate::error::{CliError, Outcome};
-use crate::files::private_dir;
 
 /// unix(7): a socket's path has at most 107 bytes; a node's is `<dir>/node-16/api.sock`.
 const MAX_DIR_BYTES: usize = 107 - "/node-16/api.sock".len();

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use nebula_client::Client;
-use nebula_node::{API_SOCKET, Config, Overrides};
+use nebula_node::{API_SOCKET, Config, Overrides, write_private};
 use nebula_telemetry::{Clock, Random};
-use nebula_wire::api::{CreateJoinToken, MemberStatus, Members};
+use nebula_wire::api::{CreateJoinToken, Member, MemberStatus, Members};
 use nebula_wire::token::JoinTokenText;
 
 use super::home::{node_dir, numbers};
@@ -16,7 +16,7 @@ use super::ports::{Ports, local};
 use super::state::{CLUSTER_FILE, DevNode, DevState};
 use crate::contexts::read_cluster_file;
 use crate::error::{CliError, Outcome};
-use crate::files::write_private;
+use crate::last_lines::last_lines;
 use crate::nodectl::daemon;
 use crate::nodectl::flags::bad_config;
 use crate::nodectl::setup::refused;
@@ -140,10 +140,25 @@ impl Cluster {
                     CliError::failed(e.to_string(), "see node-1's log")
                 })?;
         let address = self.node(0).api;
-        let joined = try_join_all(indexes.iter().map(|i| self.join(*i, &address, &token))).await;
+        let joined = self.join_in_turn(indexes, &address, &token).await;
         // It would expire by itself; a cluster that has just failed has worse to tell.
         let _ = client.revoke_join_token(&created.id).await;
-        joined.map(|_| ())
+        joined?;
+        try_join_all(indexes.iter().map(|i| self.run(*i))).await?;
+        Ok(())
+    }
+
+    /// In turn, so that node-2 is node 2.
+    async fn join_in_turn(
+        &self,
+        indexes: &[usize],
+        address: &str,
+        token: &JoinTokenText,
+    ) -> Outcome {
+        for index in indexes {
+            self.join(*index, address, token).await?;
+        }
+        Ok(())
     }
 
     async fn join(&self, index: usize, address: &str, token: &JoinTokenText) -> Outcome {
@@ -151,8 +166,7 @@ impl Cluster {
         let joined = nebula_node::join(&config, address, token, &Random::system())
             .await
             .map_err(refused)?;
-        self.change(index, |n| n.id = joined.node.0)?;
-        self.run(index).await
+        self.change(index, |n| n.id = joined.node.0)
     }
 
     /// Starts one daemon and waits until it answers.
@@ -210,7 +224,7 @@ impl Cluster {
             .iter()
             .find(|n| !n.daemon.is_some_and(|d| d.is_running()))?;
         let log = dead.data_dir.join(daemon::LOG_FILE);
-        let lines = crate::files::last_lines(&log, 12);
+        let lines = last_lines(&log, 12);
         Some(
             CliError::failed(
                 format!("the daemon of {} has ended", dead.name),
@@ -252,23 +266,21 @@ fn voters_wanted(nodes: usize) -> usize {
     if nodes >= 3 { 3 } else { 1 }
 }
 
+/// Members that are alive, and voters.
+fn counts(members: &Members) -> (usize, usize) {
+    let alive = |m: &&Member| m.status == MemberStatus::Alive;
+    let votes = |m: &&Member| m.role == "voter";
+    let all = || members.members.iter();
+    (all().filter(alive).count(), all().filter(votes).count())
+}
+
 fn is_whole(members: &Members, wanted: usize) -> bool {
-    let alive = members
-        .members
-        .iter()
-        .filter(|m| m.status == MemberStatus::Alive)
-        .count();
-    let voters = members.members.iter().filter(|m| m.role == "voter").count();
+    let (alive, voters) = counts(members);
     members.leader.is_some() && alive == wanted && voters >= voters_wanted(wanted)
 }
 
 fn summary(members: &Members) -> String {
-    let alive = members
-        .members
-        .iter()
-        .filter(|m| m.status == MemberStatus::Alive)
-        .count();
-    let voters = members.members.iter().filter(|m| m.role == "voter").count();
+    let (alive, voters) = counts(members);
     format!(
         "{} members, {alive} alive, {voters} voters",
         members.members.len()
@@ -277,8 +289,6 @@ fn summary(members: &Members) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nebula_wire::api::Member;
-
     use super::*;
 
     fn member(id: u64, role: &str, status: MemberStatus) -> Member {

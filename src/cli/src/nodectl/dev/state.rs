@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use nebula_node::write_private;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, Outcome};
-use crate::files::write_private;
 use crate::process::Process;
 
 pub const STATE_FILE: &str = "dev.json";

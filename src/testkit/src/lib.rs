@@ -1,5 +1,6 @@
-//! Real meshes on loopback, with certificates of one CA.
-#![allow(dead_code, clippy::unwrap_used)]
+//! What several crates' tests stand on: real meshes on loopback with certificates of one CA, and waiting
+//! for conditions. A dev-dependency only; nothing of the product uses it.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,7 +28,8 @@ pub struct Node {
 }
 
 impl Cluster {
-    pub fn new() -> Cluster {
+    /// Without members yet.
+    pub fn empty() -> Cluster {
         nebula_pki::install_crypto_provider();
         let id = ClusterId("test".to_owned());
         let authority = Authority::create(&id, Clock::system().now()).unwrap();

@@ -1,0 +1,81 @@
+//! Where instances' files come from and lie: the artifact store and the work folder. A trait, since a
+//! simulated node has neither.
+
+use std::io;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use nebula_artifacts::Artifacts;
+use nebula_domain::{Digest, InstanceId, NodeId};
+
+use crate::workdir;
+
+#[async_trait]
+pub trait Files: Send + Sync + 'static {
+    /// The unpacked artifact, from one of `sources` if it is not here; or why not.
+    async fn ensure(&self, digest: Digest, sources: &[NodeId]) -> Result<PathBuf, String>;
+
+    /// Whether all of an unpacked artifact is still there.
+    async fn is_whole(&self, digest: Digest) -> Result<bool, String>;
+
+    /// An instance's own copy of an unpacked artifact.
+    async fn copy(&self, instance: InstanceId, tree: PathBuf) -> Result<PathBuf, String>;
+
+    /// The copies that there are, with their instances; none: unfinished ones.
+    fn copies(&self) -> io::Result<Vec<(Option<InstanceId>, PathBuf)>>;
+
+    /// Where the copy of an instance would be.
+    fn place(&self, instance: InstanceId) -> PathBuf;
+
+    /// Deletes copies. What cannot be deleted is told and left.
+    async fn delete(&self, copies: Vec<PathBuf>);
+}
+
+pub(crate) struct OnDisk {
+    pub artifacts: Artifacts,
+    pub work_dir: PathBuf,
+}
+
+#[async_trait]
+impl Files for OnDisk {
+    async fn ensure(&self, digest: Digest, sources: &[NodeId]) -> Result<PathBuf, String> {
+        let found = self.artifacts.ensure(digest, sources).await;
+        found.map_err(|error| format!("cannot get the artifact: {error}"))
+    }
+
+    async fn is_whole(&self, digest: Digest) -> Result<bool, String> {
+        let whole = self.artifacts.is_whole(digest).await;
+        whole.map_err(|error| error.to_string())
+    }
+
+    async fn copy(&self, instance: InstanceId, tree: PathBuf) -> Result<PathBuf, String> {
+        let work_dir = self.work_dir.clone();
+        let copy = move || workdir::prepare(&work_dir, instance, &tree);
+        let copied = match tokio::task::spawn_blocking(copy).await {
+            Ok(copied) => copied.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        copied.map_err(|error| format!("cannot copy the artifact for the instance: {error}"))
+    }
+
+    fn copies(&self) -> io::Result<Vec<(Option<InstanceId>, PathBuf)>> {
+        workdir::list(&self.work_dir)
+    }
+
+    fn place(&self, instance: InstanceId) -> PathBuf {
+        workdir::place(&self.work_dir, instance)
+    }
+
+    async fn delete(&self, copies: Vec<PathBuf>) {
+        let delete = move || {
+            for folder in copies {
+                if let Err(error) = workdir::remove_if_there(&folder) {
+                    tracing::warn!(folder = %folder.display(), %error, "cannot delete an ended instance's folder");
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(delete).await {
+            tracing::warn!(%error, "ended instances' folders were not all deleted");
+        }
+    }
+}

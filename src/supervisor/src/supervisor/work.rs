@@ -1,0 +1,156 @@
+//! Carrying out what [`crate::slot`] decided. Nothing here waits: each piece of work is a task, and
+//! its end is a [`Done`].
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nebula_domain::spec::Workload;
+use nebula_domain::state::Release;
+use nebula_domain::{DeploymentName, Digest, InstanceId, NodeId, State, View};
+use nebula_drivers::StartSpec;
+
+use super::{Done, Supervisor};
+use crate::ports;
+use crate::slot::Effect;
+
+/// For what is stopped although nobody says how: it was removed while this node was away.
+const DEFAULT_GRACE: Duration = nebula_domain::spec::DEFAULT_STOP_GRACE;
+
+impl Supervisor {
+    pub(super) fn carry_out(&mut self, state: &State, view: &View, id: InstanceId, effect: Effect) {
+        let release = state
+            .instances
+            .get(&id)
+            .and_then(|instance| state.release_of(instance))
+            .cloned();
+        match effect {
+            Effect::Note(text) => self.shared.driver.note(id, &text),
+            Effect::Fetch => {
+                if let Some(release) = release {
+                    self.fetch(state, view, id, &release);
+                }
+            }
+            Effect::Start(run) => {
+                if let (Some(release), Some(instance)) = (release, state.instances.get(&id)) {
+                    self.start(id, run, &instance.deployment, &release);
+                }
+            }
+            Effect::Check => {
+                if let Some(release) = release {
+                    self.check(id, release.artifact);
+                }
+            }
+            Effect::Stop => {
+                let grace = match release.as_ref().map(|r| &r.spec.workload) {
+                    Some(Workload::Service(service)) => service.stop_grace,
+                    _ => DEFAULT_GRACE,
+                };
+                tracing::info!(instance = %id, "stopping an instance");
+                let driver = self.shared.driver.clone();
+                // A start on its way may hold it up.
+                self.tasks.spawn(async move {
+                    let Err(error) = driver.stop(id, grace).await else {
+                        return Done::Cleaned;
+                    };
+                    tracing::warn!(instance = %id, %error, "cannot stop an instance, trying again");
+                    tokio::time::sleep(crate::slot::RETRY).await;
+                    Done::NotStopped(id)
+                });
+            }
+        }
+    }
+
+    fn fetch(&mut self, state: &State, view: &View, id: InstanceId, release: &Release) {
+        let (files, digest) = (self.files.clone(), release.artifact);
+        let sources = sources(state, view, self.shared.config.me);
+        let fetches = self.fetches.clone();
+        let only_read = release.spec.is_static();
+        self.tasks.spawn(async move {
+            // Never closed.
+            let _turn = fetches.acquire_owned().await;
+            let folder = match files.ensure(digest, &sources).await {
+                Ok(tree) if !only_read => files.copy(id, tree).await,
+                tree => tree,
+            };
+            Done::Fetched(id, folder)
+        });
+    }
+
+    fn check(&mut self, id: InstanceId, digest: Digest) {
+        let (files, fetches) = (self.files.clone(), self.fetches.clone());
+        self.tasks.spawn(async move {
+            // Never closed.
+            let _turn = fetches.acquire_owned().await;
+            let whole = files.is_whole(digest).await.unwrap_or_else(|error| {
+                // Not to know is no reason to take a site down.
+                tracing::warn!(instance = %id, %error, "a site's files cannot be checked");
+                true
+            });
+            Done::Checked(id, whole)
+        });
+    }
+
+    fn start(&mut self, id: InstanceId, run: u64, deployment: &DeploymentName, release: &Release) {
+        let Workload::Service(service) = &release.spec.workload else {
+            return;
+        };
+        let Some(workdir) = self.folders.get(&id).cloned() else {
+            return;
+        };
+        let taken: BTreeSet<u16> = {
+            let runs = self.runs.borrow();
+            runs.iter()
+                .filter(|(other, run)| **other != id && run.is_running())
+                .map(|(_, run)| run.port)
+                .chain(self.starting.values().copied())
+                .collect()
+        };
+        let preferred = self.runs.borrow().get(&id).map(|run| run.port);
+        let config = &self.shared.config;
+        let Some(port) = ports::pick(&config.port_range, self.next_port, preferred, &taken) else {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.not_started(
+                    format!("no port is free in {:?}", config.port_range),
+                    super::now(),
+                );
+            }
+            return;
+        };
+        self.next_port = if port < *config.port_range.end() {
+            port + 1
+        } else {
+            *config.port_range.start()
+        };
+        let spec = StartSpec {
+            instance: id,
+            run,
+            deployment: deployment.clone(),
+            release: release.number,
+            node: config.node_name.clone(),
+            command: service.command.clone(),
+            env: service.env.clone(),
+            workdir,
+            port,
+            stop_grace: service.stop_grace,
+        };
+        tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
+        let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());
+        self.starting.insert(id, port);
+        self.tasks.spawn(async move {
+            // Never closed.
+            let _turn = starts.acquire_owned().await;
+            let result = driver.start(spec).await;
+            Done::Started(
+                id,
+                result.map_err(|error| format!("cannot start the program: {error}")),
+            )
+        });
+    }
+}
+
+/// Every other node, those believed to be alive first: one that is not costs a deadline.
+fn sources(state: &State, view: &View, me: NodeId) -> Vec<NodeId> {
+    let mut sources: Vec<NodeId> = state.nodes.keys().copied().filter(|n| *n != me).collect();
+    sources.sort_by_key(|node| !view.is_alive(*node));
+    sources
+}
