@@ -25,9 +25,9 @@ dev *ARGS:
 bench *ARGS:
     cargo run --release -p nebula-bench -- {{ARGS}}
 
-# The fault laboratory, as CI runs it: kills, pauses, partitions, loss. Those on a network need root.
+# The fault laboratory, as CI runs it: kills, pauses, partitions, loss, disks. Networks and disks need root.
 faults:
-    cargo test -p nebula-cluster-tests --locked --test 'lab_*'
+    cargo test -p nebula-cluster-tests --locked --test 'lab_*' --test 'disk_*'
 
 # Faults of all kinds, drawn at random, for so many minutes on each kind of cluster.
 soak MINUTES="10":
@@ -38,4 +38,6 @@ nightly:
     NEBULA_LAB_RESULTS="${NEBULA_LAB_RESULTS:-{{justfile_directory()}}/bench/results/lab.jsonl}" \
     NEBULA_LAB_KILLS=500 NEBULA_LAB_LEADER_KILLS=100 NEBULA_LAB_PAUSES=100 NEBULA_LAB_PAUSE_SECONDS=30 \
     NEBULA_LAB_PARTITIONS=25 NEBULA_LAB_LOSS_SECONDS=60 NEBULA_LAB_MINUTES=30 \
-    cargo test --release -p nebula-cluster-tests --locked --no-fail-fast --test 'lab_*' -- --nocapture
+    NEBULA_LAB_POWER_CUTS=300 NEBULA_LAB_CLUSTER_POWER_CUTS=50 NEBULA_LAB_DAMAGES=400 NEBULA_LAB_CLUSTER_DAMAGES=30 \
+    NEBULA_LAB_POINTS=10 NEBULA_LAB_POINT_KILLS=110 NEBULA_LAB_DISK_FULL=10 \
+    cargo test --release -p nebula-cluster-tests --locked --no-fail-fast --test 'lab_*' --test 'disk_*' -- --nocapture

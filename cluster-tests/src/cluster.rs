@@ -290,6 +290,9 @@ impl Cluster {
             .args([&from, &member.data_dir])
             .status();
         assert!(copied.is_ok_and(|s| s.success()), "cp failed");
+        // As durable as what the daemon wrote itself.
+        let synced = Command::new("sync").arg("-f").arg(dir).status();
+        assert!(synced.is_ok_and(|s| s.success()), "sync failed");
         self.restart(index);
     }
 

@@ -8,7 +8,12 @@ use std::time::Duration;
 use nebula_cluster_tests::disk::damage::inflict;
 use nebula_cluster_tests::disk::model::{Model, judge, judge_damaged};
 use nebula_cluster_tests::disk::store::{Writer, check, says_why};
-use nebula_cluster_tests::lab::Run;
+use nebula_cluster_tests::lab::history::Clock;
+use nebula_cluster_tests::lab::load::{Load, Plan};
+use nebula_cluster_tests::lab::run::block_on;
+use nebula_cluster_tests::lab::scenarios::{judge as judge_all, summary};
+use nebula_cluster_tests::lab::{Lab, Processes, Run, wait};
+use nebula_cluster_tests::process;
 use serde_json::json;
 
 /// Long enough for a few megabytes, so that files are used again and snapshots replaced.
@@ -83,4 +88,58 @@ fn a_damaged_store_is_refused_or_whole() {
         "store",
         &json!({ "damages": cycles, "refused": refused, "whole": whole, "served": 0 }),
     );
+}
+
+#[test]
+fn a_node_whose_files_were_damaged_refuses_or_catches_up() {
+    let test = "disk_damage a_node_whose_files_were_damaged_refuses_or_catches_up";
+    let mut run = Run::new(test);
+    let damages = run.count("CLUSTER_DAMAGES", 6);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut lab = Processes::start(3);
+    block_on(async {
+        let clock = Clock::default();
+        let load = Load::start(&lab, &clock, &Plan::new(run.part()));
+        let (mut refused, mut back) = (0, 0);
+        for _ in 0..damages {
+            let node = run.pick(lab.nodes());
+            tokio::time::sleep(run.between(Duration::ZERO, Duration::from_secs(1))).await;
+            lab.kill(node).await;
+            let data = lab.cluster().members[node].data_dir.clone();
+            let (registry, log) = (data.join("registry"), data.join("again.log"));
+            let whole = folder.path().join("whole");
+            copy(&registry, &whole);
+            let damage = inflict(&registry, &mut run.rng);
+            let _ = std::fs::remove_file(&log);
+            lab.restart(node).await;
+            let pid = lab.cluster().members[node].pid;
+            let end = wait::until(wait::DEADLINE, "it is up or has ended", async || {
+                if !process::is_running(pid) {
+                    return Ok(true);
+                }
+                let looked = lab.api(node).look("/v1/status", wait::ASK).await;
+                looked.map(|_| false).map_err(|e| e.to_string())
+            });
+            if !end.await {
+                wait::ready(&lab, node).await;
+                back += 1;
+            } else {
+                let said = std::fs::read_to_string(&log).expect("what it said");
+                assert!(says_why(&said), "{damage:?}: {said}");
+                // Its disk was as it is now all the time that it was down, so that this is no older node.
+                std::fs::remove_dir_all(&registry).expect("a folder to remove");
+                copy(&whole, &registry);
+                lab.restart(node).await;
+                wait::ready(&lab, node).await;
+                refused += 1;
+            }
+            std::fs::remove_dir_all(&whole).expect("a folder to remove");
+        }
+        let history = load.stop().await;
+        run.report(
+            lab.kind(),
+            &json!({ "damages": damages, "refused": refused, "back": back, "load": summary(&history) }),
+        );
+        judge_all(&lab, &run, &clock, history).await;
+    });
 }

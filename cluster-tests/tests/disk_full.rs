@@ -140,10 +140,10 @@ fn a_full_leader_lets_another_one_lead_and_comes_back() {
 
         // So much is written that its log has no place left, and it falls behind.
         let mut writer = lab.api(others[1]);
-        let large = "x".repeat(60_000);
+        let large = "x".repeat(4_000);
         volumes[old].fill(0);
         wait::until(DEADLINE, "the full node says so", async || {
-            for n in 0..20 {
+            for n in 0..100 {
                 let id = format!("{:032x}", rand::random::<u128>());
                 let key = format!("user.large{n}");
                 let put = writer.put(&key, &large, &id, wait::ASK).await;

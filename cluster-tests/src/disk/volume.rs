@@ -11,14 +11,17 @@ use std::time::Duration;
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
-use crate::binaries;
 use crate::wait::eventually;
+use crate::{binaries, process};
 
 /// Nothing holds a file system for longer once its processes are gone.
 const UNMOUNT: Duration = Duration::from_secs(20);
 
 /// What [`Volume::fill`] writes.
 const FILLER: &str = "filler";
+
+/// Of a volume's folder; the pid of its test follows.
+const PREFIX: &str = "nebula-disk-";
 
 /// Whether such tests can run here.
 pub fn available() -> bool {
@@ -41,7 +44,9 @@ pub struct Volume {
 
 impl Volume {
     pub fn new(megabytes: u64) -> Volume {
-        let folder = tempfile::Builder::new().prefix("nebula-disk-").tempdir();
+        sweep();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
         let folder = folder.expect("a temporary folder");
         let image = folder.path().join("image");
         let file = File::create(&image).expect("an image");
@@ -141,6 +146,21 @@ impl Drop for Volume {
             if let Err(error) = umount2(&self.dir(), MntFlags::MNT_DETACH) {
                 eprintln!("cannot unmount {}: {error}", self.dir().display());
             }
+        }
+    }
+}
+
+/// Unmounts what tests left behind that were ended by force.
+fn sweep() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for dir in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        let folder = Path::new(dir).parent();
+        let owner = folder
+            .and_then(|folder| folder.file_name()?.to_str()?.strip_prefix(PREFIX))
+            .and_then(|rest| rest.split_once('-')?.0.parse().ok());
+        if owner.is_some_and(|pid| !process::is_running(pid)) {
+            let _ = umount2(dir, MntFlags::MNT_DETACH);
+            let _ = folder.map(std::fs::remove_dir_all);
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use crate::limits;
 use crate::peers::{RaftAnswer, RaftRequest};
 use crate::room::Space;
-use crate::status::Heard;
+use crate::status::{Heard, Status};
 use crate::types::{Raft, Vote};
 
 /// Beyond the lease: the others' leases began a little earlier or later.
@@ -61,10 +61,8 @@ pub async fn feel(raft: Raft, answers: Heard, every: Duration) {
 pub struct Pulse {
     pub raft: Raft,
     pub mesh: Arc<dyn Net>,
-    /// When Raft's task answered last; a leader that stands still for `patience` must be replaced.
-    pub answers: Heard,
-    pub patience: Duration,
-    pub space: watch::Receiver<Space>,
+    /// A leader that stands still, is short of disk, or hears no majority, must be replaced.
+    pub status: watch::Receiver<Status>,
     pub every: Duration,
 }
 
@@ -80,14 +78,14 @@ impl Pulse {
                 if metrics.running_state.is_err() {
                     return;
                 }
-                let voters = voters(&metrics);
-                let leads = metrics.state == ServerState::Leader
-                    && may_lead(*self.space.borrow(), voters.len() == 1)
-                    && self.answers.within(self.patience);
-                if !leads {
+                let leads = {
+                    let status = self.status.borrow();
+                    status.is_leader && status.quorum
+                };
+                if !(leads && metrics.state == ServerState::Leader) {
                     continue;
                 }
-                (metrics.vote, voters)
+                (metrics.vote, voters(&metrics))
             };
             let Ok(message) = codec::encode(&vote) else {
                 continue;

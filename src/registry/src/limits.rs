@@ -68,6 +68,8 @@ pub const SNAPSHOT_EVERY_BYTES: u64 = 16 * 1024 * 1024;
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
 /// How long an installed snapshot may take, and each of its chunks.
 pub const INSTALL_SNAPSHOT: Duration = Duration::from_secs(20);
+/// Without a quorum for so long, a change or a linearizable read is given up before its deadline.
+pub const NO_QUORUM_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the others may take to say whether they miss the leader.
 pub const PRE_VOTE: Duration = Duration::from_millis(350);
 /// Signs of life not yet looked at; the latest says all.

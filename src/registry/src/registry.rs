@@ -12,7 +12,7 @@ use openraft::EmptyNode;
 use openraft::error::{InitializeError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::{ProposeError, ReadError};
 use crate::limits;
@@ -147,20 +147,44 @@ impl Registry {
         let deadline = begun + deadline;
         let queued = AtomicBool::new(false);
         let attempts = self.attempts(Arc::new(item), operator, deadline, &queued);
-        match timeout_at(deadline, attempts).await {
-            Ok(outcome) => {
+        match self.unless_hopeless(deadline, attempts).await {
+            Some(outcome) => {
                 self.0
                     .metrics
                     .commit_seconds
                     .observe(begun.elapsed().as_secs_f64());
                 outcome
             }
-            Err(_) if self.0.status.borrow().lacks_space() => Err(disk_full()),
-            Err(_) if !self.0.status.borrow().quorum => Err(ProposeError::NoQuorum),
-            Err(_) if !queued.load(Ordering::Relaxed) => Err(ProposeError::Busy {
+            None if self.0.status.borrow().lacks_space() => Err(disk_full()),
+            None if !self.0.status.borrow().quorum => Err(ProposeError::NoQuorum),
+            None if !queued.load(Ordering::Relaxed) => Err(ProposeError::Busy {
                 limit: limits::PROPOSALS_QUEUED,
             }),
-            Err(_) => Err(ProposeError::Timeout),
+            None => Err(ProposeError::Timeout),
+        }
+    }
+
+    /// The work's result; none at the deadline, and none when there has been no quorum for
+    /// [`limits::NO_QUORUM_PATIENCE`]: an election takes less.
+    async fn unless_hopeless<T>(&self, until: Instant, work: impl Future<Output = T>) -> Option<T> {
+        let begun = Instant::now();
+        let mut status = self.0.status.clone();
+        let hopeless = async {
+            loop {
+                let since = status.borrow_and_update().no_quorum_since;
+                let due = since.map_or(until, |at| at.max(begun) + limits::NO_QUORUM_PATIENCE);
+                tokio::select! {
+                    () = sleep_until(due.min(until)) => return,
+                    changed = status.changed() => if changed.is_err() {
+                        return sleep_until(until).await;
+                    },
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            result = work => Some(result),
+            () = hopeless => None,
         }
     }
 
@@ -219,13 +243,14 @@ impl Registry {
     pub async fn read(&self, deadline: Duration) -> Result<Arc<State>, ReadError> {
         let until = Instant::now() + deadline;
         let queued = AtomicBool::new(false);
-        match timeout_at(until, self.read_attempts(&queued)).await {
-            Ok(result) => result,
-            Err(_) if !self.0.status.borrow().quorum => Err(ReadError::NoQuorum),
-            Err(_) if !queued.load(Ordering::Relaxed) => Err(ReadError::Busy {
+        let attempts = self.read_attempts(&queued);
+        match self.unless_hopeless(until, attempts).await {
+            Some(result) => result,
+            None if !self.0.status.borrow().quorum => Err(ReadError::NoQuorum),
+            None if !queued.load(Ordering::Relaxed) => Err(ReadError::Busy {
                 limit: limits::READERS_QUEUED,
             }),
-            Err(_) => Err(ReadError::Timeout),
+            None => Err(ReadError::Timeout),
         }
     }
 

@@ -73,6 +73,7 @@ impl Registry {
         let mesh: Arc<dyn Net> = Arc::new(mesh);
         let network = Network(mesh.clone());
         let me = mesh.me();
+        let led = log.stop_leading(me.0);
         let raft = Raft::new(me.0, raft_config, network, log.clone(), machine).await;
         let raft = match raft {
             Ok(raft) => raft,
@@ -81,6 +82,11 @@ impl Registry {
                 return Err(StartError::Raft(error.to_string()));
             }
         };
+
+        if led && is_alone(&raft) {
+            // There is nobody whose time to stand for election would have to be waited for.
+            let _ = raft.trigger().elect().await;
+        }
 
         let (status_tx, status) = watch::channel(Status::default());
         let (proposals, proposal_queue) = mpsc::channel(limits::PROPOSALS_QUEUED);
@@ -136,15 +142,12 @@ impl Registry {
                 raft: raft.clone(),
                 heard: heard.clone(),
                 pledged: pledged.clone(),
+                status: status.clone(),
                 space: room.watch(),
                 lease: config.timing.lease,
             }),
         );
-        tasks.spawn(elections::feel(
-            raft.clone(),
-            answers.clone(),
-            config.timing.pulse,
-        ));
+        tasks.spawn(elections::feel(raft.clone(), answers, config.timing.pulse));
         let (signs, signs_received) = mpsc::channel(limits::SIGNS_QUEUED);
         mesh.serve_messages(Protocol::Raft, signs);
         tasks.spawn(elections::listen(
@@ -157,9 +160,7 @@ impl Registry {
             Pulse {
                 raft: raft.clone(),
                 mesh: mesh.clone(),
-                answers: answers.clone(),
-                patience,
-                space: room.watch(),
+                status: status.clone(),
                 every: config.timing.pulse,
             }
             .run(),
@@ -195,7 +196,17 @@ impl Registry {
     }
 }
 
-pub type Stores = (
+pub fn is_alone(raft: &Raft) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow();
+    metrics
+        .membership_config
+        .membership()
+        .voter_ids()
+        .eq([metrics.id])
+}
+
+type Stores = (
     LogStore,
     Machine,
     crate::machine::SnapshotStore,

@@ -145,6 +145,20 @@ impl LogStore {
         Ok(LogStore(shared))
     }
 
+    /// Takes back that this node leads; whether it did when it ended. openraft goes on leading in the same term
+    /// otherwise, without an election, which is not safe here: the marker of what is committed is stored later than
+    /// the entries, so that a read would miss acknowledged ones, and the end of the log may have been lost that the
+    /// followers have stored already, so that new entries would take the ids of others.
+    pub fn stop_leading(&self, me: u64) -> bool {
+        let mut state = self.0.state();
+        let led = |vote: &Vote| vote.is_committed() && vote.leader_id().voted_for() == Some(me);
+        let Some(vote) = state.vote.filter(led) else {
+            return false;
+        };
+        state.vote = Some(Vote::new(vote.leader_id().get_term(), me));
+        true
+    }
+
     /// Whether closing waits for threads.
     pub fn blocks(&self) -> bool {
         matches!(self.0.older(), Ok(Older::Records(_)))

@@ -8,7 +8,6 @@ use nebula_domain::NodeId;
 use nebula_domain::state::Role;
 use nebula_mesh::{Answer, CallError, Peer};
 use nebula_wire::codec;
-use openraft::ServerState;
 use openraft::error::{InstallSnapshotError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 use tokio::sync::watch;
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 use super::{RaftAnswer, RaftRequest};
 use crate::limits;
 use crate::room::Space;
-use crate::status::Heard;
+use crate::status::{Heard, Status};
 use crate::types::{Raft, Vote};
 
 /// Notes when the leader was last heard. What comes while Raft waits for room on the disk is refused: it
@@ -25,6 +24,7 @@ pub struct RaftService {
     pub raft: Raft,
     pub heard: Heard,
     pub pledged: Heard,
+    pub status: watch::Receiver<Status>,
     pub space: watch::Receiver<Space>,
     pub lease: Duration,
 }
@@ -114,9 +114,11 @@ impl RaftService {
                 Err(error) => RaftAnswer::Refused(error.to_string()),
             },
             RaftRequest::Silence => {
-                // Short of disk it has stopped to lead, whatever Raft says.
-                let leads = self.raft.metrics().borrow().state == ServerState::Leader
-                    && *self.space.borrow() == Space::Enough;
+                // Short of disk, or without a majority that answers it, it has stopped to lead, whatever Raft says.
+                let leads = {
+                    let status = self.status.borrow();
+                    status.is_leader && status.quorum
+                };
                 let follows = self.heard.within(self.lease) || self.pledged.within(self.lease);
                 RaftAnswer::Silence(!leads && !follows)
             }
