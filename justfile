@@ -6,7 +6,7 @@ default:
 # Read-only checks: formatting, lints as errors.
 verify:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features nebula-cluster-tests/laboratory --locked -- -D warnings
 
 # Mend what `verify` would complain of, as far as tools can.
 fix:
@@ -25,13 +25,13 @@ dev *ARGS:
 bench *ARGS:
     cargo run --release -p nebula-bench -- {{ARGS}}
 
-# The fault laboratory, as CI runs it: kills, pauses, partitions, loss, disks. Networks and disks need root.
+# The fault laboratory, a bounded part: kills, pauses, partitions, loss, disks. Networks and disks need root.
 faults:
-    cargo test -p nebula-cluster-tests --locked --test 'lab_*' --test 'disk_*'
+    cargo test -p nebula-cluster-tests --features laboratory --locked --test 'lab_*' --test 'disk_*'
 
 # Faults of all kinds, drawn at random, for so many minutes on each kind of cluster.
 soak MINUTES="10":
-    NEBULA_LAB_MINUTES={{MINUTES}} cargo test -p nebula-cluster-tests --locked --test lab_soak -- --nocapture
+    NEBULA_LAB_MINUTES={{MINUTES}} cargo test -p nebula-cluster-tests --features laboratory --locked --test lab_soak -- --nocapture
 
 # The whole laboratory, on release builds, for some hours. Figures go to bench/results/lab.jsonl.
 nightly:
@@ -40,4 +40,8 @@ nightly:
     NEBULA_LAB_PARTITIONS=25 NEBULA_LAB_LOSS_SECONDS=60 NEBULA_LAB_MINUTES=30 \
     NEBULA_LAB_POWER_CUTS=300 NEBULA_LAB_CLUSTER_POWER_CUTS=50 NEBULA_LAB_DAMAGES=400 NEBULA_LAB_CLUSTER_DAMAGES=30 \
     NEBULA_LAB_POINTS=10 NEBULA_LAB_POINT_KILLS=110 NEBULA_LAB_DISK_FULL=10 \
-    cargo test --release -p nebula-cluster-tests --locked --no-fail-fast --test 'lab_*' --test 'disk_*' -- --nocapture
+    cargo test --release -p nebula-cluster-tests --features laboratory --locked --no-fail-fast --test 'lab_*' --test 'disk_*' -- --nocapture
+
+# One seed of the simulated cluster again.
+sim SEED="1":
+    NEBULA_SIM_SEED={{SEED}} cargo test -p nebula-cluster-tests --features laboratory --locked --test sim one_seed -- --exact --nocapture
