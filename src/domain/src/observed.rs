@@ -21,6 +21,17 @@ pub struct NodeView {
     pub instances: BTreeMap<InstanceId, InstanceFacts>,
 }
 
+impl NodeView {
+    /// Of a node that may be there and has said nothing yet: it keeps what it has and is given nothing.
+    pub fn unheard() -> NodeView {
+        NodeView {
+            alive: true,
+            facts: NodeFacts::default(),
+            instances: BTreeMap::new(),
+        }
+    }
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeFacts {

@@ -4,7 +4,8 @@
 //! Where instances go is `domain::plan`'s decision alone. The scheduler asks for a plan when something
 //! changed, proposes it, and waits until it sees its own proposal applied before it plans again.
 //!
-//! There is no grace after an election, so that a lost leader's instances are replaced at once. A
+//! There is no grace after an election, so that a lost leader's instances are replaced at once, unless
+//! a majority had been lost before ([`LOST_FOR`]): then its machines are about to return. A
 //! leader that has just started has a fresh view: nodes not heard of yet count as alive there and
 //! say nothing, and a plan moves nothing away from a node that is alive. Until the view lists every
 //! member there is no plan at all.
@@ -18,4 +19,6 @@ mod scheduler;
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use metrics::UNPLACED_SERIES;
 pub use registrar::Registrar;
-pub use scheduler::{MIN_GAP, PERIOD, PLANS_PER_PASS, Scheduler, SchedulerError};
+pub use scheduler::{
+    LOST_FOR, MIN_GAP, PERIOD, PLANS_PER_PASS, RETURN_GRACE, Scheduler, SchedulerError,
+};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
-use nebula_domain::observed::View;
+use nebula_domain::observed::{NodeView, View};
 use nebula_domain::plan::{self, Plan};
 use nebula_domain::{Command, NodeId, Rejection, State};
 use nebula_registry::{ProposeError, Status};
@@ -23,6 +23,11 @@ pub const MIN_GAP: Duration = Duration::from_millis(20);
 /// Plans in one pass. A plan is limited to 256 changes, and each stale one is made again; were
 /// neither to end, the next wake goes on.
 pub const PLANS_PER_PASS: usize = 16;
+/// A cluster that could not decide for longer than this lost a majority of its voters, and not only its
+/// leader: they come back one after the other, and the view takes a moment to hear them.
+pub const LOST_FOR: Duration = Duration::from_secs(1);
+/// For so long after that nobody is replaced. Each of them may be starting, with all it ran before.
+pub const RETURN_GRACE: Duration = Duration::from_secs(2);
 /// How long to wait for the local state to show what the leader (this node) has applied. Longer
 /// means that leadership is gone or the registry is in trouble; the next wake finds out.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
@@ -44,6 +49,30 @@ pub struct Scheduler<R> {
     view: watch::Receiver<Arc<View>>,
     metrics: SchedulerMetrics,
     last_pass: Option<Instant>,
+    quorum: Quorum,
+}
+
+/// When the quorum was lost, and until when those who return with it are given time.
+#[derive(Default)]
+struct Quorum {
+    lost_since: Option<Instant>,
+    grace_until: Option<Instant>,
+}
+
+impl Quorum {
+    fn note(&mut self, status: &Status, now: Instant) {
+        if !status.quorum {
+            self.lost_since = self.lost_since.or(status.no_quorum_since);
+        } else if let Some(since) = self.lost_since.take()
+            && now.duration_since(since) > LOST_FOR
+        {
+            self.grace_until = Some(now + RETURN_GRACE);
+        }
+    }
+
+    fn is_back_just_now(&self, now: Instant) -> bool {
+        self.grace_until.is_some_and(|until| now < until)
+    }
 }
 
 impl<R: Registrar> Scheduler<R> {
@@ -55,6 +84,7 @@ impl<R: Registrar> Scheduler<R> {
             view,
             metrics: SchedulerMetrics::new(metrics),
             last_pass: None,
+            quorum: Quorum::default(),
         }
     }
 
@@ -65,10 +95,18 @@ impl<R: Registrar> Scheduler<R> {
     /// Plans and proposes once; whether to plan again at once.
     async fn step(&mut self) -> Result<bool, SchedulerError> {
         let state = self.state.borrow_and_update().clone();
-        let view = self.view.borrow_and_update().clone();
+        let mut view = self.view.borrow_and_update().clone();
         if let Some(node) = unseen(&state, &view) {
             tracing::debug!(%node, "no plan before the view has an entry for every member");
             return Ok(false);
+        }
+        if self.quorum.is_back_just_now(Instant::now()) {
+            // As if not heard of yet: nothing is moved away, nothing is added.
+            for node in Arc::make_mut(&mut view).nodes.values_mut() {
+                if !node.alive {
+                    *node = NodeView::unheard();
+                }
+            }
         }
         let Plan {
             plan_revision,
@@ -144,9 +182,15 @@ impl<R: Registrar> Reconciler for Scheduler<R> {
     }
 
     async fn pass(&mut self) -> Result<(), BoxError> {
-        self.last_pass = Some(Instant::now());
+        let now = Instant::now();
+        self.last_pass = Some(now);
         for _ in 0..PLANS_PER_PASS {
-            if !self.status.borrow_and_update().is_leader {
+            let is_leader = {
+                let status = self.status.borrow_and_update();
+                self.quorum.note(&status, now);
+                status.is_leader
+            };
+            if !is_leader {
                 self.metrics.set_unplaced(&Default::default());
                 return Ok(());
             }

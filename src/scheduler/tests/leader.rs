@@ -17,7 +17,7 @@ use nebula_domain::{
     Command, DeploymentName, Digest, InstanceId, NodeId, Rejection, Request, RequestId, State,
 };
 use nebula_registry::{Applied, ProposeError, Status};
-use nebula_scheduler::{PERIOD, Registrar, Scheduler};
+use nebula_scheduler::{LOST_FOR, PERIOD, RETURN_GRACE, Registrar, Scheduler};
 use nebula_telemetry::Metrics;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -210,15 +210,6 @@ fn heard(state: &State, node: NodeId, alive: bool) -> NodeView {
     }
 }
 
-/// What a fresh view says of a node not heard of yet: it is there.
-fn unheard() -> NodeView {
-    NodeView {
-        alive: true,
-        facts: NodeFacts::default(),
-        instances: BTreeMap::new(),
-    }
-}
-
 fn view(state: &State, dead: &[u64]) -> Arc<View> {
     let nodes = state.nodes.keys();
     Arc::new(View {
@@ -338,18 +329,54 @@ async fn a_leader_that_has_just_restarted_replaces_nothing() {
     fresh
         .nodes
         .insert(NodeId(1), heard(&state, NodeId(1), true));
-    fresh.nodes.insert(NodeId(2), unheard());
-    fresh.nodes.insert(NodeId(3), unheard());
+    fresh.nodes.insert(NodeId(2), NodeView::unheard());
+    fresh.nodes.insert(NodeId(3), NodeView::unheard());
     bench.view.send_replace(Arc::new(fresh.clone()));
     bench.stays_calm().await;
     // Even of its own instances it may not have heard yet.
-    fresh.nodes.insert(NodeId(1), unheard());
+    fresh.nodes.insert(NodeId(1), NodeView::unheard());
     bench.view.send_replace(Arc::new(fresh));
     bench.stays_calm().await;
     // All are heard of: everything is where it was.
     bench.view.send_replace(view(&state, &[]));
     bench.stays_calm().await;
     assert_eq!(bench.solo.proposals(), 0);
+    bench.guardian.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_return_with_the_quorum_are_given_time() {
+    let bench = Bench::start(initial(), view(&initial(), &[]), true);
+    bench.solo.do_now(create(3)).await;
+    let state = bench.runs_on(&[1, 2, 3]).await;
+    let without_quorum = || Status {
+        is_leader: false,
+        quorum: false,
+        no_quorum_since: Some(tokio::time::Instant::now()),
+        ..status(false)
+    };
+    // A majority was lost.
+    bench.solo.status.send_replace(without_quorum());
+    bench.view.send_replace(view(&state, &[2, 3]));
+    tokio::time::sleep(LOST_FOR * 2).await;
+    bench.solo.status.send_replace(status(true));
+    let before = bench.solo.proposals();
+    tokio::time::sleep(RETURN_GRACE / 2).await;
+    assert_eq!(bench.solo.proposals(), before);
+    // One returns in time, the other does not.
+    bench.view.send_replace(view(&state, &[3]));
+    let state = bench.runs_on(&[1, 1, 2]).await;
+
+    // Only the leader was lost.
+    bench.view.send_replace(view(&state, &[]));
+    bench.stays_calm().await;
+    bench.solo.status.send_replace(without_quorum());
+    tokio::time::sleep(LOST_FOR / 2).await;
+    bench.view.send_replace(view(&state, &[2]));
+    let begun = tokio::time::Instant::now();
+    bench.solo.status.send_replace(status(true));
+    bench.runs_on(&[1, 1, 3]).await;
+    assert!(begun.elapsed() < RETURN_GRACE / 4);
     bench.guardian.stop().await;
 }
 

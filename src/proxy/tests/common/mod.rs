@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nebula_domain::observed::{
-    Health, InstanceFacts, LocalInstance, LocalInstances, NodeFacts, NodeView, Phase,
+    Health, InstanceFacts, LocalInstance, LocalInstances, NodeView, Phase,
 };
 use nebula_domain::routes::{RouteTable, build};
 use nebula_domain::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
@@ -256,11 +256,11 @@ impl Routes {
                 since_revision: 1,
             };
             self.state.instances.insert(id, instance);
-            let view = self.view.nodes.entry(node).or_insert_with(|| NodeView {
-                alive: true,
-                facts: NodeFacts::default(),
-                instances: BTreeMap::new(),
-            });
+            let view = self
+                .view
+                .nodes
+                .entry(node)
+                .or_insert_with(NodeView::unheard);
             let facts = InstanceFacts {
                 phase: Phase::Running,
                 health: Health::Healthy,

@@ -87,16 +87,17 @@ impl LogStore {
         let records = Records::open(Store::open(path, Counter::default())?)?;
         let corrupt = |e: io::Error| records.store().corrupt(e);
         let dir = path.with_file_name(JOURNAL_DIR);
-        let covered = match records.covered().map_err(corrupt)? {
-            Some(covered) => covered,
-            None => begin(&records, &dir).map_err(corrupt)?,
-        };
-        let key = records.key().map_err(corrupt)?;
-        let journal = Journal::open(&dir, covered, key, syncs);
-        let (journal, replay) = journal.map_err(|source| match source.kind() {
+        let unread = |source: io::Error| match source.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::NotFound => corrupt(source),
             _ => records.store().unopened(source),
-        })?;
+        };
+        let covered = match records.covered().map_err(corrupt)? {
+            Some(covered) => covered,
+            None => begin(&records, &dir).map_err(unread)?,
+        };
+        let key = records.key().map_err(corrupt)?;
+        let key = key.ok_or_else(|| records.store().corrupt("the journal's key is gone"))?;
+        let (journal, replay) = Journal::open(&dir, covered, key, syncs).map_err(unread)?;
         if covered != replay.generation {
             // All of it again, from wherever a crash cut it short.
             checkpoint::store(&records, replay.generation, &replay.records).map_err(|source| {
@@ -273,12 +274,23 @@ impl Shared {
     }
 }
 
-/// A store that nobody has used: from now on it has a journal of its own. Returns what it covers of it.
+/// A store that nobody has used: from now on it has a journal of its own. Returns what it covers of it,
+/// which is stored once the journal is: a store that says so, and has none, has lost it.
 fn begin(records: &Records, dir: &Path) -> io::Result<u64> {
-    if journal::exists(dir)? {
-        return Err(io::Error::other("it is empty, and its journal is not"));
-    }
-    records.put_key(&Random::system().bytes())?;
+    let key = match records.key()? {
+        Some(key) => key,
+        None if journal::exists(dir)? => {
+            let what = "it is empty, and its journal is not";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        None => {
+            let key = Random::system().bytes();
+            records.put_key(&key)?;
+            records.store().sync()?;
+            key
+        }
+    };
+    journal::make(dir, &key)?;
     checkpoint::store(records, 0, &[])?;
     Ok(0)
 }

@@ -52,10 +52,9 @@ impl Records {
         self.get(COVERED)
     }
 
-    /// The key of the journal's frames.
-    pub fn key(&self) -> io::Result<Key> {
-        self.get(KEY)?
-            .ok_or_else(|| io::Error::other("the journal's key is gone"))
+    /// The key of the journal's frames; none in a new store.
+    pub fn key(&self) -> io::Result<Option<Key>> {
+        self.get(KEY)
     }
 
     /// Reads everything and checks it from end to end.
@@ -163,16 +162,14 @@ impl Records {
         codec::decode(&bytes).map(Some).map_err(io::Error::other)
     }
 
-    /// Walks the whole log: no holes, every entry whole and in its place, terms that only grow. The last
-    /// entry may be cut off by a crash; it was never acknowledged, and goes. Returns the last id.
+    /// Walks the whole log: no holes, every entry whole and in its place, terms that only grow. Returns the
+    /// last id. What a crash cuts off here is made whole from the journal first, so that all else is damage.
     fn check(&self, purged: Option<LogId>) -> io::Result<Option<LogId>> {
         let mut last = purged;
-        let mut raws = (Raw {
+        for raw in (Raw {
             iter: self.entries.iter(),
             ahead: None,
-        })
-        .peekable();
-        while let Some(raw) = raws.next() {
+        }) {
             let raw = raw?;
             if let Some(last) = last.filter(|last| last.index + 1 != raw.index) {
                 return Err(io::Error::other(format!(
@@ -181,15 +178,10 @@ impl Records {
                 )));
             }
             if !raw.whole {
-                if raws.peek().is_some() {
-                    return Err(io::Error::other(format!(
-                        "entry {} is not whole",
-                        raw.index
-                    )));
-                }
-                tracing::warn!(index = raw.index, "an entry cut off by a crash is dropped");
-                self.truncate(raw.index)?;
-                break;
+                return Err(io::Error::other(format!(
+                    "entry {} is not whole",
+                    raw.index
+                )));
             }
             let entry: Entry = codec::decode(&raw.bytes).map_err(io::Error::other)?;
             if entry.log_id.index != raw.index || Some(entry.log_id) <= last {
@@ -286,5 +278,37 @@ impl Iterator for Raw {
             bytes,
             whole,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nebula_domain::{Command, Request, RequestId};
+    use nebula_telemetry::Counter;
+    use openraft::{CommittedLeaderId, EntryPayload};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::types::{Batch, Item};
+
+    #[test]
+    fn an_entry_that_lacks_its_end_is_damage() {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path(), Counter::default()).unwrap();
+        let records = Records::open(store).unwrap();
+        let request = Request {
+            id: RequestId(1),
+            command: Command::SetSetting {
+                key: "user.k".to_owned(),
+                value: "x".repeat(limits::PART_BYTES),
+            },
+        };
+        let item = std::sync::Arc::new(Item::new(request).unwrap());
+        let log_id = LogId::new(CommittedLeaderId::new(1, 1), 1);
+        let payload = EntryPayload::Normal(Batch::new(vec![item]));
+        records.put(&Entry { log_id, payload }).unwrap();
+        assert_eq!(records.find().unwrap().last, Some(log_id));
+        assert!(records.entries.remove(key(1, 1)).unwrap().is_some());
+        assert!(records.find().is_err());
     }
 }

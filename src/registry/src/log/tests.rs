@@ -241,6 +241,9 @@ async fn a_journal_that_is_gone_is_reported_as_damage() {
     std::fs::remove_file(dir.path().join(JOURNAL_DIR).join("1")).unwrap();
     let again = try_open(&dir);
     assert!(matches!(again, Err(StartError::Corrupt { .. })));
+    std::fs::remove_dir_all(dir.path().join(JOURNAL_DIR)).unwrap();
+    let again = try_open(&dir);
+    assert!(matches!(again, Err(StartError::Corrupt { .. })));
 }
 
 #[test]

@@ -279,13 +279,8 @@ impl Nodes {
 }
 
 fn view_of(ids: impl Iterator<Item = NodeId>) -> View {
-    let alive = NodeView {
-        alive: true,
-        facts: Default::default(),
-        instances: BTreeMap::new(),
-    };
     View {
-        nodes: ids.map(|id| (id, alive.clone())).collect(),
+        nodes: ids.map(|id| (id, NodeView::unheard())).collect(),
     }
 }
 

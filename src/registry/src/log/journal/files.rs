@@ -59,13 +59,23 @@ pub fn exists(dir: &Path) -> io::Result<bool> {
     dir.join(SEAL).try_exists()
 }
 
-pub fn open(dir: &Path, covered: u64, key: &Key) -> io::Result<Files> {
+/// Makes the files of a store that says nothing of its journal yet, also after a crash cut that short.
+pub fn make(dir: &Path, key: &Key) -> io::Result<()> {
+    if was_used(dir, key)? {
+        return Err(damaged(
+            "the store is new, and its journal was in use".to_owned(),
+        ));
+    }
+    match exists(dir)? {
+        true => Ok(()),
+        false => create(dir, key),
+    }
+}
+
+/// Opens what [`make`] made.
+pub fn open(dir: &Path, key: &Key) -> io::Result<Files> {
     if !exists(dir)? {
-        // Either a crash while the store was made, or the seal was lost since.
-        if covered > 0 || was_used(dir, key)? {
-            return Err(damaged(format!("the journal's file '{SEAL}' is gone")));
-        }
-        create(dir, key)?;
+        return Err(damaged(format!("the journal's file '{SEAL}' is gone")));
     }
     let open = |name: &str| {
         let opened = options().open(dir.join(name));

@@ -25,8 +25,8 @@ use nebula_telemetry::Counter;
 use nebula_wire::codec;
 use serde::{Deserialize, Serialize};
 
-pub use self::files::exists;
 use self::files::{Files, Seal};
+pub use self::files::{exists, make};
 pub use self::frame::Key;
 pub use self::replay::Replay;
 use crate::limits;
@@ -62,8 +62,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads what came after generation `covered`; finishes the making of the files if a crash cut it
-    /// short. Blocks. Damage is an error of kind `InvalidData`.
+    /// Reads what came after generation `covered`, from files that [`make`] made. Blocks. Damage is an
+    /// error of kind `InvalidData`.
     pub fn open(
         dir: &Path,
         covered: u64,
@@ -74,7 +74,7 @@ impl Journal {
             files,
             seal,
             sealed,
-        } = files::open(dir, covered, &key)?;
+        } = files::open(dir, &key)?;
         let replay = replay::read(&files, sealed, covered, &key)?;
         let journal = Journal {
             files,

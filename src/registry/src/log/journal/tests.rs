@@ -12,6 +12,14 @@ fn open(dir: &TempDir, covered: u64) -> io::Result<(Journal, Replay)> {
     Journal::open(dir.path(), covered, KEY, Counter::default())
 }
 
+/// Of a store that is being made.
+fn make(dir: &TempDir) -> Journal {
+    super::make(dir.path(), &KEY).unwrap();
+    let (journal, replay) = open(dir, 0).unwrap();
+    assert_eq!((indexes(&replay), replay.generation), (vec![], 0));
+    journal
+}
+
 fn indexes(replay: &Replay) -> Vec<u64> {
     let index = |record: &Record| match record {
         Record::Truncate(index) => *index,
@@ -67,8 +75,7 @@ const PADDING: u64 = 5;
 #[test]
 fn generations_are_replayed_in_order_from_the_first_that_is_not_covered() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, replay) = open(&dir, 0).unwrap();
-    assert_eq!((indexes(&replay), replay.generation), (vec![], 0));
+    let mut journal = make(&dir);
     write(&mut journal, 1..=3);
     journal.turn();
     write(&mut journal, 4..=5);
@@ -88,7 +95,7 @@ fn generations_are_replayed_in_order_from_the_first_that_is_not_covered() {
 #[test]
 fn a_cut_off_end_is_dropped_wherever_the_cut_is() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write(&mut journal, 1..=3);
     old_seal(&dir, 1, 2);
     for kept in (2 * FRAME..3 * FRAME - PADDING - 1).rev() {
@@ -100,7 +107,7 @@ fn a_cut_off_end_is_dropped_wherever_the_cut_is() {
 #[test]
 fn any_part_of_what_was_written_at_once_may_be_missing() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write(&mut journal, 1..=2);
     write_at_once(&mut journal, 3..=5);
     old_seal(&dir, 1, 2);
@@ -119,7 +126,7 @@ fn any_part_of_what_was_written_at_once_may_be_missing() {
 #[test]
 fn a_generation_whose_beginning_was_never_synced_is_not_used_again() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write_at_once(&mut journal, 1..=3);
     old_seal(&dir, 0, 0);
     file(&dir, 1).write_all_at(&[0; 40], 0).unwrap();
@@ -132,7 +139,7 @@ fn a_generation_whose_beginning_was_never_synced_is_not_used_again() {
 #[test]
 fn whatever_is_missing_of_what_was_synced_is_damage() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write(&mut journal, 1..=3);
     journal.turn();
     write(&mut journal, 4..=5);
@@ -186,7 +193,7 @@ fn whatever_is_missing_of_what_was_synced_is_damage() {
 fn files_that_are_short_or_gone_are_damage() {
     for name in files::NAMES {
         let dir = TempDir::new().unwrap();
-        let (mut journal, _) = open(&dir, 0).unwrap();
+        let mut journal = make(&dir);
         write(&mut journal, 1..=1);
         named(&dir, name).set_len(1 << 20).unwrap();
         is_damage(&dir, 0, "a short file");
@@ -194,17 +201,19 @@ fn files_that_are_short_or_gone_are_damage() {
         assert!(open(&dir, 0).is_err());
     }
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write(&mut journal, 1..=1);
     std::fs::remove_file(dir.path().join("sealed")).unwrap();
     is_damage(&dir, 0, "the seal is gone from a journal in use");
     is_damage(&dir, 1, "the same, covered");
+    let error = super::make(dir.path(), &KEY).expect_err("a new store with a journal in use");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
 }
 
 #[test]
 fn a_damaged_seal_harms_nothing() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write(&mut journal, 1..=2);
     named(&dir, "sealed").write_all_at(&[0xAB; 24], 0).unwrap();
     assert_eq!(found(&dir, 0), (vec![1, 2], 1));
@@ -213,16 +222,19 @@ fn a_damaged_seal_harms_nothing() {
 #[test]
 fn making_the_files_is_finished_after_a_crash() {
     let dir = TempDir::new().unwrap();
-    drop(open(&dir, 0).unwrap());
+    drop(make(&dir));
     std::fs::remove_file(dir.path().join("sealed")).unwrap();
     named(&dir, "1").set_len(100).unwrap();
-    assert_eq!(found(&dir, 0), (vec![], 0));
+    is_damage(&dir, 0, "a store that has its journal behind it");
+    drop(make(&dir));
+    // All was made, and the store does not say so yet.
+    drop(make(&dir));
 }
 
 #[test]
 fn a_value_cannot_pass_for_a_frame() {
     let dir = TempDir::new().unwrap();
-    let (mut journal, _) = open(&dir, 0).unwrap();
+    let mut journal = make(&dir);
     write(&mut journal, 1..=1);
     let mut forged = Vec::new();
     let head = frame::Head {
