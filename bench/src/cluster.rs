@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nebula_cluster_tests::load::failures;
 use nebula_cluster_tests::wait::holds;
-use nebula_cluster_tests::{Cluster, Load, eventually, http};
+use nebula_cluster_tests::{Cluster, Load, binaries, eventually, http};
 use serde_json::json;
 
 use crate::report;
@@ -44,6 +44,8 @@ fn rss_mb(pid: u32) -> f64 {
 }
 
 pub fn idle() -> anyhow::Result<()> {
+    // Builds what is not up to date, which is not part of a start.
+    binaries::path("nodectl");
     let start = Instant::now();
     let cluster = Cluster::start(3);
     let ready = start.elapsed().as_secs_f64();

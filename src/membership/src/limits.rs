@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 /// A node tells its peers this often, and this is also how often liveness is judged. Gossip is most of
-/// what an idle node does: at 200 ms it went past 1 % of a core, and a death showed no sooner.
-pub(crate) const GOSSIP_INTERVAL: Duration = Duration::from_millis(300);
+/// what an idle node does: at 300 ms it goes past 1 % of a core.
+pub(crate) const GOSSIP_INTERVAL: Duration = Duration::from_millis(500);
 
 // chitchat calls a node dead when `elapsed / mean > PHI`, with
 // `mean = (sum of the window + 5 * PRIOR) / (window length + 5)`. Arrivals come every few
 // milliseconds in a small cluster (each message that a peer handles counts as a heartbeat) and
 // every few hundred in a large one, so a long window would make the deadline depend on the size of
 // the cluster. A window of one lets the prior dominate: the deadline is
-// `8 * (5 * 0.25 + x) / 6` for a last interval of x, that is 1.67 s for 0 and 2.2 s for MAX_INTERVAL,
+// `8 * (5 * 0.25 + x) / 6` for a last interval of x, that is 1.67 s for 0 and 2.47 s for MAX_INTERVAL,
 // plus at most one GOSSIP_INTERVAL until it is noticed.
 pub(crate) const PHI: f64 = 8.0;
 pub(crate) const WINDOW: usize = 1;
 pub(crate) const PRIOR: Duration = Duration::from_millis(250);
-pub(crate) const MAX_INTERVAL: Duration = Duration::from_millis(400);
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_millis(600);
 
 /// A peer that the mesh suspects and that is silent this long is dead already.
 pub(crate) const SUSPECT_SILENCE: Duration = Duration::from_millis(1500);
@@ -27,7 +27,7 @@ pub(crate) const START_GRACE: Duration = Duration::from_secs(5);
 pub(crate) const UNSETTLED_SILENCE: Duration = Duration::from_secs(2);
 /// When this node itself stood still for longer than `STALL`, its peers are given `STALL_GRACE`
 /// to be heard before their silence counts.
-pub(crate) const STALL: Duration = Duration::from_millis(800);
+pub(crate) const STALL: Duration = Duration::from_millis(1200);
 pub(crate) const STALL_GRACE: Duration = Duration::from_secs(1);
 
 /// Dead nodes' last words are kept this long, for `status`; then chitchat forgets them.

@@ -49,9 +49,9 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Timing {
-        // Three signs of life in a row may be lost or late. An append may take 125 ms each way.
+        // Two signs of life in a row may be lost or late. An append may take 125 ms each way.
         Timing {
-            pulse: Duration::from_millis(100),
+            pulse: Duration::from_millis(125),
             heartbeat: Duration::from_millis(300),
             lease: Duration::from_millis(400),
             voters_period: Duration::from_secs(1),

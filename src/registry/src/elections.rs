@@ -67,22 +67,23 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let leads = |status: &Status| status.is_leader && status.quorum;
         loop {
             ticks.tick().await;
+            // Followers have nothing to wake for.
+            if self.status.wait_for(leads).await.is_err() {
+                return;
+            }
             let metrics = self.raft.metrics();
             let (vote, voters) = {
                 let metrics = metrics.borrow();
                 if metrics.running_state.is_err() {
                     return;
                 }
-                let leads = {
-                    let status = self.status.borrow();
-                    status.is_leader && status.quorum
-                };
-                if !(leads && metrics.state == ServerState::Leader) {
+                if metrics.state != ServerState::Leader {
                     continue;
                 }
                 (metrics.vote, voters(&metrics))

@@ -42,6 +42,8 @@ struct Inner {
 #[derive(Default)]
 struct Waiting {
     stores: usize,
+    /// The most that one of them has waited for.
+    wanted: u64,
     closed: bool,
 }
 
@@ -79,7 +81,10 @@ impl Room {
             Err(error) => return tracing::warn!(%error, "the free space cannot be measured"),
         };
         self.0.free.set(i64::try_from(free).unwrap_or(i64::MAX));
-        let is_waiting = self.lock().stores > 0;
+        let (is_waiting, wanted) = {
+            let waiting = self.lock();
+            (waiting.stores > 0, waiting.wanted)
+        };
         let moved = self.0.space.send_if_modified(|space| {
             let now = match *space {
                 _ if is_waiting => Space::Full,
@@ -99,6 +104,7 @@ impl Room {
                 ),
                 Space::Full => tracing::error!(
                     free,
+                    wanted,
                     floor = limits::SPACE_STOP_BYTES,
                     "the disk is full: this node takes no part in the registry until there is room \
                      (space_stop_bytes)"
@@ -115,7 +121,11 @@ impl Room {
         if there_is() {
             return Ok(());
         }
-        self.lock().stores += 1;
+        {
+            let mut waiting = self.lock();
+            waiting.stores += 1;
+            waiting.wanted = waiting.wanted.max(wanted);
+        }
         let result = loop {
             self.look();
             if there_is() {
@@ -131,7 +141,13 @@ impl Room {
             let pause = self.0.closing.wait_timeout(waiting, limits::SPACE_LOOK);
             drop(pause.unwrap_or_else(PoisonError::into_inner));
         };
-        self.lock().stores -= 1;
+        {
+            let mut waiting = self.lock();
+            waiting.stores -= 1;
+            if waiting.stores == 0 {
+                waiting.wanted = 0;
+            }
+        }
         self.look();
         result
     }

@@ -147,7 +147,7 @@ impl Registry {
                 lease: config.timing.lease,
             }),
         );
-        tasks.spawn(elections::feel(raft.clone(), answers, config.timing.pulse));
+        tasks.spawn(elections::feel(raft.clone(), answers, config.timing.lease));
         let (signs, signs_received) = mpsc::channel(limits::SIGNS_QUEUED);
         mesh.serve_messages(Protocol::Raft, signs);
         tasks.spawn(elections::listen(

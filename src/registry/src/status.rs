@@ -18,7 +18,7 @@ use crate::room::Space;
 use crate::types::Raft;
 
 /// Between two looks at what moves all the time.
-const SAMPLE: Duration = Duration::from_millis(100);
+const SAMPLE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
