@@ -1,7 +1,9 @@
-//! Durable writes of 256 bytes to three nodes: Nebula's HTTP API (JSON over TLS), etcd's JSON gateway and
-//! etcd's gRPC (both in the clear), interleaved in one run with clients of one kind.
+//! Durable writes of 256 bytes to three nodes: Nebula's HTTP API (JSON, over TLS and, in the clear, over the
+//! nodes' Unix sockets), etcd's JSON gateway and etcd's gRPC (both in the clear), interleaved in one run with
+//! clients of one kind. Between the nodes Nebula's writes travel encrypted, and etcd's do not.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,8 @@ use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nebula_cluster_tests::Cluster;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::etcd::{self, Etcd};
@@ -29,6 +32,7 @@ enum Target {
         tls: TlsConnector,
         token: String,
     },
+    NebulaSocket(Vec<PathBuf>),
     EtcdJson(Vec<SocketAddr>),
     EtcdGrpc(Vec<SocketAddr>),
 }
@@ -42,43 +46,30 @@ impl Target {
     fn name(&self) -> &'static str {
         match self {
             Target::Nebula { .. } => "nebula, JSON over TLS",
+            Target::NebulaSocket(_) => "nebula, JSON over Unix sockets",
             Target::EtcdJson(_) => "etcd, JSON gateway",
             Target::EtcdGrpc(_) => "etcd, gRPC",
         }
     }
 
-    fn address(&self, client: usize) -> SocketAddr {
-        let all = match self {
-            Target::Nebula { apis, .. } => apis,
-            Target::EtcdJson(all) | Target::EtcdGrpc(all) => all,
-        };
-        all[client % all.len()]
-    }
-
     async fn connect(&self, client: usize) -> anyhow::Result<Sender> {
-        let stream = TcpStream::connect(self.address(client)).await?;
-        stream.set_nodelay(true)?;
-        Ok(match self {
-            Target::Nebula { tls, .. } => {
-                let stream = tls
-                    .connect("localhost".to_owned().try_into()?, stream)
-                    .await?;
-                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-                tokio::spawn(connection);
-                Sender::One(sender)
+        match self {
+            Target::Nebula { apis, tls, .. } => {
+                let stream = tcp(apis, client).await?;
+                let name = "localhost".to_owned().try_into()?;
+                http1(tls.connect(name, stream).await?).await
             }
-            Target::EtcdJson(_) => {
-                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-                tokio::spawn(connection);
-                Sender::One(sender)
+            Target::NebulaSocket(sockets) => {
+                http1(UnixStream::connect(&sockets[client % sockets.len()]).await?).await
             }
-            Target::EtcdGrpc(_) => {
-                let (sender, connection) =
-                    http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            Target::EtcdJson(all) => http1(tcp(all, client).await?).await,
+            Target::EtcdGrpc(all) => {
+                let stream = TokioIo::new(tcp(all, client).await?);
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
                 tokio::spawn(connection);
-                Sender::Two(sender)
+                Ok(Sender::Two(sender))
             }
-        })
+        }
     }
 
     fn request(&self, client: usize, serial: u64) -> anyhow::Result<Request<Full<Bytes>>> {
@@ -86,12 +77,19 @@ impl Target {
         let value = format!("{serial:0>VALUE_BYTES$}");
         let request = Request::builder().header("host", "localhost");
         Ok(match self {
-            Target::Nebula { token, .. } => request
-                .method(Method::PUT)
-                .uri(format!("/v1/config/{key}"))
-                .header("authorization", format!("Bearer {token}"))
-                .header("content-type", "application/json")
-                .body(Bytes::from(json!({ "value": value }).to_string()).into())?,
+            Target::Nebula { .. } | Target::NebulaSocket(_) => {
+                let request = match self {
+                    Target::Nebula { token, .. } => {
+                        request.header("authorization", format!("Bearer {token}"))
+                    }
+                    _ => request,
+                };
+                request
+                    .method(Method::PUT)
+                    .uri(format!("/v1/config/{key}"))
+                    .header("content-type", "application/json")
+                    .body(Bytes::from(json!({ "value": value }).to_string()).into())?
+            }
             Target::EtcdJson(_) => {
                 let engine = base64::engine::general_purpose::STANDARD;
                 let body = json!({ "key": engine.encode(key), "value": engine.encode(value) });
@@ -109,6 +107,20 @@ impl Target {
                 .body(put_request(key.as_bytes(), value.as_bytes()).into())?,
         })
     }
+}
+
+async fn tcp(all: &[SocketAddr], client: usize) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(all[client % all.len()]).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn http1(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> anyhow::Result<Sender> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(Sender::One(sender))
 }
 
 /// `etcdserverpb.PutRequest { bytes key = 1; bytes value = 2; }` in a gRPC frame.
@@ -217,7 +229,11 @@ pub fn run(seconds: u64, rounds: usize) -> anyhow::Result<()> {
             None
         }
     };
-    let mut targets = vec![nebula_target(&cluster)?];
+    let sockets = cluster.members.iter().map(|m| m.data_dir.join("api.sock"));
+    let mut targets = vec![
+        nebula_target(&cluster)?,
+        Target::NebulaSocket(sockets.collect()),
+    ];
     if let Some(etcd) = &etcd {
         targets.push(Target::EtcdJson(etcd.clients.clone()));
         targets.push(Target::EtcdGrpc(etcd.clients.clone()));

@@ -25,6 +25,7 @@ fn build(which: &[&str]) {
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--locked"]);
     command.args(["-p", "nebula-cli", "-p", "nebula-cluster-tests"]);
+    command.args(["--features", "nebula-cluster-tests/as-tested"]);
     command
         .args(which)
         .arg("--target-dir")

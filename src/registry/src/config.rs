@@ -52,7 +52,7 @@ impl Default for Timing {
         // Two signs of life in a row may be lost or late. An append may take 125 ms each way.
         Timing {
             pulse: Duration::from_millis(125),
-            heartbeat: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(350),
             lease: Duration::from_millis(400),
             voters_period: Duration::from_secs(1),
         }
