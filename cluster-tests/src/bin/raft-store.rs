@@ -82,7 +82,7 @@ async fn write(dir: &Path, seed: &str, blind: bool) -> Done {
     let mut rng = StdRng::seed_from_u64(seed.parse()?);
     say("open")?;
     loop {
-        let op = next(&model, &mut rng);
+        let op = first(&model).unwrap_or_else(|| next(&model, &mut rng));
         say(&format!("try {}", json!(op)))?;
         carry_out(&mut stores, &op).await?;
         say("ok")?;
@@ -99,6 +99,13 @@ async fn carry_out(stores: &mut Stores, op: &Op) -> std::io::Result<()> {
         Op::Purge { upto } => stores.purge(upto).await,
         Op::Install { at, vote } => stores.install(at, vote).await,
     }
+}
+
+/// What Raft does before anything else: a log that a crash left behind its snapshot is purged, and nothing is appended
+/// to it.
+fn first(model: &Model) -> Option<Op> {
+    let upto = model.snapshot.filter(|at| model.last() < *at)?;
+    Some(Op::Purge { upto })
 }
 
 /// What a Raft might do next.

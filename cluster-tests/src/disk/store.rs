@@ -49,10 +49,7 @@ impl Writer {
         command.arg(what).arg(dir).arg(seed.to_string());
         command.envs(point.map(|point| ("NEBULA_FAULT_POINT", point)));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("raft-store runs");
+        let mut child = command.spawn().expect("raft-store runs");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let confirmed = Arc::new(AtomicU64::new(0));
         let count = confirmed.clone();

@@ -152,6 +152,24 @@ impl Room {
         result
     }
 
+    /// Opens a store again after a write that found no room, once there is, as often as it takes: what a look
+    /// saw may be gone when the store writes. An error when it was closed, or something else is wrong. Blocks.
+    pub fn open_again<T>(&self, open: impl Fn() -> Result<T, StartError>) -> io::Result<T> {
+        loop {
+            self.wait(0)?;
+            match open() {
+                Err(StartError::Open { source, .. }) if is_full(&source) => {
+                    if self.lock().closed {
+                        return Err(source);
+                    }
+                    tracing::warn!(error = %source, "a store that is opened again found no room");
+                    std::thread::sleep(limits::STORE_RENEWAL_LOOK);
+                }
+                result => return result.map_err(io::Error::other),
+            }
+        }
+    }
+
     /// Whether stores may be opened in a folder, which is made.
     pub fn check(&self, dir: &Path) -> Result<(), StartError> {
         std::fs::create_dir_all(dir).map_err(|source| StartError::Open {
@@ -210,6 +228,24 @@ mod tests {
         let probe = free.clone();
         let probe = move || Ok(probe.load(Ordering::SeqCst));
         (Room::with(Box::new(probe), Gauge::default()), free)
+    }
+
+    #[test]
+    fn a_store_is_opened_again_as_often_as_it_takes() {
+        let (room, _) = room();
+        let tries = AtomicU64::new(0);
+        let full = || StartError::Open {
+            path: "store".into(),
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        let open = || match tries.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Err(full()),
+            n => Ok(n),
+        };
+        assert_eq!(room.open_again(open).unwrap(), 2);
+        room.close();
+        let closed = room.open_again(|| Err::<(), _>(full()));
+        assert!(is_full(&closed.unwrap_err()));
     }
 
     #[test]

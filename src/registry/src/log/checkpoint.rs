@@ -108,7 +108,7 @@ impl Target {
                     // sled holds the lock of its files until the last handle is gone.
                     drop(records);
                     let open = || Records::open(Store::open(&self.path, Counter::default())?);
-                    self.slot.renew(|| self.room.wait(0), open)?;
+                    self.slot.renew(|| self.room.open_again(open))?;
                 }
                 result => return result,
             }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::closed;
 use super::records::Records;
-use crate::error::StartError;
 
 /// Clones share it.
 #[derive(Clone)]
@@ -51,11 +50,7 @@ impl Slot {
     }
 
     /// Lets go of the files and opens them again, which is how sled forgets a failed write.
-    pub fn renew(
-        &self,
-        wait_for_room: impl FnOnce() -> io::Result<()>,
-        open: impl FnOnce() -> Result<Records, StartError>,
-    ) -> io::Result<()> {
+    pub fn renew(&self, open: impl FnOnce() -> io::Result<Records>) -> io::Result<()> {
         {
             let mut held = self.lock();
             if matches!(*held, Held::Closed) {
@@ -63,7 +58,7 @@ impl Slot {
             }
             *held = Held::Away;
         }
-        let renewed = wait_for_room().and_then(|()| open().map_err(io::Error::other));
+        let renewed = open();
         let mut held = self.lock();
         let result = match (renewed, &*held) {
             (Ok(records), Held::Away) => {

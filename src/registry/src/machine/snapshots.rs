@@ -84,8 +84,8 @@ impl Snapshots {
                     tracing::warn!(%error, "a snapshot found no room, and is stored again");
                     // The old store first: it holds the lock of its files.
                     opened.take();
-                    *opened =
-                        Some(Opened::open(&self.path, &self.syncs).map_err(io::Error::other)?);
+                    let open = || Opened::open(&self.path, &self.syncs);
+                    *opened = Some(self.room.open_again(open)?);
                 }
                 result => return result,
             }
@@ -130,8 +130,13 @@ impl Opened {
         };
         let current = opened.current().map_err(|e| opened.store.corrupt(e))?;
         let number = current.as_ref().map(|c| c.number);
-        let cleared = opened.remove_all_but(number);
-        cleared.map_err(|e| opened.store.corrupt(e))?;
+        opened.remove_all_but(number).map_err(|source| {
+            // A full disk is no damage.
+            match is_full(&source) {
+                true => opened.store.unopened(source),
+                false => opened.store.corrupt(source),
+            }
+        })?;
         opened.next = number.map_or(0, |n| n + 1);
         Ok(opened)
     }
