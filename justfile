@@ -39,9 +39,13 @@ nightly:
     NEBULA_LAB_KILLS=500 NEBULA_LAB_LEADER_KILLS=100 NEBULA_LAB_PAUSES=100 NEBULA_LAB_PAUSE_SECONDS=30 \
     NEBULA_LAB_PARTITIONS=25 NEBULA_LAB_LOSS_SECONDS=60 NEBULA_LAB_MINUTES=30 \
     NEBULA_LAB_POWER_CUTS=300 NEBULA_LAB_CLUSTER_POWER_CUTS=50 NEBULA_LAB_DAMAGES=400 NEBULA_LAB_CLUSTER_DAMAGES=30 \
-    NEBULA_LAB_POINTS=10 NEBULA_LAB_POINT_KILLS=110 NEBULA_LAB_DISK_FULL=10 \
-    cargo test --release -p nebula-cluster-tests --features laboratory --locked --no-fail-fast --test 'lab_*' --test 'disk_*' -- --nocapture
+    NEBULA_LAB_POINTS=10 NEBULA_LAB_POINT_KILLS=110 NEBULA_LAB_DISK_FULL=10 NEBULA_SIM_SEEDS=5000 \
+    cargo test --release -p nebula-cluster-tests --features laboratory --locked --no-fail-fast --test 'lab_*' --test 'disk_*' --test sim -- --nocapture
 
 # One seed of the simulated cluster again.
 sim SEED="1":
     NEBULA_SIM_SEED={{SEED}} cargo test -p nebula-cluster-tests --features laboratory --locked --test sim one_seed -- --exact --nocapture
+
+# Bugs put in on purpose, each of which the simulated cluster must find.
+planted:
+    cargo test -p nebula-cluster-tests --features laboratory,planted-bugs --locked --test sim planted
