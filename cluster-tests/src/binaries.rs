@@ -85,13 +85,16 @@ pub fn works(program: &str, args: &[&str]) -> bool {
         .is_ok_and(|s| s.success())
 }
 
-/// The library that shifts a process's clock (Debian package `faketime`).
-pub fn libfaketime() -> Option<PathBuf> {
+/// The library that makes a daemon live in another time (Debian package `faketime`), unless it is missing here.
+pub fn time_machine() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib")
-        .ok()?
+        .into_iter()
         .flatten()
-        .map(|entry| entry.path().join("faketime"));
-    folders
-        .map(|folder| folder.join("libfaketime.so.1"))
-        .find(|path| path.exists())
+        .flatten();
+    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let library = libraries.into_iter().find(|path| path.exists());
+    let missing = library
+        .is_none()
+        .then_some("libfaketime (Debian package 'faketime') is not installed");
+    unless_missing(missing).then_some(library).flatten()
 }

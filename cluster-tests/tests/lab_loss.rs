@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use nebula_cluster_tests::lab::load::Plan;
 use nebula_cluster_tests::lab::run::block_on;
 use nebula_cluster_tests::lab::scenarios::loss;
-use nebula_cluster_tests::lab::{Namespaced, Run};
+use nebula_cluster_tests::lab::{Link, Namespaced, Run};
 use nebula_cluster_tests::namespaces::available;
 
 #[test]
@@ -16,6 +17,7 @@ fn one_five_and_thirty_percent_are_lost() {
     let lasts = Duration::from_secs(run.count("LOSS_SECONDS", 10));
     let mut lab = Namespaced::start(3);
     for percent in [1, 5, 30] {
-        block_on(loss::loss(&mut lab, &mut run, percent, lasts));
+        let (link, plan) = (Link::Lossy(percent), Plan::new(run.part()));
+        block_on(loss::everywhere(&mut lab, &mut run, link, plan, lasts));
     }
 }

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nebula_cluster_tests::binaries::{libfaketime, unless_missing};
-use nebula_cluster_tests::cluster::{DEADLINE, Member, free_ports};
+use nebula_cluster_tests::binaries::time_machine;
+use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::command::on_node;
 use nebula_cluster_tests::wait::holds;
-use nebula_cluster_tests::{Cluster, Output, eventually, nodectl};
+use nebula_cluster_tests::{Cluster, Output, eventually};
 
 /// A command on a member's own machine, by its socket: this process lives in another time than the daemons, and
 /// would not trust their certificates.
@@ -27,15 +27,6 @@ fn ends(output: &Output) -> String {
         .as_str()
         .unwrap_or_default()
         .to_owned()
-}
-
-/// The library that makes a daemon live in another time, unless it is missing here.
-fn time_machine() -> Option<PathBuf> {
-    let library = libfaketime();
-    let missing = library
-        .is_none()
-        .then_some("libfaketime (Debian package 'faketime') is not installed");
-    unless_missing(missing).then_some(library).flatten()
 }
 
 /// Kills every machine, and starts these again so much later.
@@ -81,39 +72,14 @@ fn after_thirteen_hours_the_others_have_new_certificates() {
     wait_for_a_change(&cluster, 1);
 }
 
-/// A worker, which has no CA key to sign its own certificate with.
-fn join_worker(cluster: &mut Cluster) {
-    let create = ["token", "create", "--role", "worker", "--json"];
-    let token = cluster.nodectl(&create).ok().json()["token"].clone();
-    let data_dir = cluster.scratch("worker").join("data");
-    let [quic, api, edge] = free_ports().map(|port| format!("127.0.0.1:{port}"));
-    let seed = cluster.members[0].api.trim_start_matches("https://");
-    let who = ["join", seed, "--token", token.as_str().unwrap(), "--json"];
-    let what = ["--name", "worker", "--data-dir", data_dir.to_str().unwrap()];
-    let addresses = [
-        ["--quic-addr", &quic],
-        ["--api-addr", &api],
-        ["--edge-addr", &edge],
-    ];
-    let joined = nodectl([&who[..], &what, addresses.as_flattened()].concat());
-    let joined = joined.ok().json();
-    cluster.members.push(Member {
-        name: "worker".to_owned(),
-        id: joined["id"].as_u64().unwrap(),
-        pid: u32::try_from(joined["pid"].as_u64().unwrap()).unwrap(),
-        api: format!("https://{api}"),
-        edge: edge.parse().unwrap(),
-        data_dir,
-    });
-}
-
 #[test]
 fn after_two_days_without_power_everyone_comes_back() {
     let Some(library) = time_machine() else {
         return;
     };
     let mut cluster = Cluster::start(3);
-    join_worker(&mut cluster);
+    // It has no CA key to sign its own certificate with.
+    cluster.join("worker", "worker");
     cluster.wait_all_alive();
     let all = [0, 1, 2, 3];
     let before: Vec<String> = all.map(|i| ends(&status(&cluster, i).ok())).into();

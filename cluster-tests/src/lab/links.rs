@@ -1,12 +1,36 @@
 //! The network between nodes as a table: one entry for each direction of each pair.
 
+use std::time::Duration;
+
 /// What becomes of packets from one node to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     Open,
     /// So many of a hundred packets are lost.
     Lossy(u8),
+    Slow(Slow),
     Cut,
+}
+
+/// Each packet takes a time of its own, so that some overtake others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slow {
+    pub shortest: Duration,
+    pub longest: Duration,
+    /// So many of a hundred are lost.
+    pub lost: u8,
+    /// So many of a hundred arrive twice.
+    pub twice: u8,
+}
+
+impl Slow {
+    /// 75 ± 50 ms each way.
+    pub const BY_75_MS: Slow = Slow {
+        shortest: Duration::from_millis(25),
+        longest: Duration::from_millis(125),
+        lost: 0,
+        twice: 0,
+    };
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,17 +42,19 @@ pub struct Links {
 
 impl Links {
     pub fn open(nodes: usize) -> Links {
-        Links {
-            nodes,
-            links: vec![Link::Open; nodes * nodes],
-        }
+        Links::all(nodes, Link::Open)
     }
 
     /// Everyone loses so many of a hundred packets to everyone.
     pub fn lossy(nodes: usize, percent: u8) -> Links {
+        Links::all(nodes, Link::Lossy(percent))
+    }
+
+    /// The same between any two.
+    pub fn all(nodes: usize, link: Link) -> Links {
         Links {
             nodes,
-            links: vec![Link::Lossy(percent); nodes * nodes],
+            links: vec![link; nodes * nodes],
         }
     }
 

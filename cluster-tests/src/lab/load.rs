@@ -68,14 +68,20 @@ pub struct Load {
 
 impl Load {
     pub fn start(lab: &dyn Lab, clock: &Clock, plan: &Plan) -> Load {
+        let all: Vec<usize> = (0..lab.nodes()).collect();
+        Load::start_at(lab, clock, plan, &all)
+    }
+
+    /// Through these nodes only, whatever becomes of the others.
+    pub fn start_at(lab: &dyn Lab, clock: &Clock, plan: &Plan, nodes: &[usize]) -> Load {
         let (stop, stopped) = watch::channel(false);
         let ops = Arc::new(Mutex::new(Vec::new()));
-        let nodes = lab.nodes();
         let client = |index: usize| {
             let client = Client {
                 index,
-                node: index % nodes,
-                apis: (0..nodes).map(|node| lab.api(node)).collect(),
+                node: index % nodes.len(),
+                nodes: nodes.to_vec(),
+                apis: nodes.iter().map(|node| lab.api(*node)).collect(),
                 rng: StdRng::seed_from_u64(u64::from(plan.seed) << 32 | index as u64),
                 clock: clock.clone(),
                 plan: plan.clone(),
@@ -83,7 +89,8 @@ impl Load {
             };
             tokio::spawn(client.run(stopped.clone()))
         };
-        let clients = (0..plan.clients_per_node * nodes).map(client).collect();
+        let clients = 0..plan.clients_per_node * nodes.len();
+        let clients = clients.map(client).collect();
         Load { stop, clients, ops }
     }
 
@@ -114,7 +121,10 @@ impl Load {
 
 struct Client {
     index: usize,
+    /// Its place among `apis`.
     node: usize,
+    /// The laboratory's indexes of those that `apis` speak with.
+    nodes: Vec<usize>,
     apis: Vec<Box<dyn Api>>,
     rng: StdRng,
     clock: Clock,
@@ -169,7 +179,7 @@ impl Client {
         };
         Op {
             client: self.index,
-            node,
+            node: self.nodes[node],
             key,
             action,
             invoked,

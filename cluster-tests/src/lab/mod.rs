@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod checker;
+pub mod clocks;
 pub mod history;
 pub mod http_api;
 pub mod links;
@@ -14,8 +15,10 @@ pub mod load;
 pub mod namespaced;
 pub mod oracles;
 pub mod processes;
+pub mod relay;
 pub mod run;
 pub mod scenarios;
+pub mod stalls;
 pub mod wait;
 
 use std::sync::Arc;
@@ -23,8 +26,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use api::{Api, Consistency, Fault};
+pub use clocks::Time;
 pub use history::{Clock, History};
-pub use links::{Link, Links, Shape};
+pub use links::{Link, Links, Shape, Slow};
 pub use namespaced::Namespaced;
 pub use processes::Processes;
 pub use run::Run;
@@ -45,7 +49,7 @@ pub type Observer = Arc<dyn Fn() -> Vec<Running> + Send + Sync>;
 /// A cluster that can be broken. Nodes are indexes from 0; ids in the cluster are [`Lab::id`].
 #[async_trait(?Send)]
 pub trait Lab {
-    /// For the figures of a run: `processes`, `namespaces`.
+    /// For the figures of a run: `processes`, `namespaces`, `relayed`.
     fn kind(&self) -> &'static str;
     fn nodes(&self) -> usize;
     /// The node's id as the cluster's members list has it.
@@ -66,6 +70,20 @@ pub trait Lab {
     fn has_links(&self) -> bool;
     /// The network between the nodes, from now on. [`Links::open`] heals everything.
     async fn set_links(&mut self, links: &Links);
+
+    /// A node's clock. Where clocks can be wrong at all; the others' stay as they are.
+    async fn set_clock(&mut self, _node: usize, _time: Time) {
+        panic!("the clocks of {} are this machine's", self.kind());
+    }
+
+    /// One node more, which may vote. It is a member when this returns, and the last one by index.
+    async fn join(&mut self) {
+        panic!("{} do not grow", self.kind());
+    }
+    /// Takes a node out for good; those behind it move up by one index. It is no member when this returns.
+    async fn remove(&mut self, _node: usize) {
+        panic!("{} do not shrink", self.kind());
+    }
 
     /// Deploys the echo service under [`Lab::host`] and waits until it is ready.
     async fn deploy_echo(&mut self, name: &str, instances: usize);

@@ -1,7 +1,8 @@
 //! The second kind of laboratory: each daemon in a network namespace of its own, on a bridge, so that links can be cut
 //! and made lossy one by one and in one direction. Needs root; see [`crate::namespaces::available`].
 //!
-//! The kernel here can drop packets at random (nft's `numgen`) and cannot delay them (no netem).
+//! The kernel here can drop packets at random (nft's `numgen`) and cannot delay them (no netem): where links are to be
+//! slow, a [`super::relay`] carries the packets in place of the bridge.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -46,6 +47,15 @@ pub struct Namespaced {
 impl Namespaced {
     /// So many machines, bootstrapped as people do it, all of them voters.
     pub fn start(nodes: usize) -> Namespaced {
+        Namespaced::on(Network::new(nodes), nodes)
+    }
+
+    /// The same on a relay, so that links can be slow.
+    pub fn relayed(nodes: usize, seed: u64) -> Namespaced {
+        Namespaced::on(Network::relayed(nodes, seed), nodes)
+    }
+
+    fn on(network: Network, nodes: usize) -> Namespaced {
         let folder = tempfile::Builder::new().prefix("nebula-lab-").tempdir();
         let folder = folder.expect("a temporary folder");
         let node = |i: usize| Node {
@@ -55,7 +65,7 @@ impl Namespaced {
         };
         let mut lab = Namespaced {
             nodes: (0..nodes).map(node).collect(),
-            network: Network::new(nodes),
+            network,
             folder,
         };
         lab.set_up(0, &["init"]);
@@ -140,6 +150,10 @@ impl Namespaced {
             let address = self.network.address(from);
             let verdict = match links.get(from, to) {
                 Link::Open => continue,
+                Link::Slow(_) => {
+                    assert!(self.network.relay().is_some(), "a bridge is never slow");
+                    continue;
+                }
                 Link::Cut => "drop".to_owned(),
                 Link::Lossy(percent) => format!("numgen random mod 100 < {percent} drop"),
             };
@@ -182,7 +196,11 @@ fn get_inside(namespace: &str, edge: SocketAddr, host: &str) -> std::io::Result<
 #[async_trait(?Send)]
 impl Lab for Namespaced {
     fn kind(&self) -> &'static str {
-        "namespaces"
+        if self.network.relay().is_some() {
+            "relayed"
+        } else {
+            "namespaces"
+        }
     }
 
     fn nodes(&self) -> usize {
@@ -224,6 +242,9 @@ impl Lab for Namespaced {
     }
 
     async fn set_links(&mut self, links: &Links) {
+        if let Some(relay) = self.network.relay() {
+            relay.set_links(links);
+        }
         for node in 0..self.nodes.len() {
             let path = self.folder.path().join(format!("n{}.nft", node + 1));
             std::fs::write(&path, self.rules(node, links)).expect("a file in our folder");

@@ -1,6 +1,7 @@
 //! The first kind of laboratory: daemons on this machine's loopback, as `nodectl dev` starts them.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,11 +11,14 @@ use tokio_rustls::TlsConnector;
 
 use super::http_api::{Address, HttpApi};
 use super::links::Links;
-use super::{Api, Lab, Observer, Running, host};
+use super::{Api, Lab, Observer, Running, Time, host};
 use crate::{Cluster, http, process};
 
 pub struct Processes {
     cluster: Cluster,
+    clocks: Option<Clocks>,
+    /// Names of machines are used once.
+    joined: usize,
     tls: TlsConnector,
     token: String,
 }
@@ -29,8 +33,36 @@ impl Processes {
         Processes {
             tls: tls.expect("the cluster file's CA is one").into(),
             token: text("token"),
+            clocks: None,
+            joined: nodes,
             cluster,
         }
+    }
+
+    /// The same with clocks that can be wrong, by this libfaketime.
+    pub fn with_clocks(nodes: usize, library: &Path) -> Processes {
+        let mut lab = Processes::start(nodes);
+        let clocks = Clocks {
+            library: library.to_owned(),
+            folder: lab.cluster.scratch("clocks"),
+            paces: BTreeMap::new(),
+        };
+        let ids = lab.cluster.members.iter().map(|m| m.id);
+        ids.for_each(|id| clocks.write(id, Time::Right));
+        lab.clocks = Some(clocks);
+        for node in 0..nodes {
+            lab.cluster.kill_daemon(node);
+            lab.start_daemon(node);
+        }
+        lab
+    }
+
+    fn start_daemon(&mut self, node: usize) {
+        let id = self.cluster.members[node].id;
+        let clocks = self.clocks.as_ref();
+        let env = clocks.map(|clocks| clocks.env(id)).unwrap_or_default();
+        let env: Vec<_> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        self.cluster.restart_with(node, &env);
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -72,7 +104,7 @@ impl Lab for Processes {
     }
 
     async fn restart(&mut self, node: usize) {
-        self.cluster.restart(node);
+        self.start_daemon(node);
     }
 
     async fn pause(&mut self, node: usize) {
@@ -89,6 +121,21 @@ impl Lab for Processes {
 
     async fn set_links(&mut self, _: &Links) {
         panic!("processes on loopback have no links to cut");
+    }
+
+    async fn set_clock(&mut self, node: usize, time: Time) {
+        let id = self.cluster.members[node].id;
+        let clocks = self.clocks.as_mut();
+        clocks.expect("started with clocks").set(id, time);
+    }
+
+    async fn join(&mut self) {
+        self.joined += 1;
+        self.cluster.join(&format!("n{}", self.joined), "voter");
+    }
+
+    async fn remove(&mut self, node: usize) {
+        self.cluster.remove(node);
     }
 
     async fn deploy_echo(&mut self, name: &str, instances: usize) {
@@ -111,6 +158,52 @@ impl Lab for Processes {
             .iter()
             .map(|m| m.data_dir.display().to_string());
         dirs.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The daemons' clocks: a file for each, which libfaketime reads every second.
+struct Clocks {
+    library: PathBuf,
+    folder: PathBuf,
+    /// Nodes whose daemons run at a pace of their own when they are started next.
+    paces: BTreeMap<u64, Time>,
+}
+
+impl Clocks {
+    fn file(&self, id: u64) -> PathBuf {
+        self.folder.join(format!("{id}.time"))
+    }
+
+    fn set(&mut self, id: u64, time: Time) {
+        if let Time::Pace(_) = time {
+            self.paces.insert(id, time);
+        } else {
+            self.paces.remove(&id);
+            self.write(id, time);
+        }
+    }
+
+    /// In one step: half a time is no time.
+    fn write(&self, id: u64, time: Time) {
+        let (path, next) = (self.file(id), self.folder.join("next"));
+        std::fs::write(&next, time.to_faketime() + "\n").expect("a file in our folder");
+        std::fs::rename(&next, &path).expect("a file in our folder is replaced");
+    }
+
+    fn env(&self, id: u64) -> Vec<(&'static str, String)> {
+        let library = self.library.display().to_string();
+        let time = match self.paces.get(&id) {
+            Some(pace) => vec![("FAKETIME", pace.to_faketime())],
+            None => vec![
+                (
+                    "FAKETIME_TIMESTAMP_FILE",
+                    self.file(id).display().to_string(),
+                ),
+                ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ],
+        };
+        [vec![("LD_PRELOAD", library)], time].concat()
     }
 }
 

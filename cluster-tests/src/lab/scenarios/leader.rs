@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{judge, summary};
+use super::{goes_on, judge, summary};
 use crate::lab::api::Api;
 use crate::lab::history::{Clock, Moment};
 use crate::lab::load::{Load, Plan};
@@ -95,16 +95,7 @@ async fn another_leads(lab: &dyn Lab, clock: &Clock, old: usize, since: Moment) 
 
 /// From `since` until a write that began later was acknowledged.
 async fn writes_resumed(load: &Load, since: Moment) -> Duration {
-    let later =
-        |op: &crate::lab::history::Op| op.is_acknowledged_write() && op.invoked.order > since.order;
-    until(DEADLINE, "writes are acknowledged again", async || {
-        if load.has(later) {
-            Ok(())
-        } else {
-            Err("none yet".to_owned())
-        }
-    })
-    .await;
+    goes_on(load, since).await;
     let resumed = load.so_far().resumed(since);
     resumed.expect("a write that was just seen")
 }

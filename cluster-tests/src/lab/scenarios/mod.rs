@@ -1,15 +1,18 @@
 //! What is done to a cluster, written once for every kind of laboratory. A scenario breaks things while clients work,
 //! lets the oracles judge, and reports figures; it never fails on the clock, save for generous deadlines.
 
+pub mod clocks;
 pub mod kills;
 pub mod leader;
 pub mod loss;
+pub mod membership;
 pub mod partitions;
 pub mod soak;
 
 use serde_json::{Value, json};
 
-use super::history::{Clock, History};
+use super::history::{Clock, History, Moment};
+use super::load::Load;
 use super::oracles::{self, Verdict};
 use super::run::spread;
 use super::{Lab, Run, wait};
@@ -40,6 +43,19 @@ async fn all(lab: &dyn Lab, clock: &Clock, history: &mut History) -> Verdict {
 #[track_caller]
 pub fn must<T>(verdict: Result<T, oracles::Violation>) -> T {
     verdict.unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+/// Waits until a write is acknowledged that began after `since`.
+pub async fn goes_on(load: &Load, since: Moment) {
+    wait::until(wait::DEADLINE, "writes are acknowledged", async || {
+        let later = load.has(|op| op.is_acknowledged_write() && op.invoked.order > since.order);
+        if later {
+            Ok(())
+        } else {
+            Err("none yet".to_owned())
+        }
+    })
+    .await;
 }
 
 /// What every scenario reports of its load.
