@@ -164,6 +164,7 @@ impl Node {
             storage: Storage::Medium(self.disk.mount()),
             timing: Timing::default(),
             compaction: ground.compaction,
+            clock: self.clock.clone(),
         };
         let registry = Registry::start(config, socket.clone(), random.clone(), &metrics).await?;
         let membership = Membership::start(

@@ -36,6 +36,8 @@ pub(crate) struct Slot {
 struct Inside {
     state: State,
     wanted: Instant,
+    /// The latest handshake was refused, here or there, and that was said.
+    refused: bool,
 }
 
 enum State {
@@ -66,6 +68,7 @@ impl Slot {
             inside: Mutex::new(Inside {
                 state: State::Idle,
                 wanted: Instant::now(),
+                refused: false,
             }),
         }
     }
@@ -102,6 +105,17 @@ impl Slot {
 impl Inside {
     fn holds(&self, link: &Arc<Link>) -> bool {
         matches!(&self.state, State::Up(up) if Arc::ptr_eq(up, link))
+    }
+
+    /// Says once that certificates do not agree: nothing but people can mend that, unless it mends itself.
+    fn shook_hands(&mut self, node: NodeId, result: Result<(), &ConnectionError>) {
+        let refusal = result.err().filter(|error| is_tls(error));
+        if let Some(error) = refusal
+            && !self.refused
+        {
+            tracing::warn!(%node, %error, "the certificates of this node and another do not agree: compare the clocks of both");
+        }
+        self.refused = refusal.is_some() || (self.refused && result.is_err());
     }
 }
 
@@ -207,7 +221,11 @@ impl Inner {
         let connection = timeout(deadline, connecting)
             .await
             .map_err(|_| unreachable(format!("no answer within {} ms", deadline.as_millis())))?
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| {
+                slot.lock().shook_hands(node, Err(&error));
+                unreachable(error.to_string())
+            })?;
+        slot.lock().shook_hands(node, Ok(()));
         let (_, lifetime) = peer_of(&connection).map_err(|e| unreachable(e.to_string()))?;
         Ok(Link::new(node, slot.lane, connection, lifetime, failures))
     }
@@ -351,6 +369,16 @@ impl Inner {
             tracing::debug!(node = node.0, ?lane, "peer is silent");
         }
     }
+}
+
+/// Whether a handshake ended with an alert of TLS, ours or the peer's (RFC 9001, section 4.8).
+fn is_tls(error: &ConnectionError) -> bool {
+    let code = match error {
+        ConnectionError::TransportError(error) => error.code,
+        ConnectionError::ConnectionClosed(close) => close.error_code,
+        _ => return false,
+    };
+    (0x100..0x200).contains(&u64::from(code))
 }
 
 /// Who is at the other end, and how much longer its certificate is valid.

@@ -110,7 +110,10 @@ impl Node {
             limits: nebula_mesh::Limits::default(),
         };
         let mesh = Mesh::bind(mesh_config, identity, directory_rx, &metrics)?;
-        let registry_config = nebula_registry::Config::new(dir.join(REGISTRY_DIR));
+        let registry_config = nebula_registry::Config {
+            clock: clock.clone(),
+            ..nebula_registry::Config::new(dir.join(REGISTRY_DIR))
+        };
         let registry =
             Registry::start(registry_config, mesh.clone(), random.clone(), &metrics).await?;
         let membership_config = nebula_membership::Config::new(cluster, clock.now());

@@ -40,8 +40,9 @@ pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// machines that were off together come back by themselves. Whoever is away for longer joins again.
 pub const RENEWABLE_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Certificates begin this long before they are signed, for machines whose clocks are behind.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+/// Certificates begin this long before they are signed: the signer's clock may be an hour ahead and another's an hour
+/// behind, and both a little more.
+pub const CLOCK_SKEW: Duration = Duration::from_secs((2 * 60 + 5) * 60);
 
 /// The CA outlives the machines; it is trusted by hash and by file, so nothing renews it.
 pub const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

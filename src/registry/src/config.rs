@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nebula_telemetry::Clock;
+
 use crate::limits;
 use crate::medium::Medium;
 
@@ -12,6 +14,8 @@ pub struct Config {
     pub storage: Storage,
     pub timing: Timing,
     pub compaction: Compaction,
+    /// What a leader holds the times against that others' clocks say.
+    pub clock: Clock,
 }
 
 impl Config {
@@ -20,6 +24,7 @@ impl Config {
             storage: Storage::Files(dir.into()),
             timing: Timing::default(),
             compaction: Compaction::default(),
+            clock: Clock::system(),
         }
     }
 }

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use nebula_domain::authority::{self, Sender};
-use nebula_domain::{Command, Rejection, State};
+use nebula_domain::{Command, Rejection, Request, State};
 use nebula_mesh::{Answer as Answers, CallError, Peer};
-use nebula_telemetry::Counter;
-use nebula_wire::codec;
+use nebula_telemetry::{Clock, Counter};
+use nebula_wire::codec::{self, CodecError};
 use nebula_wire::peer::registry::{
     Answer, OperatorToken, Proposal, RegistryAnswer, RegistryRequest,
 };
@@ -32,6 +32,7 @@ pub struct RegistryService {
     pub status: watch::Receiver<Status>,
     pub state: watch::Receiver<Arc<State>>,
     pub refused: Counter,
+    pub clock: Clock,
 }
 
 #[async_trait]
@@ -84,7 +85,7 @@ impl RegistryService {
         let deadline = Instant::now() + wait;
         let mut checked = Vec::with_capacity(count);
         for Proposal { request, operator } in proposals {
-            let item = match Item::checked(request) {
+            let item = match Item::checked(request).and_then(|item| self.no_earlier(item)) {
                 Ok(item) => item,
                 Err(error) => return RegistryAnswer::Refused(error.to_string()),
             };
@@ -104,6 +105,23 @@ impl RegistryService {
             Ok(Ok(answers)) => RegistryAnswer::Proposed(answers),
             Ok(Err(not_leader)) => not_leader,
             Err(_) => RegistryAnswer::Unfinished,
+        }
+    }
+
+    /// A join token ends by the clock of the voter that was shown it, and by the leader's: one whose clock is behind
+    /// must not give it a longer life.
+    fn no_earlier(&self, item: Item) -> Result<Item, CodecError> {
+        let Request { id, command } = item.request()?;
+        let here = self.clock.now();
+        match command {
+            Command::Join { now, .. } if *now < here => {
+                let (id, mut command) = (*id, command.clone());
+                if let Command::Join { now, .. } = &mut command {
+                    *now = here;
+                }
+                Item::new(Request { id, command })
+            }
+            _ => Ok(item),
         }
     }
 

@@ -135,6 +135,7 @@ impl Registry {
             status: status.clone(),
             state: published.state.clone(),
             refused: counters.refused.clone(),
+            clock: config.clock.clone(),
         };
         mesh.answer(
             Protocol::Raft,

@@ -1,14 +1,17 @@
 //! What a hostile or lost member can do to the others: nothing that is not its own.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use nebula_domain::state::Role;
 use nebula_domain::{Command, NodeId, Rejection};
+use nebula_telemetry::Clock;
 use nebula_wire::codec;
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::registry::OperatorToken;
 use openraft::raft::VoteRequest;
 
-use super::harness::{Nodes, OPERATOR, PATIENCE, addresses, request, setting, value};
+use super::harness::{Nodes, OPERATOR, PATIENCE, addresses, now, request, setting, value};
 use crate::peers::{RaftAnswer, RaftRequest};
 use crate::{ProposeError, Registry};
 
@@ -147,5 +150,33 @@ async fn a_node_that_is_not_known_to_be_a_voter_gets_no_vote() {
         );
     }
     assert_eq!(one.status(|_| true).await.term, before.term);
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_token_ends_by_the_leaders_clock_too() {
+    let (later, _hand) = Clock::manual(now().plus(Duration::from_secs(2 * 3600)));
+    let nodes = Nodes::start_with(3, |config| config.clock = later.clone()).await;
+    nodes.initialise().await;
+    // The first node leads, and goes by what it says itself.
+    nodes.join(2..=3).await;
+    nodes.voters(1..=3).await;
+    let leader = nodes.leader(NodeId(2)).await;
+    let follower = nodes.all.iter().find(|n| n.id != leader).unwrap();
+    let join = Command::Join {
+        token: nebula_domain::TokenId("t".to_owned()),
+        secret_sha256: [2; 32],
+        now: now(),
+        name: "late".parse().unwrap(),
+        addresses: addresses(9),
+    };
+    let refused = follower.registry.propose(join).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ProposeError::Rejected(Rejection::TokenExpired))
+        ),
+        "{refused:?}"
+    );
     nodes.stop().await;
 }

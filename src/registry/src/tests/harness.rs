@@ -62,7 +62,7 @@ pub fn value<'a>(state: &'a State, key: &str) -> Option<&'a str> {
         .map(String::as_str)
 }
 
-fn now() -> Millis {
+pub fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Millis(u64::try_from(since.as_millis()).unwrap())
 }
