@@ -5,8 +5,8 @@ use nebula_mesh::{Peer, Service, Stream};
 use nebula_wire::codec;
 use nebula_wire::peer::identity::{IdentityAnswer, IdentityRequest};
 
-use crate::Enrolment;
 use crate::error::EnrolError;
+use crate::{EXCHANGE_DEADLINE, Enrolment};
 
 /// A CSR and a join request are a few KiB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -16,7 +16,8 @@ pub(crate) struct IdentityService(pub(crate) Enrolment);
 #[async_trait::async_trait]
 impl Service for IdentityService {
     async fn serve(&self, peer: Peer, mut stream: Stream) {
-        let Ok(frame) = stream.read_frame(MAX_REQUEST_BYTES).await else {
+        let reading = stream.read_frame(MAX_REQUEST_BYTES);
+        let Ok(Ok(frame)) = tokio::time::timeout(EXCHANGE_DEADLINE, reading).await else {
             return;
         };
         let answer = match codec::decode(&frame) {

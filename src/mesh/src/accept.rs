@@ -9,6 +9,7 @@ use nebula_wire::peer::Protocol;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::time::{sleep, timeout};
 
+use crate::budget::Budget;
 use crate::error::{Context, code};
 use crate::incoming::refuse_removed;
 use crate::mesh::Inner;
@@ -102,12 +103,16 @@ impl Inner {
         let expired = lifetime.is_zero();
         let end = sleep(if expired { RENEWAL_TIME } else { lifetime });
         tokio::pin!(end);
+        let budget = Budget::new(
+            self.limits.frame_bytes_under_way,
+            self.counters.refusals("frame_bytes_under_way"),
+        );
         loop {
             tokio::select! {
                 stream = connection.accept_bi() => {
                     let Ok((send, recv)) = stream else { return };
-                    let inner = self.clone();
-                    self.spawn(async move { inner.stream(node, expired, send, recv).await });
+                    let (inner, budget) = (self.clone(), budget.clone());
+                    self.spawn(async move { inner.stream(node, expired, budget, send, recv).await });
                 }
                 stream = connection.accept_uni(), if !expired => {
                     let Ok(recv) = stream else { return };
@@ -131,6 +136,7 @@ impl Inner {
         self: &Arc<Self>,
         node: NodeId,
         expired: bool,
+        budget: Budget,
         send: SendStream,
         mut recv: RecvStream,
     ) {
@@ -159,7 +165,7 @@ impl Inner {
             role: admission.role(),
             expired,
         };
-        let stream = Stream::new(send, recv, Context { node, protocol }, None);
+        let stream = Stream::new(send, recv, Context { node, protocol }, None, Some(budget));
         service.serve(peer, stream).await;
     }
 

@@ -50,7 +50,12 @@ pub struct Limits {
     /// Largest frame, and so the largest request and answer of [`Mesh::call`](crate::Mesh::call): the
     /// codec's own limit.
     pub frame_bytes: usize,
-    /// Largest message of [`Mesh::send`](crate::Mesh::send); gossip stays under 64 KiB.
+    /// Frames of one accepted connection that are being read or worked on, by the bytes they claim; further ones
+    /// are refused. Honest peers stay under 4 MiB (one append, two batches of proposals), and the largest frame
+    /// fits. All connections of one peer together cost at most `max_connections_per_peer` times this.
+    pub frame_bytes_under_way: usize,
+    /// Largest message of [`Mesh::send`](crate::Mesh::send): gossip stays under 64 KiB, and nothing else is that
+    /// large. What waits to be read is a multiple of it.
     pub message_bytes: usize,
     /// Messages that wait for a connection that is being made; older news is of no use later.
     pub queued_messages: usize,
@@ -81,7 +86,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(5),
             unused_timeout: Duration::from_secs(60),
             frame_bytes: nebula_wire::codec::MAX_BYTES,
-            message_bytes: 1024 * 1024,
+            frame_bytes_under_way: 12 * 1024 * 1024,
+            message_bytes: 64 * 1024,
             queued_messages: 16,
             suspect_after: Duration::from_millis(600),
             redial_min: Duration::from_millis(100),

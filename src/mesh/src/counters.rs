@@ -55,6 +55,13 @@ impl Counters {
         count(&self.refused, "reason", reason);
     }
 
+    /// The counter itself, for whoever counts elsewhere.
+    pub(crate) fn refusals(&self, reason: &'static str) -> Counter {
+        self.refused
+            .get_or_create(&[("reason", reason.to_owned())])
+            .clone()
+    }
+
     pub(crate) fn dialled(&self, outcome: &'static str) {
         count(&self.dials, "outcome", outcome);
     }

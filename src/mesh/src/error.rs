@@ -52,6 +52,14 @@ pub enum CallError {
     },
     #[error("a frame of {actual} bytes is over the limit of {limit} bytes (frame_bytes)")]
     TooLarge { actual: usize, limit: usize },
+    #[error(
+        "a frame of {actual} bytes beside others of node {node} is over the limit of {limit} bytes (frame_bytes_under_way)"
+    )]
+    TooMuch {
+        node: NodeId,
+        actual: usize,
+        limit: usize,
+    },
     #[error("node {node} ended the stream before it was complete")]
     Ended { node: NodeId },
     #[error("this node's mesh is closed")]
@@ -82,7 +90,7 @@ impl From<CallError> for io::Error {
                 io::ErrorKind::ConnectionRefused
             }
             CallError::Deadline { .. } => io::ErrorKind::TimedOut,
-            CallError::TooLarge { .. } => io::ErrorKind::InvalidData,
+            CallError::TooLarge { .. } | CallError::TooMuch { .. } => io::ErrorKind::InvalidData,
             CallError::Ended { .. } => io::ErrorKind::UnexpectedEof,
             CallError::Closed => io::ErrorKind::NotConnected,
         };

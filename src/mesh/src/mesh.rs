@@ -283,7 +283,7 @@ impl Inner {
             }
         };
         self.counters.streams_opened.inc();
-        Ok(Stream::new(send, recv, context, Some(busy)))
+        Ok(Stream::new(send, recv, context, Some(busy), None))
     }
 
     /// The peer's place; only members have one.

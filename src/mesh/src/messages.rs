@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nebula_domain::NodeId;
+use nebula_domain::state::Role;
 use nebula_wire::peer::Protocol;
 use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc::error::TrySendError;
@@ -101,8 +102,14 @@ impl Inner {
         let Ok(protocol) = Protocol::try_from(first) else {
             return self.counters.refused("malformed");
         };
-        if !self.directory.borrow().admission(node).permits(protocol) {
+        let admission = self.directory.borrow().admission(node);
+        if !admission.permits(protocol) {
             return self.counters.refused("not_a_member");
+        }
+        // Only a voter leads, and only a leader sends these. Looked at here, so that nobody else's crowd
+        // the leader's out of the queue.
+        if protocol == Protocol::Raft && admission.role() != Some(Role::Voter) {
+            return self.counters.refused("not_a_voter");
         }
         let Some(to) = self.services.message(protocol) else {
             return self.counters.refused("not_served");

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use nebula_domain::NodeId;
 use nebula_wire::peer::Protocol;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::{CallError, Directory, Mesh, Peer, Service, Stream};
 
@@ -35,8 +36,8 @@ pub trait Net: Send + Sync + 'static {
 /// Gives one answer to one request, the other end of [`Net::call`].
 #[async_trait]
 pub trait Answer: Send + Sync + 'static {
-    /// A larger request is not read.
-    fn max_request_bytes(&self) -> usize;
+    /// A larger request of this peer is not read.
+    fn max_request_bytes(&self, peer: Peer) -> usize;
     /// The request is an error when it did not come whole. Without an answer the caller's call fails.
     async fn answer(&self, peer: Peer, request: Result<Bytes, CallError>) -> Option<Bytes>;
 }
@@ -78,6 +79,10 @@ impl Net for Mesh {
     }
 }
 
+/// How long a request may take to come in, longer than any caller waits for its answer: whoever sends half a
+/// request and no more does not keep its place.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+
 /// One frame in, one frame out.
 struct Calls(Arc<dyn Answer>);
 
@@ -85,7 +90,14 @@ struct Calls(Arc<dyn Answer>);
 impl Service for Calls {
     async fn serve(&self, peer: Peer, mut stream: Stream) {
         let protocol = stream.protocol();
-        let request = stream.read_frame(self.0.max_request_bytes()).await;
+        let reading = stream.read_frame(self.0.max_request_bytes(peer));
+        let late = CallError::Deadline {
+            node: peer.node,
+            protocol,
+            deadline: REQUEST_DEADLINE,
+        };
+        let request = timeout(REQUEST_DEADLINE, reading).await;
+        let request = request.unwrap_or(Err(late));
         // Without an answer the stream ends, which the other node sees.
         let Some(answer) = self.0.answer(peer, request).await else {
             return;

@@ -10,8 +10,10 @@ use nebula_domain::NodeId;
 use nebula_wire::peer::Protocol;
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::CallError;
+use crate::budget::Budget;
 use crate::error::{Context, code};
 use crate::link::{Busy, Silence};
 
@@ -31,6 +33,10 @@ pub struct StreamReader {
     recv: RecvStream,
     context: Context,
     busy: Option<Busy>,
+    /// Of a stream that the other end opened.
+    budget: Option<Budget>,
+    /// For the latest frame, which its reader still works on.
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 /// The sending half. Dropped after whole frames, it ends the stream; dropped within raw bytes that
@@ -48,12 +54,15 @@ impl Stream {
         recv: RecvStream,
         context: Context,
         busy: Option<Busy>,
+        budget: Option<Budget>,
     ) -> Stream {
         Stream {
             reader: StreamReader {
                 recv,
                 context,
                 busy: busy.clone(),
+                budget,
+                _held: None,
             },
             writer: StreamWriter {
                 send,
@@ -140,6 +149,13 @@ impl StreamReader {
                 actual: length,
                 limit: max,
             });
+        }
+        self._held = None;
+        if let Some(budget) = &self.budget {
+            let held = budget.take(self.context.node, length);
+            self._held = held.inspect_err(|_| {
+                let _ = self.recv.stop(code::MALFORMED);
+            })?;
         }
         let mut frame = BytesMut::with_capacity(length.min(FIRST_ROOM_BYTES));
         while frame.len() < length {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{Cluster, Echo, PATIENCE, Silent, until};
 use nebula_domain::NodeId;
+use nebula_domain::state::Role;
 use nebula_mesh::{CallError, Directory, Limits};
 use nebula_wire::peer::Protocol;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 async fn call(from: &common::Node, to: u64, protocol: Protocol) -> Result<Bytes, CallError> {
@@ -283,4 +284,60 @@ async fn a_node_whose_certificate_has_ended_may_only_ask_for_a_new_one() {
         .send(NodeId(1), Protocol::Gossip, Bytes::from_static(b"now"));
     let (_, message) = messages.recv().await.unwrap();
     assert_eq!(message, Bytes::from_static(b"now"));
+}
+
+#[tokio::test]
+async fn only_voters_give_signs_of_life() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    cluster.enter_as(2, b.mesh.local_addr(), Role::Worker);
+    let (to, mut messages) = mpsc::channel(1);
+    a.mesh.serve_messages(Protocol::Raft, to);
+    let refused = "nebula_mesh_refused_total{reason=\"not_a_voter\"}";
+    for _ in 0..3 {
+        b.mesh
+            .send(NodeId(1), Protocol::Raft, Bytes::from_static(b"crowd"));
+    }
+    until("they were counted", || a.metric(refused) == 3).await;
+    cluster.enter(2, b.mesh.local_addr());
+    b.mesh
+        .send(NodeId(1), Protocol::Raft, Bytes::from_static(b"sign"));
+    let (_, message) = messages.recv().await.unwrap();
+    assert_eq!(message, Bytes::from_static(b"sign"));
+}
+
+#[tokio::test]
+async fn frames_under_way_are_limited_for_each_connection() {
+    let cluster = Cluster::new();
+    let limits = Limits {
+        frame_bytes_under_way: 100_000,
+        ..Limits::default()
+    };
+    let (a, b) = (cluster.node(1), cluster.node_with(2, limits));
+    b.mesh.serve(Protocol::Raft, Arc::new(Echo));
+    let open = || a.mesh.open(NodeId(2), Protocol::Raft, PATIENCE);
+    let refused = "nebula_mesh_refused_total{reason=\"frame_bytes_under_way\"}";
+    // All but the last byte, and then nothing.
+    let mut first = open().await.unwrap();
+    first.write_all(&60_000u32.to_be_bytes()).await.unwrap();
+    first.write_all(&[1; 59_999]).await.unwrap();
+    let mut small = open().await.unwrap();
+    small.write_frame([2; 2000]).await.unwrap();
+    assert_eq!(small.read_frame(4000).await.unwrap().len(), 2000);
+    let second = call_of(&a, 60_000).await;
+    assert!(second.is_err(), "{second:?}");
+    assert_eq!(b.metric(refused), 1);
+    // What is done makes room.
+    first.write_all(&[1]).await.unwrap();
+    assert_eq!(first.read_frame(60_000).await.unwrap().len(), 60_000);
+    first.finish().await.unwrap();
+    assert!(first.next_frame(10).await.unwrap().is_none());
+    assert_eq!(call_of(&a, 60_000).await.unwrap().len(), 60_000);
+}
+
+async fn call_of(from: &common::Node, bytes: usize) -> Result<Bytes, CallError> {
+    let request = Bytes::from(vec![3; bytes]);
+    from.mesh
+        .call(NodeId(2), Protocol::Raft, request, PATIENCE)
+        .await
 }

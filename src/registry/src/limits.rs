@@ -30,6 +30,8 @@ pub const READERS_QUEUED: usize = 4096;
 pub const REGISTRY_FRAME_BYTES: usize = 1024 * 1024;
 /// One append or snapshot frame: a batch of entries and its framing stay far below it.
 pub const RAFT_FRAME_BYTES: usize = 8 * 1024 * 1024;
+/// What is read of a Raft request that is refused whatever it says, to say so.
+pub const REFUSED_FRAME_BYTES: usize = 4 * 1024;
 /// Entries sent to a follower at once, by bytes; it has one heartbeat interval to store them.
 pub const REPLICATION_BYTES: usize = 1024 * 1024;
 /// One of the journal's two files: sled takes in this much at once, a restart reads at most twice as

@@ -37,7 +37,7 @@ pub struct RegistryService {
 
 #[async_trait]
 impl Answers for RegistryService {
-    fn max_request_bytes(&self) -> usize {
+    fn max_request_bytes(&self, _: Peer) -> usize {
         limits::REGISTRY_FRAME_BYTES
     }
 

@@ -109,8 +109,11 @@ impl Cluster {
     }
 
     pub fn enter(&self, id: u64, quic: SocketAddr) {
+        self.enter_as(id, quic, Role::Voter);
+    }
+
+    pub fn enter_as(&self, id: u64, quic: SocketAddr, role: Role) {
         self.change(|directory| {
-            let role = Role::Voter;
             directory
                 .nodes
                 .insert(NodeId(id), DirectoryEntry { quic, role });

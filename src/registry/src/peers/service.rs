@@ -31,8 +31,12 @@ pub struct RaftService {
 
 #[async_trait]
 impl Answer for RaftService {
-    fn max_request_bytes(&self) -> usize {
-        limits::RAFT_FRAME_BYTES
+    fn max_request_bytes(&self, peer: Peer) -> usize {
+        match peer.role {
+            // It is refused whatever it says.
+            Some(Role::Worker) => limits::REFUSED_FRAME_BYTES,
+            Some(Role::Voter) | None => limits::RAFT_FRAME_BYTES,
+        }
     }
 
     async fn answer(&self, peer: Peer, request: Result<Bytes, CallError>) -> Option<Bytes> {
@@ -78,12 +82,22 @@ impl RaftService {
         match peer.role {
             Some(Role::Voter) => Ok(()),
             Some(Role::Worker) => Err("a worker does not vote".to_owned()),
-            // It joined after what this node has applied. A leader among such nodes is the only one that can bring
-            // this node up to date; to become one it needs the votes of those that know it, or at least have it
-            // in their log as a voter.
-            None if !votes || self.is_voter(peer.node) => Ok(()),
-            None => Err("the sender is not known to be a voter".to_owned()),
+            // It joined after what this node has applied, and this node has it in its log as a voter.
+            None if self.is_voter(peer.node) => Ok(()),
+            None if votes => Err("the sender is not known to be a voter".to_owned()),
+            // A leader among such nodes is the only one that can bring this node up to date; to become one it needs
+            // the votes of those that know it. As long as a leader that this node knows is heard there is none.
+            None if self.has_leader_beside(peer.node) => {
+                Err("the sender is not known, and there is a leader".to_owned())
+            }
+            None => Ok(()),
         }
+    }
+
+    /// Whether this node leads with a majority, or has lately heard another leader than this one.
+    fn has_leader_beside(&self, node: NodeId) -> bool {
+        let status = self.status.borrow();
+        status.quorum && status.leader.is_some_and(|leader| leader != node)
     }
 
     fn is_voter(&self, node: NodeId) -> bool {

@@ -9,7 +9,7 @@ use nebula_telemetry::Clock;
 use nebula_wire::codec;
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::registry::OperatorToken;
-use openraft::raft::VoteRequest;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 
 use super::harness::{Nodes, OPERATOR, PATIENCE, addresses, now, request, setting, value};
 use crate::peers::{RaftAnswer, RaftRequest};
@@ -178,5 +178,34 @@ async fn a_join_token_ends_by_the_leaders_clock_too() {
         ),
         "{refused:?}"
     );
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_known_is_not_followed_while_there_is_a_leader() {
+    let nodes = Nodes::start(2).await;
+    nodes.initialise().await;
+    let [one, two] = [&nodes.all[0], &nodes.all[1]];
+    let before = one.status(|s| s.is_leader && s.quorum).await;
+    one.change_directory(|directory| {
+        directory.nodes.remove(&NodeId(2));
+        directory.next_node_id = 2;
+    });
+    let append = AppendEntriesRequest {
+        vote: openraft::Vote::new_committed(99, 2),
+        prev_log_id: None,
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    let bytes = codec::encode(&RaftRequest::Append(append)).unwrap();
+    let answer = two
+        .mesh
+        .call(NodeId(1), Protocol::Raft, Bytes::from(bytes), PATIENCE)
+        .await
+        .unwrap();
+    let answer = codec::decode::<RaftAnswer>(&answer).unwrap();
+    assert!(matches!(answer, RaftAnswer::Refused(_)));
+    let after = one.status(|_| true).await;
+    assert_eq!((after.term, after.is_leader), (before.term, true));
     nodes.stop().await;
 }
