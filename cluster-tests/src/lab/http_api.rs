@@ -129,6 +129,12 @@ impl HttpApi {
         })
     }
 
+    /// `GET path`, for what is answered by no JSON.
+    pub async fn text(&mut self, path: &str, deadline: Duration) -> Result<String, Fault> {
+        let answer = self.call(Method::GET, path, None, None, deadline).await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
     async fn read(&mut self, path: &str, deadline: Duration) -> Result<(Answer, Value), Fault> {
         let answer = self.call(Method::GET, path, None, None, deadline).await?;
         let value = serde_json::from_slice(&answer.body)

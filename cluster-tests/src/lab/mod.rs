@@ -16,6 +16,7 @@ pub mod namespaced;
 pub mod oracles;
 pub mod processes;
 pub mod relay;
+pub mod rogue;
 pub mod run;
 pub mod scenarios;
 pub mod stalls;

@@ -69,6 +69,18 @@ impl Processes {
         &self.cluster
     }
 
+    /// A client of this node alone, on a connection of its own.
+    pub fn http_api(&self, node: usize) -> HttpApi {
+        let address = self.cluster.members[node]
+            .api
+            .trim_start_matches("https://");
+        HttpApi::new(Address::Tls {
+            address: address.parse().expect("the API is an address"),
+            tls: self.tls.clone(),
+            token: self.token.clone(),
+        })
+    }
+
     pub fn cluster_mut(&mut self) -> &mut Cluster {
         &mut self.cluster
     }
@@ -89,14 +101,7 @@ impl Lab for Processes {
     }
 
     fn api(&self, node: usize) -> Box<dyn Api> {
-        let address = self.cluster.members[node]
-            .api
-            .trim_start_matches("https://");
-        Box::new(HttpApi::new(Address::Tls {
-            address: address.parse().expect("the API is an address"),
-            tls: self.tls.clone(),
-            token: self.token.clone(),
-        }))
+        Box::new(self.http_api(node))
     }
 
     async fn kill(&mut self, node: usize) {

@@ -3,7 +3,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `NEBULA_LAB_SEED` | the seed of all choices; drawn and printed otherwise |
-//! | `NEBULA_LAB_<COUNT>` | how often: `KILLS`, `PAUSES`, `LEADER_KILLS`, `PARTITIONS`, `LOSS_SECONDS`, `DELAY_SECONDS`, `CLOCK_JUMPS`, `CLOCK_PACES`, `MEMBERSHIP`, `MINUTES`; of the disks' tests `POWER_CUTS`, `CLUSTER_POWER_CUTS`, `DAMAGES`, `CLUSTER_DAMAGES`, `POINTS`, `POINT_KILLS`, `DISK_FULL` |
+//! | `NEBULA_LAB_<COUNT>` | how often: `KILLS`, `PAUSES`, `LEADER_KILLS`, `PARTITIONS`, `LOSS_SECONDS`, `DELAY_SECONDS`, `FLOOD_SECONDS` of each flood, `CLOCK_JUMPS`, `CLOCK_PACES`, `MEMBERSHIP`, `MINUTES`; of the disks' tests `POWER_CUTS`, `CLUSTER_POWER_CUTS`, `DAMAGES`, `CLUSTER_DAMAGES`, `POINTS`, `POINT_KILLS`, `DISK_FULL` |
 //! | `NEBULA_LAB_RESULTS` | a file that figures are appended to, one JSON object a line |
 //! | `NEBULA_LAB_TRACES` | a folder for the histories of failed runs; the temporary folder otherwise |
 

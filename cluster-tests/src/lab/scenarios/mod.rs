@@ -7,6 +7,7 @@ pub mod leader;
 pub mod loss;
 pub mod membership;
 pub mod partitions;
+pub mod rogue;
 pub mod soak;
 
 use serde_json::{Value, json};
