@@ -88,7 +88,7 @@ impl Run {
         }
         let (file, test) = self.test.split_once(' ').unwrap_or((self.test, ""));
         format!(
-            "{line} cargo test -p nebula-cluster-tests --test {file} -- --exact {test} --nocapture"
+            "{line} cargo test -p nebula-cluster-tests --features laboratory --test {file} -- --exact {test} --nocapture"
         )
     }
 

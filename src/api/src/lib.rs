@@ -8,6 +8,8 @@ mod app;
 mod artifacts;
 mod deployments;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod join;
 mod logs;
 mod members;

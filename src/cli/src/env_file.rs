@@ -153,6 +153,10 @@ pub fn name(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+#[path = "env_file_fuzz.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -65,6 +65,10 @@ pub(crate) fn check(bytes: &[u8], sender: NodeId, reader: &Reader<'_>) -> Result
         return Err(Refusal::Undecodable);
     }
     let version = input.u8()?;
+    // chitchat reads none of a version that it does not know, and would be waited for.
+    if version > 1 {
+        return Err(Refusal::Undecodable);
+    }
     let mut budget = MAX_UNPACKED_BYTES;
     match input.u8()? {
         0 => {

@@ -4,6 +4,9 @@ use chitchat::{ChitchatId, Serializable};
 
 use super::*;
 
+#[path = "envelope_fuzz.rs"]
+mod fuzz;
+
 const CLUSTER: &str = "test";
 
 fn reader() -> Reader<'static> {
@@ -135,6 +138,10 @@ fn rubbish_is_refused() {
     let good = syn(&[id(1, 10), id(2, 5)], CLUSTER);
     for length in 0..good.len() {
         assert!(verdict(&good[..length]).is_err(), "cut to {length}");
+    }
+    for kind in 0..=3 {
+        let newer = message(kind, 2, &[&digest_v0(&[id(2, 5)]), &[0]]);
+        assert!(verdict(&newer).is_err(), "of a version that is not known");
     }
     let mut long = good.clone();
     long.push(0);

@@ -66,7 +66,7 @@ fn find(edge: &Edge, request: &Request<Incoming>) -> Result<(HeaderValue, Arc<Ro
 
 /// The one host a request names: its target's when that is absolute (RFC 9112 section 3.2.2), else its
 /// `Host` field's, which must then be there exactly once.
-fn host(request: &Request<Incoming>) -> Option<HeaderValue> {
+pub(crate) fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {

@@ -15,6 +15,8 @@ mod edge;
 mod ejection;
 mod error;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod handler;
 mod headers;
 mod listener;

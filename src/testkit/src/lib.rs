@@ -2,6 +2,8 @@
 //! for conditions. A dev-dependency only; nothing of the product uses it.
 #![allow(clippy::unwrap_used)]
 
+pub mod fuzz;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -6,5 +6,7 @@
 pub mod api;
 pub mod codec;
 pub mod convert;
+#[cfg(test)]
+mod fuzz;
 pub mod peer;
 pub mod token;

@@ -66,7 +66,7 @@ pub async fn flood(rogue: &Rogue, node: SocketAddr, lasts: Duration) -> anyhow::
         }
         open.len() as u64
     };
-    let relayed = timeout_at(until, async { relayed.await });
+    let relayed = timeout_at(until, relayed);
     let (begun, _): (u64, Result<(), _>) = tokio::join!(begun, relayed);
     Ok(begun)
 }

@@ -132,6 +132,21 @@ impl Sites {
     }
 }
 
+/// What a head says, read as [`Sites::answer`] reads it.
+#[cfg(test)]
+pub(crate) fn read_head(request: &Request<()>) {
+    let headers = request.headers();
+    let _ = (wants_html(headers), negotiate::accepts_gzip(headers));
+    for length in [None, Some(0), Some(10)] {
+        let _ = conditions::judge(headers, true, "\"a-tag\"", length);
+    }
+    let Some(asked) = SitePath::parse(request.uri().path()) else {
+        return;
+    };
+    let _ = asked.looks_like_a_page();
+    let _ = respond::to_folder(&asked, request.uri().query());
+}
+
 fn wants_html(headers: &HeaderMap) -> bool {
     accepts_html(headers.get(header::ACCEPT))
 }

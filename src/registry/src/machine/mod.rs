@@ -5,6 +5,8 @@ mod pieces;
 mod snapshots;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::io::{self, Cursor};

@@ -1,0 +1,108 @@
+//! Archives from anywhere: refused, or unpacked into their folder and nowhere else.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use nebula_artifacts::archive::{inspect, pack, scan, unpack};
+use nebula_testkit::fuzz::Target;
+use tempfile::tempdir;
+
+const BLOCK: usize = 512;
+/// Of all files of an archive.
+const MAX_BYTES: u64 = 64 * 1024;
+
+fn packed(make: impl FnOnce(&Path)) -> Vec<u8> {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("index.html"), "hello").unwrap();
+    make(dir.path());
+    let mut bytes = Vec::new();
+    pack(&scan(dir.path()).unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+/// A mutated header is refused by its checksum alone, unless that is made right again (POSIX.1-2017, pax, ustar).
+fn mend_checksums(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(BLOCK) {
+        if &block[257..262] != b"ustar" {
+            continue;
+        }
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+}
+
+/// Bytes in all files; panics at what is neither a file, a folder nor a link.
+fn content_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let sizes = entries.map(|entry| {
+        let kind = entry.file_type().unwrap();
+        match (kind.is_dir(), kind.is_file()) {
+            (true, _) => content_bytes(&entry.path()),
+            (_, true) => entry.metadata().unwrap().len(),
+            _ => {
+                assert!(kind.is_symlink());
+                0
+            }
+        }
+    });
+    sizes.sum()
+}
+
+#[test]
+fn fuzz_archives() {
+    let corpus = vec![
+        packed(|_| {}),
+        packed(|dir| {
+            fs::create_dir_all(dir.join("a/b")).unwrap();
+            fs::write(dir.join("a/b/c.txt"), [7; 700]).unwrap();
+            symlink("../index.html", dir.join("a/link")).unwrap();
+        }),
+        packed(|dir| {
+            let long = "n".repeat(150);
+            fs::write(dir.join(&long), "long").unwrap();
+            symlink(&long, dir.join("short")).unwrap();
+        }),
+    ];
+    let target = Target {
+        name: "artifacts: archives",
+        corpus,
+        words: &[
+            "../",
+            "/",
+            "./",
+            "\0",
+            "ustar",
+            "a/b",
+            "L",
+            "K",
+            "x",
+            "index.html",
+        ],
+        max_bytes: 32 * 1024,
+        // Every 512 bytes are a header at best, whose path may name 64 folders.
+        allocated_per_byte: 64,
+        allocated_bytes: 512 * 1024,
+        understood_percent: 5,
+    };
+    let outside = tempdir().unwrap();
+    let dir = outside.path().join("tree");
+    let mut whole = 0u32;
+    target.run(|input| {
+        let mut archive = input.to_vec();
+        mend_checksums(&mut archive);
+        let taken = inspect(&archive[..], MAX_BYTES).is_ok();
+        whole += u32::from(taken);
+        // Writing is slow: what is refused as well, now and then.
+        if (taken && whole % 8 == 1) || archive.len() % 64 == 1 {
+            let unpacked = unpack(&archive[..], &dir, MAX_BYTES);
+            assert_eq!(unpacked.is_ok(), taken, "{unpacked:?}");
+            assert!(content_bytes(&dir) <= MAX_BYTES);
+            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        taken
+    });
+}

@@ -1,0 +1,189 @@
+//! Snapshots and Raft messages from a peer that means no good.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
+use nebula_domain::state::{Addresses, Cluster, JoinToken, Role};
+use nebula_domain::time::Millis;
+use nebula_domain::{
+    ClusterId, Command, Digest, NodeId, Request, RequestId, State, TokenId, apply,
+};
+use nebula_testkit::fuzz::Target;
+use nebula_wire::codec;
+use nebula_wire::peer::registry::Blob;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use openraft::{CommittedLeaderId, EntryPayload, LogId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::pieces;
+use crate::peers::{RaftAnswer, RaftRequest};
+use crate::types::{Batch, Entry, Item, SnapshotMeta, Vote};
+
+const NOW: Millis = Millis(1000);
+
+fn addresses(node: u16) -> Addresses {
+    let at = |port| ([127, 0, 0, 1], port + node).into();
+    Addresses {
+        quic: at(1000),
+        api: at(2000),
+        edge: at(3000),
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let token = TokenId("token".to_owned());
+    let service = Service {
+        command: "./serve".to_owned(),
+        env: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+        probe: ProbeSpec::default(),
+        stop_grace: Duration::from_secs(1),
+    };
+    vec![
+        Command::Init {
+            cluster: Cluster {
+                id: ClusterId("test".to_owned()),
+                ca_pem: "ca".to_owned(),
+            },
+            name: "n1".parse().unwrap(),
+            addresses: addresses(1),
+            api_token_sha256: [1; 32],
+        },
+        Command::CreateJoinToken {
+            token: JoinToken {
+                id: token.clone(),
+                secret_sha256: [2; 32],
+                role: Role::Voter,
+                created_at: NOW,
+                expires_at: Millis(NOW.0 * 2),
+                reusable: true,
+                used: 0,
+            },
+            now: NOW,
+        },
+        Command::Join {
+            token,
+            secret_sha256: [2; 32],
+            now: NOW,
+            name: "n2".parse().unwrap(),
+            addresses: addresses(2),
+        },
+        Command::CreateDeployment {
+            name: "api".parse().unwrap(),
+            spec: Spec {
+                workload: Workload::Service(service),
+                tld: "example.test".parse().unwrap(),
+            },
+            scale: 2,
+            artifact: Digest([5; 32]),
+            artifact_bytes: 10,
+            now: NOW,
+        },
+        Command::SetSetting {
+            key: "user.note".to_owned(),
+            value: "a note".to_owned(),
+        },
+        Command::RemoveNode { node: NodeId(9) },
+    ]
+}
+
+fn requests() -> Vec<Request> {
+    let numbered = (1..).zip(commands());
+    let request = |(id, command)| Request {
+        id: RequestId(id),
+        command,
+    };
+    numbered.map(request).collect()
+}
+
+fn state() -> State {
+    let mut state = State::default();
+    for request in requests() {
+        // One is refused, which is remembered.
+        let _ = apply(&mut state, &request);
+    }
+    assert_eq!((state.nodes.len(), state.deployments.len()), (2, 1));
+    state
+}
+
+#[test]
+fn fuzz_snapshots() {
+    let target = Target {
+        name: "registry: snapshots",
+        corpus: vec![
+            pieces::encode(&state()).unwrap(),
+            pieces::encode(&State::default()).unwrap(),
+        ],
+        words: &[],
+        max_bytes: 64 * 1024,
+        // Persistent maps have nodes of many places.
+        allocated_per_byte: 512,
+        allocated_bytes: codec::MAX_BYTES as u64 + 256 * 1024,
+        understood_percent: 5,
+    };
+    target.run(|input| {
+        let Ok(state) = pieces::decode(input) else {
+            return false;
+        };
+        let again = pieces::encode(&state).unwrap();
+        assert_eq!(pieces::decode(&again).unwrap(), state);
+        true
+    });
+}
+
+fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let Ok(value) = codec::decode::<T>(bytes) else {
+        return false;
+    };
+    let again = codec::encode(&value).unwrap();
+    let same: T = codec::decode(&again).unwrap();
+    assert_eq!(codec::encode(&same).unwrap(), again);
+    true
+}
+
+#[test]
+fn fuzz_raft_messages() {
+    let vote = Vote::new_committed(7, 2);
+    let last = Some(LogId::new(CommittedLeaderId::new(7, 2), 40));
+    let items = requests().into_iter().map(|r| Item::new(r).unwrap().into());
+    let entry = |index, payload| Entry {
+        log_id: LogId::new(CommittedLeaderId::new(7, 2), index),
+        payload,
+    };
+    let append = AppendEntriesRequest {
+        vote,
+        prev_log_id: last,
+        entries: vec![
+            entry(41, EntryPayload::Normal(Batch::new(items.collect()))),
+            entry(42, EntryPayload::Blank),
+        ],
+        leader_commit: last,
+    };
+    let bytes = |request: &RaftRequest| codec::encode(request).unwrap();
+    let corpus = vec![
+        bytes(&RaftRequest::Append(append)),
+        bytes(&RaftRequest::Vote(VoteRequest::new(Vote::new(8, 3), last))),
+        bytes(&RaftRequest::Silence),
+        bytes(&RaftRequest::Snapshot {
+            vote,
+            meta: SnapshotMeta::default(),
+            offset: 5,
+            data: Blob(vec![1; 100]),
+            done: true,
+        }),
+        codec::encode(&RaftAnswer::Refused("why".to_owned())).unwrap(),
+        codec::encode(&vote).unwrap(),
+    ];
+    let target = Target {
+        name: "registry: Raft messages",
+        corpus,
+        words: &[],
+        max_bytes: 64 * 1024,
+        allocated_per_byte: 512,
+        allocated_bytes: codec::MAX_BYTES as u64 + 64 * 1024,
+        understood_percent: 20,
+    };
+    target
+        .run(|input| read::<RaftRequest>(input) | read::<RaftAnswer>(input) | read::<Vote>(input));
+}

@@ -1,0 +1,130 @@
+//! Frames from peers that mean no good: whatever is decoded, and encoded again, says the same.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
+use nebula_domain::time::Millis;
+use nebula_domain::{Command, Digest, InstanceId, NodeId, ReleaseNumber, Request, RequestId};
+use nebula_testkit::fuzz::Target;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::peer::registry::{Blob, OperatorToken, Proposal, RegistryAnswer, RegistryRequest};
+use crate::peer::{artifact, identity, logs, tunnel};
+
+fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let Ok(value) = codec::decode::<T>(bytes) else {
+        return false;
+    };
+    let again = codec::encode(&value).unwrap();
+    let same: T = codec::decode(&again).unwrap();
+    assert_eq!(codec::encode(&same).unwrap(), again);
+    true
+}
+
+fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    codec::encode(value).unwrap()
+}
+
+fn create() -> Request {
+    let service = Service {
+        command: "./serve --fast".to_owned(),
+        env: BTreeMap::from([("KEY".to_owned(), "value".to_owned())]),
+        probe: ProbeSpec::default(),
+        stop_grace: Duration::from_secs(3),
+    };
+    Request {
+        id: RequestId(77),
+        command: Command::CreateDeployment {
+            name: "api".parse().unwrap(),
+            spec: Spec {
+                workload: Workload::Service(service),
+                tld: "example.test".parse().unwrap(),
+            },
+            scale: 3,
+            artifact: Digest([9; 32]),
+            artifact_bytes: 1000,
+            now: Millis(5),
+        },
+    }
+}
+
+fn log_line(n: u64) -> logs::Line {
+    logs::Line {
+        time: "2026-01-01T00:00:00.000Z".to_owned(),
+        instance: InstanceId(n),
+        release: ReleaseNumber(1),
+        source: logs::Source::Stdout,
+        text: "hello".to_owned(),
+    }
+}
+
+#[test]
+fn fuzz_peer_frames() {
+    let proposal = |n| Proposal {
+        request: Blob(bytes(&create())),
+        operator: (n % 2 == 0).then(|| OperatorToken("token".to_owned())),
+    };
+    let digest = Digest([3; 32]);
+    let corpus = vec![
+        bytes(&create()),
+        bytes(&RegistryRequest::Propose {
+            proposals: (0..4).map(proposal).collect(),
+            deadline_ms: 100,
+        }),
+        bytes(&RegistryAnswer::NotLeader {
+            leader: Some(NodeId(3)),
+        }),
+        bytes(&artifact::ArtifactRequest::Get { digest }),
+        bytes(&artifact::ArtifactAnswer::Failed {
+            message: "why".to_owned(),
+        }),
+        bytes(&identity::IdentityRequest::Join {
+            request_json: b"{}".to_vec(),
+        }),
+        bytes(&identity::IdentityAnswer::Authority {
+            sealed: vec![1; 80],
+        }),
+        bytes(&logs::Request {
+            deployment: "api".parse().unwrap(),
+            instance: Some(InstanceId(1)),
+            tail: 10,
+            after: None,
+            follow: true,
+        }),
+        bytes(&logs::Answer::Lines((0..20).map(log_line).collect())),
+        bytes(&tunnel::Open {
+            instance: InstanceId(4),
+            site: Some(tunnel::Site {
+                artifact: digest,
+                spa: true,
+            }),
+        }),
+    ];
+    let target = Target {
+        name: "wire: peer frames",
+        corpus,
+        words: &[],
+        max_bytes: 16 * 1024,
+        // Many values are a byte on the wire and a struct in memory.
+        allocated_per_byte: 256,
+        // A length may claim as much as the codec allows before it is found out.
+        allocated_bytes: codec::MAX_BYTES as u64 + 64 * 1024,
+        understood_percent: 20,
+    };
+    let all: [fn(&[u8]) -> bool; 10] = [
+        read::<Request>,
+        read::<RegistryRequest>,
+        read::<RegistryAnswer>,
+        read::<artifact::ArtifactRequest>,
+        read::<artifact::ArtifactAnswer>,
+        read::<identity::IdentityRequest>,
+        read::<identity::IdentityAnswer>,
+        read::<logs::Request>,
+        read::<logs::Answer>,
+        read::<tunnel::Open>,
+    ];
+    target.run(|input| all.iter().filter(|read| read(input)).count() > 0);
+}
