@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use nebula_domain::time::Millis;
 use nebula_registry::Space;
-use nebula_wire::api::NodeStatus;
+use nebula_wire::api::{NodeStatus, RecoveryInfo};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -62,6 +62,17 @@ pub async fn status(Ex(app): Ex<App>) -> Json<NodeStatus> {
             Space::Full => Some("full".to_owned()),
         },
         revision: state.revision,
+        recovered: state.recoveries.last().map(|recovery| RecoveryInfo {
+            at: rfc3339(recovery.at),
+            by: recovery.by.0,
+            term: recovery.term,
+            index: recovery.index,
+            removed: recovery
+                .removed
+                .iter()
+                .map(|n| n.name.to_string())
+                .collect(),
+        }),
         applied_index: raft.applied_index,
         rss_bytes,
         instances: u32::try_from(state.instances_on(me.me).count()).unwrap_or(u32::MAX),

@@ -70,7 +70,7 @@ pub fn node(status: &NodeStatus) -> String {
         Some("low") => "nearly full: this node does not lead until there is room".to_owned(),
         Some(_) => "full: this node takes no part in changes until there is room".to_owned(),
     };
-    let rows = [
+    let mut rows = vec![
         ("cluster", status.cluster_id.clone()),
         ("node", format!("{} (id {})", status.name, status.id)),
         ("role", status.role.clone()),
@@ -89,6 +89,16 @@ pub fn node(status: &NodeStatus) -> String {
         ("quic", status.quic.clone()),
         ("data", status.data_dir.clone()),
     ];
+    if let Some(recovery) = &status.recovered {
+        let text = format!(
+            "{} on node {}, from log entry {}, without {}",
+            recovery.at,
+            recovery.by,
+            recovery.index,
+            recovery.removed.join(", ")
+        );
+        rows.push(("brought back", text));
+    }
     let width = rows
         .iter()
         .map(|(name, _)| name.len())

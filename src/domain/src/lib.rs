@@ -17,6 +17,7 @@ pub mod names;
 pub mod observed;
 pub mod plan;
 pub mod probe;
+pub mod recovery;
 pub mod routes;
 pub mod settings;
 pub mod spec;

@@ -83,3 +83,5 @@ pub const RELEASES_KEPT: usize = 10;
 /// Outcomes remembered so that a repeated request is answered and not applied again: a client repeats
 /// for 5 s, twice that for slow ones, at 5,000 changes a second.
 pub const REQUESTS_REMEMBERED: usize = 50_000;
+/// Latest recoveries that the state tells of; each has a handful of names.
+pub const RECOVERIES_KEPT: usize = 8;

@@ -31,6 +31,8 @@ pub struct State {
     pub instances: OrdMap<InstanceId, Instance>,
     pub settings: OrdMap<String, String>,
     pub remembered: Remembered,
+    /// The latest times that the cluster was brought back without a majority of its voters, newest last.
+    pub recoveries: Vector<Recovery>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +148,24 @@ pub struct Instance {
 pub enum Desired {
     Run,
     Stop,
+}
+
+/// The cluster was brought back on one survivor, by an operator's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    pub at: Millis,
+    pub by: NodeId,
+    /// How far the survivor's log reached; what was decided beyond is lost.
+    pub term: u64,
+    pub index: u64,
+    /// The lost voters, which are members no more.
+    pub removed: Vec<RemovedNode>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    pub id: NodeId,
+    pub name: NodeName,
 }
 
 /// What became of a request.

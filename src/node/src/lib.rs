@@ -9,6 +9,7 @@ mod directory;
 mod facts;
 mod files;
 mod lock;
+pub mod recover;
 mod run;
 mod setup;
 mod wiring;

@@ -354,7 +354,7 @@ impl Node {
 /// This node's identity, if possible with a certificate that is valid now. One that ended while the node was
 /// away is renewed here if the CA key is: after a day without power no node could ask another. Without that key
 /// the node starts with what it has, which is good for asking a voter for a new one and for nothing else.
-fn present_identity(dir: &Path, clock: &Clock) -> Result<Identity, StartError> {
+pub(crate) fn present_identity(dir: &Path, clock: &Clock) -> Result<Identity, StartError> {
     let identity = Identity::load(dir)?;
     let now = clock.now();
     if !identity.is_expired(now) {

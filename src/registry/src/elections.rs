@@ -233,7 +233,7 @@ impl Vigil {
 }
 
 /// A majority of each configuration: while one replaces another, both decide.
-fn is_quorum(nodes: &BTreeSet<u64>, configs: &[BTreeSet<u64>]) -> bool {
+pub fn is_quorum(nodes: &BTreeSet<u64>, configs: &[BTreeSet<u64>]) -> bool {
     let majority = |config: &BTreeSet<u64>| config.intersection(nodes).count() > config.len() / 2;
     configs.iter().all(majority)
 }

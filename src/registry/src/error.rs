@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nebula_domain::Rejection;
 use nebula_domain::limits::LimitExceeded;
 
-/// The registry's errors by what was asked of it: [`StartError`], [`ProposeError`], [`ReadError`].
+/// The registry's errors by what was asked of it: [`StartError`], [`ProposeError`], [`ReadError`], [`RecoverError`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the store '{path}' cannot be opened")]
@@ -68,4 +68,17 @@ pub enum ReadError {
     Busy { limit: usize },
     #[error("the registry of this node has stopped")]
     Stopped,
+}
+
+/// Why a cluster was not brought back on a node.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("this node has never received the registry: there is nothing here to go on with")]
+    Empty,
+    #[error(transparent)]
+    Survivor(#[from] nebula_domain::recovery::RecoveryError),
+    #[error("the registry's stores cannot be read or written")]
+    Store(#[source] io::Error),
 }

@@ -96,3 +96,10 @@ pub const SPACE_STOP_BYTES: u64 = 8 * 1024 * 1024;
 pub const SPACE_LOOK: Duration = Duration::from_millis(500);
 /// Between two tries to read from a store that is being opened again after it found no room.
 pub const STORE_RENEWAL_LOOK: Duration = Duration::from_millis(100);
+/// Terms that a recovery leaps over: elections that the lost may have held unseen. At one each half a second,
+/// without a pause, six days of them.
+pub const RECOVERY_TERMS: u64 = 1_000_000;
+/// Entries that a recovery leaps over: more than the lost can have written that no survivor has, or a worker holds.
+pub const RECOVERY_ENTRIES: u64 = 1_000_000;
+/// How long a voter may take to say that it is there, before it counts as lost.
+pub const RECOVERY_QUESTION: Duration = Duration::from_secs(3);

@@ -144,6 +144,7 @@ impl Registry {
                 heard: heard.clone(),
                 pledged: pledged.clone(),
                 status: status.clone(),
+                state: published.state.clone(),
                 space: room.watch(),
                 lease: config.timing.lease,
             }),

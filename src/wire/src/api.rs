@@ -137,6 +137,9 @@ pub struct NodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
     pub revision: u64,
+    /// The last time that an operator has brought the cluster back on one survivor; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<RecoveryInfo>,
     pub applied_index: u64,
     pub rss_bytes: u64,
     pub instances: u32,
@@ -146,6 +149,20 @@ pub struct NodeStatus {
     pub api: String,
     pub edge: String,
     pub quic: String,
+}
+
+/// A cluster that was brought back without a majority of its voters.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryInfo {
+    /// RFC 3339.
+    pub at: String,
+    /// Id of the node on which it was done.
+    pub by: u64,
+    /// The last log entry which that node knew; what was decided after it is lost.
+    pub term: u64,
+    pub index: u64,
+    /// Names of the voters that were lost, and are members no more.
+    pub removed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -5,6 +5,7 @@ mod dev;
 mod flags;
 mod leave;
 mod members;
+mod recover;
 mod setup;
 mod systemd;
 mod token;
@@ -69,6 +70,8 @@ enum Command {
     Leave(leave::Leave),
     /// Take another machine out of the cluster for good
     Remove(members::Remove),
+    /// Bring the cluster back on this machine when a majority of its voters is gone for good
+    Recover(recover::Recover),
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  nodectl completions bash > ~/.local/share/bash-completion/completions/nodectl"
@@ -104,6 +107,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Drain(args) => block_on(members::drain(args, &connect, out)),
         Command::Leave(args) => block_on(leave::run(args, out)),
         Command::Remove(args) => block_on(members::remove(args, &connect, out)),
+        Command::Recover(args) => recover::run(args, out),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "nodectl", &mut text);
@@ -152,6 +156,7 @@ mod tests {
             "nodectl status --data-dir /x",
             "nodectl leave",
             "nodectl remove b",
+            "nodectl recover --data-dir /x --accept-loss --json",
             "nodectl shim /x",
         ];
         let bad = [
@@ -166,6 +171,7 @@ mod tests {
             "nodectl token create --role king",
             "nodectl token create --ttl never",
             "nodectl remove",
+            "nodectl recover --force",
         ];
         check_lines::<Cli>(&good, &bad);
     }

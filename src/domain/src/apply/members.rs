@@ -210,7 +210,8 @@ pub(super) fn forget_joiner(state: &mut State, id: NodeId) -> Result<Outcome, Re
     Ok(Outcome::Done)
 }
 
-fn drop_node(state: &mut State, id: NodeId) {
+/// Ends a membership; the next plan replaces what ran there elsewhere.
+pub(crate) fn drop_node(state: &mut State, id: NodeId) {
     state.nodes.remove(&id);
     let lost: Vec<_> = state
         .instances_on(id)

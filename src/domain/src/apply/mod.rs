@@ -11,6 +11,8 @@ mod members;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use members::drop_node;
+
 use crate::command::{Command, Outcome, Rejection, Request};
 use crate::excerpt::excerpt;
 use crate::limits::SETTINGS;

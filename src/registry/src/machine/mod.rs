@@ -24,7 +24,6 @@ use openraft::{
 };
 use tokio::sync::{Notify, watch};
 
-#[cfg(feature = "fault-points")]
 pub use self::pieces::encode;
 use self::snapshots::Snapshots;
 use crate::error::StartError;
@@ -128,6 +127,7 @@ impl Machine {
         size: Gauge,
     ) -> (Machine, SnapshotStore, Published) {
         let (state, meta) = found.unwrap_or_default();
+        tell_recovery(&State::default(), &state);
         let first = Arc::new(state.clone());
         let (states, state_rx) = watch::channel(first.clone());
         let (plans, plan_rx) = watch::channel(first);
@@ -188,6 +188,24 @@ impl Machine {
         self.states.send_replace(state);
         self.indexes
             .send_replace(self.applied.map_or(0, |id| id.index));
+    }
+}
+
+/// Says that the cluster was brought back, at each start and to whoever hears of it.
+fn tell_recovery(before: &State, now: &State) {
+    let Some(recovery) = now.recoveries.last() else {
+        return;
+    };
+    if before.recoveries.last() != Some(recovery) {
+        let removed: Vec<_> = recovery.removed.iter().map(|n| n.name.as_str()).collect();
+        tracing::warn!(
+            by = %recovery.by,
+            at = recovery.at.0,
+            term = recovery.term,
+            index = recovery.index,
+            ?removed,
+            "an operator has brought this cluster back on one node; what that node did not know then is lost"
+        );
     }
 }
 
@@ -375,6 +393,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .await
             .map_err(|e| fault(ErrorVerb::Write, &e))?;
         point!("install-end");
+        tell_recovery(&self.state, &state);
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

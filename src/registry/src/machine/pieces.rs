@@ -7,7 +7,9 @@ use std::sync::Arc;
 use nebula_domain::State;
 use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
 use nebula_domain::names::DeploymentName;
-use nebula_domain::state::{Answer, Cluster, Deployment, Instance, JoinToken, Node, Release};
+use nebula_domain::state::{
+    Answer, Cluster, Deployment, Instance, JoinToken, Node, Recovery, Release,
+};
 use nebula_wire::codec;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,8 @@ enum Piece {
     Remembered(Vec<(RequestId, Answer)>),
     /// The last piece: a state without it is cut off.
     End,
+    /// Behind the end, so that the pieces of older snapshots keep their numbers.
+    Recoveries(Vec<Recovery>),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -54,6 +58,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         instances,
         settings,
         remembered,
+        recoveries,
     } = state;
     let mut out = Vec::new();
     push(
@@ -92,6 +97,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_map(&mut out, instances, Piece::Instances)?;
     push_map(&mut out, settings, Piece::Settings)?;
     push_all(&mut out, remembered.iter(), Piece::Remembered)?;
+    push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -164,6 +170,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Instances(some) => state.instances.extend(some),
             Piece::Settings(some) => state.settings.extend(some),
             Piece::Remembered(some) => state.remembered.extend(some),
+            Piece::Recoveries(some) => state.recoveries.extend(some),
             Piece::End if bytes.is_empty() => return Ok(state),
             Piece::End => return Err(bad("the snapshot goes on after its end")),
         }

@@ -1,11 +1,12 @@
 //! The receiving side. A request must name the node as its author that sent it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nebula_domain::NodeId;
 use nebula_domain::state::Role;
+use nebula_domain::{NodeId, State};
 use nebula_mesh::{Answer, CallError, Peer};
 use nebula_wire::codec;
 use openraft::error::{InstallSnapshotError, RaftError};
@@ -25,6 +26,7 @@ pub struct RaftService {
     pub heard: Heard,
     pub pledged: Heard,
     pub status: watch::Receiver<Status>,
+    pub state: watch::Receiver<Arc<State>>,
     pub space: watch::Receiver<Space>,
     pub lease: Duration,
 }
@@ -78,6 +80,11 @@ impl RaftService {
         if author != Some(peer.node) {
             tracing::warn!(peer = %peer.node, ?author, "a node spoke Raft in the name of another");
             return Err("the sender is not the author".to_owned());
+        }
+        // The mesh refuses it as well, once it has heard of the removal: at the very start it may not have, and a voter
+        // that was lost and removed must learn nothing of our term.
+        if self.state.borrow().was_removed(peer.node) {
+            return Err("the sender was removed from the cluster".to_owned());
         }
         match peer.role {
             Some(Role::Voter) => Ok(()),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::{Applied, Config, ProposeError, Registry, Status};
+use crate::{Applied, Config, ProposeError, RecoverError, Registry, Status, Survivor};
 
 /// No step of a test takes this long unless it hangs, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -338,6 +338,16 @@ impl Node {
     pub async fn stop(&self) {
         self.registry.shutdown().await;
         self.mesh.close().await;
+    }
+
+    /// The stores of this node, which was stopped.
+    pub async fn survivor(&self) -> Result<Survivor, RecoverError> {
+        Survivor::open(&self.config, self.id).await
+    }
+
+    /// A mesh like the stopped node's, for questions.
+    pub fn questions(&self) -> Mesh {
+        bind(([127, 0, 0, 1], 0).into(), &self.identity, &self.directory)
     }
 
     /// Starts again on the same port and folder.

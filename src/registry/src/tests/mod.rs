@@ -4,3 +4,4 @@ mod authority;
 mod cluster;
 mod failures;
 mod harness;
+mod recovery;

@@ -1,0 +1,203 @@
+//! A majority of the voters is gone for good: one survivor brings the cluster back, everybody follows it, and
+//! the old voters get no say.
+
+use std::collections::BTreeSet;
+
+use nebula_domain::NodeId;
+use nebula_domain::time::Millis;
+
+use super::harness::{Nodes, setting, value};
+use crate::recovery::Voice;
+use crate::{RecoverError, Recovered};
+
+const NOW: Millis = Millis(1_700_000_000_000);
+
+fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+/// Voters 1 to 3 and worker 4, of which node 3 is stopped and has missed the last write.
+async fn lagging_survivor() -> Nodes {
+    let nodes = Nodes::start(4).await;
+    nodes.initialise().await;
+    nodes.join(2..=3).await;
+    nodes.join_worker(4).await;
+    nodes.voters(1..=3).await;
+    nodes.all[0].set("known", "1").await.unwrap();
+    nodes.all[2].sees(|s| value(s, "known").is_some()).await;
+    nodes.all[2].stop().await;
+    // With its vote node 3 does not count any more, and with its log it does not know.
+    nodes.all[0].set("unknown", "1").await.unwrap();
+    nodes.all[3].sees(|s| value(s, "unknown").is_some()).await;
+    nodes
+}
+
+async fn lose(nodes: &Nodes, lost: &[u64]) {
+    for id in lost {
+        nodes.node(NodeId(*id)).stop().await;
+    }
+    nodes.alive((1..=4).filter(|id| !lost.contains(id)).map(NodeId));
+}
+
+async fn recover(nodes: &Nodes, at: usize, lost: &[u64]) -> Recovered {
+    let survivor = nodes.all[at].survivor().await.unwrap();
+    survivor.recover(&ids(lost), NOW).await.unwrap()
+}
+
+/// What the daemon's directory keeper does.
+fn forget(nodes: &Nodes, lost: &[u64]) {
+    for node in nodes.all.iter().filter(|n| !lost.contains(&n.id.0)) {
+        node.change_directory(|directory| {
+            directory.nodes.retain(|id, _| !lost.contains(&id.0));
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_survivor_goes_on_and_a_worker_that_knew_more_follows_it() {
+    let mut nodes = lagging_survivor().await;
+    lose(&nodes, &[1, 2]).await;
+    let done = recover(&nodes, 2, &[1, 2]).await;
+    assert_eq!(done.recovery.by, NodeId(3));
+    forget(&nodes, &[1, 2]);
+    nodes.all[2].restart().await;
+
+    let survivor = &nodes.all[2];
+    let status = survivor.status(|s| s.is_leader && s.quorum).await;
+    assert_eq!(status.voters, ids(&[3]));
+    assert!(status.term > done.term);
+    survivor.set("after", "1").await.unwrap();
+    let state = nodes.all[3].sees(|s| value(s, "after").is_some()).await;
+    // It had applied what the survivor never got: that is gone everywhere, not here and there.
+    assert_eq!(value(&state, "known"), Some("1"));
+    assert_eq!(value(&state, "unknown"), None);
+    assert_eq!(*state, *survivor.registry.state());
+    assert_eq!(state.recoveries.last(), Some(&done.recovery));
+    assert!(state.was_removed(NodeId(1)) && state.was_removed(NodeId(2)));
+
+    // The old voters come back together, with a majority of the old configuration.
+    nodes.all[0].restart().await;
+    nodes.all[1].restart().await;
+    nodes.alive((1..=4).map(NodeId));
+    nodes.all[0].status(|s| s.quorum).await;
+    nodes.all[0].set("old", "1").await.unwrap();
+    nodes.all[2].set("still", "1").await.unwrap();
+    let state = nodes.all[3].sees(|s| value(s, "still").is_some()).await;
+    assert_eq!(value(&state, "old"), None);
+    let now = nodes.all[2].registry.status().borrow().clone();
+    assert!(now.is_leader && now.voters == ids(&[3]), "{now:?}");
+    assert_eq!(now.term, status.term, "nobody stood against it");
+    assert!(nodes.all[0].registry.status().borrow().term < now.term);
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_in_the_middle_leaves_the_node_as_it_was_or_recovered() {
+    let mut nodes = lagging_survivor().await;
+    lose(&nodes, &[1, 2]).await;
+
+    // Before the snapshot: the same cluster, which finds no majority.
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    let (term, known) = (survivor.term + 1_000_000, survivor.known());
+    survivor.raise_vote(term).await.unwrap();
+    survivor.close().await;
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    assert_eq!(survivor.known(), known);
+    assert_eq!(survivor.other_voters(), ids(&[1, 2]));
+
+    // After it: a node that votes alone, though its log was never cut.
+    let mut state = survivor.state().clone();
+    let lost = ids(&[1, 2]);
+    nebula_domain::recovery::recover(&mut state, NodeId(3), &lost, known, NOW).unwrap();
+    let (term, index) = (survivor.term + 1_000_000, known.index + 1_000_000);
+    survivor.raise_vote(term).await.unwrap();
+    survivor.save(&state, term, index).await.unwrap();
+    survivor.close().await;
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    assert!(survivor.other_voters().is_empty());
+    assert_eq!(
+        (survivor.known().term, survivor.known().index),
+        (term, index)
+    );
+    assert_eq!(*survivor.state(), state);
+    survivor.close().await;
+    forget(&nodes, &[1, 2]);
+    nodes.all[2].restart().await;
+    nodes.all[2].set("after", "1").await.unwrap();
+    nodes.all[3].sees(|s| value(s, "after").is_some()).await;
+    nodes.all[2].stop().await;
+    nodes.all[3].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_left_is_asked_first() {
+    let nodes = Nodes::cluster(3).await;
+    nodes.all[2].stop().await;
+    nodes.all[0].status(|s| s.quorum).await;
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    let mesh = nodes.all[2].questions();
+    let voices = survivor.ask(&mesh).await;
+    assert!(voices.values().any(|v| *v == Voice::Led), "{voices:?}");
+    assert!(!survivor.would_be_quorum(&BTreeSet::new()));
+    assert!(survivor.would_be_quorum(&ids(&[1])));
+
+    nodes.all[0].stop().await;
+    nodes.all[1].stop().await;
+    let voices = survivor.ask(&mesh).await;
+    assert!(voices.values().all(|v| *v == Voice::Silent), "{voices:?}");
+    assert_eq!(voices.len(), 2);
+    mesh.close().await;
+    survivor.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_grows_again_and_can_be_brought_back_again() {
+    let mut nodes = Nodes::start(6).await;
+    nodes.initialise().await;
+    nodes.join(2..=3).await;
+    nodes.voters(1..=3).await;
+    for id in [0, 1, 2] {
+        nodes.all[id].stop().await;
+    }
+    nodes.alive([1, 4, 5, 6].into_iter().map(NodeId));
+    let first = recover(&nodes, 0, &[2, 3]).await;
+    forget(&nodes, &[2, 3]);
+    nodes.all[0].restart().await;
+    nodes.all[0].status(|s| s.is_leader).await;
+    let state = nodes.all[0].registry.state();
+    assert_eq!(
+        state.next_node_id,
+        4 + nebula_domain::recovery::NODE_IDS_SKIPPED
+    );
+    nodes.all[0].set("a", "1").await.unwrap();
+    nodes.all[0].stop().await;
+    let second = recover(&nodes, 0, &[]).await;
+    assert!(second.term > first.term && second.index > first.index);
+    nodes.all[0].restart().await;
+    let state = nodes.all[0].registry.read(super::harness::PATIENCE).await;
+    let state = state.unwrap();
+    assert_eq!(value(&state, "a"), Some("1"));
+    assert_eq!(state.recoveries.len(), 2);
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_and_an_empty_node_bring_nothing_back() {
+    let nodes = Nodes::start(3).await;
+    nodes.initialise().await;
+    nodes.join_worker(2).await;
+    let propose = setting("x", "1");
+    nodes.all[0].registry.propose(propose).await.unwrap();
+    nodes.all[1].sees(|s| value(s, "x").is_some()).await;
+    nodes.all[1].stop().await;
+    let worker = nodes.all[1].survivor().await.unwrap();
+    let refused = worker.recover(&ids(&[1]), NOW).await;
+    assert!(
+        matches!(refused, Err(RecoverError::Survivor(_))),
+        "{refused:?}"
+    );
+    nodes.all[2].stop().await;
+    let empty = nodes.all[2].survivor().await;
+    assert!(matches!(empty, Err(RecoverError::Empty)));
+    nodes.all[0].stop().await;
+}
