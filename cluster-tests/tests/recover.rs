@@ -97,6 +97,14 @@ fn programs(member: &Member) -> Vec<u32> {
     pids
 }
 
+/// Ends a daemon and leaves its instances running.
+fn stop(member: &Member) {
+    process::signal(member.pid, Signal::SIGTERM);
+    eventually(DEADLINE, "the daemon has stopped", || {
+        holds(!process::is_running(member.pid), &member.name)
+    });
+}
+
 fn recover(data_dir: &Path, more: &[&str]) -> Output {
     let args = ["recover", "--data-dir", data_dir.to_str().unwrap()];
     nodectl([&args[..], more].concat())
@@ -154,8 +162,13 @@ fn one_survivor_brings_the_cluster_back() {
         let key = left.data_dir.join("ca.key");
         holds(key.exists(), key)
     });
-    // A cluster that works is left alone.
+    // A cluster that works is left alone, also by a voter whose daemon is stopped.
     recover(&left.data_dir, &["--accept-loss"]).fails(1, "already runs");
+    stop(&left);
+    recover(&left.data_dir, &["--accept-loss"]).fails(1, "follows a leader");
+    cluster.restart(survivor);
+    cluster.wait_all_alive();
+    let left = cluster.members[survivor].clone();
     for edge in [left.edge, follower.edge] {
         cluster.serves(edge, HOST);
     }
@@ -181,10 +194,7 @@ fn one_survivor_brings_the_cluster_back() {
     // Recovery wants the daemon to be stopped; what it runs goes on.
     recover(&left.data_dir, &["--accept-loss"]).fails(1, "already runs");
     let stopped = Instant::now();
-    process::signal(left.pid, Signal::SIGTERM);
-    eventually(DEADLINE, "the daemon has stopped", || {
-        holds(!process::is_running(left.pid), left.pid)
-    });
+    stop(&left);
     let asked = recover(&left.data_dir, &[]).fails(2, "nothing was changed");
     for index in lost {
         assert!(
@@ -285,6 +295,14 @@ fn one_survivor_brings_the_cluster_back() {
             holds(!process::is_running(pid), pid)
         });
     }
+
+    // Nor is it brought back on a worker, or from a disk that lost what was written.
+    recover(&follower.data_dir, &["--accept-loss"]).fails(1, "is a worker");
+    for part in ["raft-log", "raft-state"] {
+        let db = left.data_dir.join("registry").join(part).join("db");
+        std::fs::write(db, "").unwrap();
+    }
+    recover(&left.data_dir, &["--accept-loss"]).fails(1, "is damaged");
 }
 
 fn cluster_get(cluster: &Cluster, member: &Member, key: &str) -> Output {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nebula_domain::recovery::{self, RecoveryError};
 use nebula_domain::state::Recovery;
@@ -21,6 +22,9 @@ use crate::files::REGISTRY_DIR;
 use crate::lock::{self, LockError};
 use crate::setup;
 use crate::wiring::{StartError, present_identity};
+
+/// A connection that is refused fails a question at once; why it was refused is known a little later.
+const REMOVAL_WORD: Duration = Duration::from_millis(500);
 
 /// Why nothing was changed, unless it is [`RecoverError::Registry`]: then asking again tells.
 #[derive(Debug, thiserror::Error)]
@@ -198,7 +202,12 @@ async fn answering(
     };
     let mesh = Mesh::bind(mesh_config, identity, known, &Metrics::new())?;
     let voices = survivor.ask(&mesh).await;
-    let removed = *mesh.removed().borrow();
+    let unclear = voices.values().any(|v| matches!(v, Voice::Unclear(_)));
+    let removed = unclear && {
+        let mut word = mesh.removed();
+        let told = word.wait_for(|removed| *removed);
+        matches!(tokio::time::timeout(REMOVAL_WORD, told).await, Ok(Ok(_)))
+    };
     mesh.close().await;
     let names = |wanted: &dyn Fn(&Voice) -> bool| {
         let found = voices.iter().filter(|(_, voice)| wanted(voice));
