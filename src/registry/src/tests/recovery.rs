@@ -59,7 +59,7 @@ async fn a_survivor_goes_on_and_a_worker_that_knew_more_follows_it() {
     lose(&nodes, &[1, 2]).await;
     let done = recover(&nodes, 2, &[1, 2]).await;
     assert_eq!(done.recovery.by, NodeId(3));
-    forget(&nodes, &[1, 2]);
+    // The mesh is not told: Raft itself refuses those whom its registry has removed.
     nodes.all[2].restart().await;
 
     let survivor = &nodes.all[2];
