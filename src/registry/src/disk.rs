@@ -15,6 +15,7 @@ use nebula_telemetry::Counter;
 
 use crate::error::StartError;
 use crate::limits;
+use crate::room::is_full;
 
 pub struct Store {
     db: sled::Db,
@@ -105,6 +106,14 @@ impl Store {
         StartError::Open {
             path: self.path.clone(),
             source,
+        }
+    }
+
+    /// What a failed read or write at the start means: a full disk is no damage, and sled repeats it to readers.
+    pub fn fault(&self, source: io::Error) -> StartError {
+        match is_full(&source) {
+            true => self.unopened(source),
+            false => self.corrupt(source),
         }
     }
 

@@ -121,49 +121,55 @@ impl Room {
         if there_is() {
             return Ok(());
         }
-        {
-            let mut waiting = self.lock();
-            waiting.stores += 1;
-            waiting.wanted = waiting.wanted.max(wanted);
-        }
-        let result = loop {
+        let _waits = self.enter(wanted);
+        loop {
             self.look();
             if there_is() {
-                break Ok(());
+                return Ok(());
             }
-            let waiting = self.lock();
-            if waiting.closed {
-                break Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    "the disk is full, and the store is being closed",
-                ));
-            }
-            let pause = self.0.closing.wait_timeout(waiting, limits::SPACE_LOOK);
-            drop(pause.unwrap_or_else(PoisonError::into_inner));
-        };
-        {
-            let mut waiting = self.lock();
-            waiting.stores -= 1;
-            if waiting.stores == 0 {
-                waiting.wanted = 0;
-            }
+            self.pause()?;
         }
-        self.look();
-        result
+    }
+
+    /// Says that a store waits for room until what is returned is dropped.
+    fn enter(&self, wanted: u64) -> Waits<'_> {
+        let mut waiting = self.lock();
+        waiting.stores += 1;
+        waiting.wanted = waiting.wanted.max(wanted);
+        Waits(self)
+    }
+
+    /// Until the next look; an error when it was closed. Blocks.
+    fn pause(&self) -> io::Result<()> {
+        let waiting = self.lock();
+        if waiting.closed {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the disk is full, and the store is being closed",
+            ));
+        }
+        let pause = self.0.closing.wait_timeout(waiting, limits::SPACE_LOOK);
+        drop(pause.unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    /// For one piece of work of a store that is tried until it finds room.
+    pub fn refusals(&self) -> Refusals<'_> {
+        Refusals {
+            room: self,
+            waits: None,
+        }
     }
 
     /// Opens a store again after a write that found no room, once there is, as often as it takes: what a look
     /// saw may be gone when the store writes. An error when it was closed, or something else is wrong. Blocks.
     pub fn open_again<T>(&self, open: impl Fn() -> Result<T, StartError>) -> io::Result<T> {
+        let mut refusals = self.refusals();
         loop {
             self.wait(0)?;
             match open() {
                 Err(StartError::Open { source, .. }) if is_full(&source) => {
-                    if self.lock().closed {
-                        return Err(source);
-                    }
-                    tracing::warn!(error = %source, "a store that is opened again found no room");
-                    std::thread::sleep(limits::STORE_RENEWAL_LOOK);
+                    refusals.again("a store that is opened again", &source)?;
                 }
                 result => return result.map_err(io::Error::other),
             }
@@ -197,6 +203,41 @@ impl Room {
             .waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store that waits, until this is dropped.
+struct Waits<'a>(&'a Room);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        {
+            let mut waiting = self.0.lock();
+            waiting.stores -= 1;
+            if waiting.stores == 0 {
+                waiting.wanted = 0;
+            }
+        }
+        self.0.look();
+    }
+}
+
+/// Writes that found no room where a look saw some: it was gone by then, or a quota or the file system's own
+/// needs are behind it, which no look shows. From the first of them until this is dropped the store counts as one that waits.
+pub struct Refusals<'a> {
+    room: &'a Room,
+    waits: Option<Waits<'a>>,
+}
+
+impl Refusals<'_> {
+    /// Pauses before the next try; an error when it was closed. Blocks.
+    pub fn again(&mut self, what: &str, error: &io::Error) -> io::Result<()> {
+        if self.waits.is_none() {
+            tracing::warn!(%error, "{what} found no room, and is tried again until there is");
+            self.waits = Some(self.room.enter(limits::SPACE_STOP_BYTES));
+            self.room.look();
+        }
+        self.room.pause()
     }
 }
 
@@ -243,9 +284,23 @@ mod tests {
             n => Ok(n),
         };
         assert_eq!(room.open_again(open).unwrap(), 2);
+        assert_eq!(*room.watch().borrow(), Space::Enough);
         room.close();
         let closed = room.open_again(|| Err::<(), _>(full()));
         assert!(is_full(&closed.unwrap_err()));
+    }
+
+    #[test]
+    fn writes_without_room_are_seen_though_a_look_sees_some() {
+        let (room, _) = room();
+        let mut refusals = room.refusals();
+        let full = io::Error::from(io::ErrorKind::QuotaExceeded);
+        refusals.again("a test", &full).unwrap();
+        assert_eq!(*room.watch().borrow(), Space::Full);
+        room.close();
+        assert!(is_full(&refusals.again("a test", &full).unwrap_err()));
+        drop(refusals);
+        assert_eq!(*room.watch().borrow(), Space::Enough);
     }
 
     #[test]

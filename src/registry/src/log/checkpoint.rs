@@ -99,12 +99,13 @@ impl Checkpoints {
 impl Target {
     /// Blocks.
     fn take(&self, generation: &Generation) -> io::Result<()> {
+        let mut refusals = self.room.refusals();
         loop {
             self.room.wait(0)?;
             let records = self.slot.get()?;
             match store(&records, generation.number, &generation.records) {
                 Err(error) if is_full(&error) => {
-                    tracing::warn!(%error, "the log found no room, and is stored again");
+                    refusals.again("the log", &error)?;
                     // sled holds the lock of its files until the last handle is gone.
                     drop(records);
                     let open = || Records::open(Store::open(&self.path, Counter::default())?);

@@ -85,30 +85,26 @@ impl LogStore {
         snapshot: watch::Receiver<Durable>,
     ) -> Result<LogStore, StartError> {
         let records = Records::open(Store::open(path, Counter::default())?)?;
-        let corrupt = |e: io::Error| records.store().corrupt(e);
+        let fault = |e: io::Error| records.store().fault(e);
         let dir = path.with_file_name(JOURNAL_DIR);
         let unread = |source: io::Error| match source.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::NotFound => corrupt(source),
+            io::ErrorKind::InvalidData | io::ErrorKind::NotFound => fault(source),
             _ => records.store().unopened(source),
         };
-        let covered = match records.covered().map_err(corrupt)? {
+        let covered = match records.covered().map_err(fault)? {
             Some(covered) => covered,
             None => begin(&records, &dir).map_err(unread)?,
         };
-        let key = records.key().map_err(corrupt)?;
+        let key = records.key().map_err(fault)?;
         let key = key.ok_or_else(|| records.store().corrupt("the journal's key is gone"))?;
         let (journal, replay) = Journal::open(&dir, covered, key, syncs).map_err(unread)?;
         if covered != replay.generation {
             // All of it again, from wherever a crash cut it short.
-            checkpoint::store(&records, replay.generation, &replay.records).map_err(|source| {
-                match room::is_full(&source) {
-                    true => records.store().unopened(source),
-                    false => corrupt(source),
-                }
-            })?;
+            let stored = checkpoint::store(&records, replay.generation, &replay.records);
+            stored.map_err(fault)?;
         }
-        let found = records.find().map_err(corrupt)?;
-        check(&found, snapshot.borrow().last).map_err(corrupt)?;
+        let found = records.find().map_err(fault)?;
+        check(&found, snapshot.borrow().last).map_err(fault)?;
         let slot = Slot::new(records);
         let target = Target {
             slot: slot.clone(),

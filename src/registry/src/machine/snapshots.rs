@@ -52,7 +52,7 @@ impl Snapshots {
         room: Room,
     ) -> Result<(Snapshots, Option<(SnapshotMeta, Vec<u8>)>), StartError> {
         let opened = Opened::open(path, &syncs)?;
-        let found = opened.load().map_err(|e| opened.store.corrupt(e))?;
+        let found = opened.load().map_err(|e| opened.store.fault(e))?;
         let snapshots = Snapshots {
             path: path.to_owned(),
             syncs,
@@ -76,12 +76,13 @@ impl Snapshots {
     /// Durable on return; waits for room. A snapshot older than the current one is left out. Blocks.
     pub fn save(&self, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
         let mut opened = self.lock();
+        let mut refusals = self.room.refusals();
         loop {
             // The parts, and as much again for what sled moves while it stores them.
             self.room.wait(2 * bytes.len() as u64)?;
             match opened.as_mut().ok_or_else(closed)?.save(meta, bytes) {
                 Err(error) if is_full(&error) => {
-                    tracing::warn!(%error, "a snapshot found no room, and is stored again");
+                    refusals.again("a snapshot", &error)?;
                     // The old store first: it holds the lock of its files.
                     opened.take();
                     let open = || Opened::open(&self.path, &self.syncs);
@@ -128,15 +129,10 @@ impl Opened {
             store,
             next: 0,
         };
-        let current = opened.current().map_err(|e| opened.store.corrupt(e))?;
+        let current = opened.current().map_err(|e| opened.store.fault(e))?;
         let number = current.as_ref().map(|c| c.number);
-        opened.remove_all_but(number).map_err(|source| {
-            // A full disk is no damage.
-            match is_full(&source) {
-                true => opened.store.unopened(source),
-                false => opened.store.corrupt(source),
-            }
-        })?;
+        let cleared = opened.remove_all_but(number);
+        cleared.map_err(|e| opened.store.fault(e))?;
         opened.next = number.map_or(0, |n| n + 1);
         Ok(opened)
     }

@@ -42,17 +42,16 @@ impl Answer for RaftService {
     }
 
     async fn answer(&self, peer: Peer, request: Result<Bytes, CallError>) -> Option<Bytes> {
-        let frame = request
-            .inspect_err(|error| {
-                tracing::debug!(peer = %peer.node, %error, "a Raft request was not read");
-            })
-            .ok()?;
-        let answer = match codec::decode(&frame) {
-            Ok(request) => match self.check(peer, &request) {
-                Ok(()) => self.carry_out(request).await,
-                Err(reason) => RaftAnswer::Refused(reason),
-            },
+        let answer = match request {
+            // Said, because Raft asks again at once when it hears nothing.
             Err(error) => RaftAnswer::Refused(error.to_string()),
+            Ok(frame) => match codec::decode(&frame) {
+                Ok(request) => match self.check(peer, &request) {
+                    Ok(()) => self.carry_out(request).await,
+                    Err(reason) => RaftAnswer::Refused(reason),
+                },
+                Err(error) => RaftAnswer::Refused(error.to_string()),
+            },
         };
         if let RaftAnswer::Refused(reason) = &answer {
             tracing::debug!(peer = %peer.node, reason, "a Raft request was refused");

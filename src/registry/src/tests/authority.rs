@@ -13,7 +13,7 @@ use openraft::raft::{AppendEntriesRequest, VoteRequest};
 
 use super::harness::{Nodes, OPERATOR, PATIENCE, addresses, now, request, setting, value};
 use crate::peers::{RaftAnswer, RaftRequest};
-use crate::{ProposeError, Registry};
+use crate::{ProposeError, Registry, limits};
 
 async fn with_token(
     registry: &Registry,
@@ -83,6 +83,15 @@ async fn a_worker_proposes_for_itself_and_for_operators_only() {
     let counted = leader.metric("nebula_registry_refused_proposals_total");
     assert_eq!(counted, count + 2);
     assert_eq!(value(&leader.registry.state(), "x"), None);
+
+    // More than is read of it, and it is told so: without an answer Raft would ask again at once.
+    let long = Bytes::from(vec![0; limits::REFUSED_FRAME_BYTES + 1]);
+    let mesh = &nodes.all[1].mesh;
+    let told = mesh.call(NodeId(1), Protocol::Raft, long, PATIENCE).await;
+    match codec::decode(&told.unwrap()).unwrap() {
+        RaftAnswer::Refused(reason) => assert!(reason.contains("frame_bytes"), "{reason}"),
+        _ => panic!("it was not refused"),
+    }
 
     with_token(worker, OPERATOR, setting("x", "2"))
         .await
