@@ -36,7 +36,7 @@ pub(crate) struct Slot {
 struct Inside {
     state: State,
     wanted: Instant,
-    /// The latest handshake was refused, here or there, and that was said.
+    /// A handshake was refused, here or there, and that was said; until a connection has lasted.
     refused: bool,
 }
 
@@ -107,15 +107,12 @@ impl Inside {
         matches!(&self.state, State::Up(up) if Arc::ptr_eq(up, link))
     }
 
-    /// Says once that certificates do not agree: nothing but people can mend that, unless it mends itself.
-    fn shook_hands(&mut self, node: NodeId, result: Result<(), &ConnectionError>) {
-        let refusal = result.err().filter(|error| is_tls(error));
-        if let Some(error) = refusal
-            && !self.refused
-        {
+    /// Says once that certificates do not agree: nothing but people can mend that, unless it mends itself. The peer's
+    /// own refusal comes when our half of the handshake is done: it ends a connection that is up.
+    fn refused(&mut self, node: NodeId, error: &ConnectionError) {
+        if is_tls(error) && !std::mem::replace(&mut self.refused, true) {
             tracing::warn!(%node, %error, "the certificates of this node and another do not agree: compare the clocks of both");
         }
-        self.refused = refusal.is_some() || (self.refused && result.is_err());
     }
 }
 
@@ -222,10 +219,9 @@ impl Inner {
             .await
             .map_err(|_| unreachable(format!("no answer within {} ms", deadline.as_millis())))?
             .map_err(|error| {
-                slot.lock().shook_hands(node, Err(&error));
+                slot.lock().refused(node, &error);
                 unreachable(error.to_string())
             })?;
-        slot.lock().shook_hands(node, Ok(()));
         let (_, lifetime) = peer_of(&connection).map_err(|e| unreachable(e.to_string()))?;
         Ok(Link::new(node, slot.lane, connection, lifetime, failures))
     }
@@ -345,6 +341,9 @@ impl Inner {
         }
         self.counters.lost.inc();
         tracing::debug!(node = slot.node.0, lane = ?slot.lane, %error, "connection lost");
+        let lasted = link.born.elapsed() >= STABLE;
+        inside.refused &= !lasted;
+        inside.refused(slot.node, error);
         let closed_with = match error {
             ConnectionError::ApplicationClosed(close) => Some(close.error_code),
             _ => None,
@@ -355,7 +354,7 @@ impl Inner {
         let refused = closed_with == Some(code::REFUSED) || closed_with == Some(code::REMOVED);
         if inside.wanted.elapsed() >= WANTED_FOR {
             self.suspects.clear(slot.node, slot.lane);
-        } else if link.born.elapsed() >= STABLE && !refused {
+        } else if lasted && !refused {
             self.suspect(slot.node, slot.lane);
             self.begin_dial(slot, inside, 0, Vec::new());
         } else {
@@ -397,4 +396,29 @@ pub(crate) fn peer_of(
         .unwrap_or_default();
     let now = Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     Ok((node, nebula_pki::not_after(leaf)?.since(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::TransportErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn certificates_that_do_not_agree_are_told_from_other_ends() {
+        let ended = |code: TransportErrorCode| ConnectionError::TransportError(code.into());
+        // certificate_expired, RFC 8446 section 6.
+        let expired = ended(TransportErrorCode::crypto(45));
+        let slot = Slot::new(NodeId(2), Lane::Control);
+        let mut inside = slot.lock();
+        for other in [
+            ended(TransportErrorCode::CONNECTION_REFUSED),
+            ConnectionError::TimedOut,
+        ] {
+            inside.refused(NodeId(2), &other);
+            assert!(!inside.refused, "{other}");
+        }
+        inside.refused(NodeId(2), &expired);
+        assert!(inside.refused);
+    }
 }
