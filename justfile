@@ -33,15 +33,22 @@ faults:
 soak MINUTES="10":
     NEBULA_LAB_MINUTES={{MINUTES}} cargo test -p nebula-cluster-tests --features laboratory --locked --test lab_soak -- --nocapture
 
-# The whole laboratory, on release builds, for some hours. Figures go to bench/results/lab.jsonl.
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+lab-programs := "cargo build --release --locked -p nebula-cli -p nebula-cluster-tests --features nebula-cluster-tests/as-tested"
+
+# The whole laboratory, on release builds of the programs, for some hours. Figures go to bench/results/lab.jsonl.
 nightly:
+    {{lab-programs}} --bins
+    {{lab-programs}},nebula-cli/fault-points,nebula-cluster-tests/fault-points --bin nodectl-fault-points --bin raft-store
+    NEBULA_TEST_BINARIES="{{target}}/release" \
     NEBULA_LAB_RESULTS="${NEBULA_LAB_RESULTS:-{{justfile_directory()}}/bench/results/lab.jsonl}" \
     NEBULA_LAB_KILLS=500 NEBULA_LAB_LEADER_KILLS=100 NEBULA_LAB_PAUSES=100 NEBULA_LAB_PAUSE_SECONDS=30 \
     NEBULA_LAB_PARTITIONS=25 NEBULA_LAB_LOSS_SECONDS=60 NEBULA_LAB_DELAY_SECONDS=60 NEBULA_LAB_FLOOD_SECONDS=30 NEBULA_LAB_MINUTES=30 \
     NEBULA_LAB_CLOCK_JUMPS=100 NEBULA_LAB_CLOCK_PACES=60 NEBULA_LAB_MEMBERSHIP=20 \
     NEBULA_LAB_POWER_CUTS=300 NEBULA_LAB_CLUSTER_POWER_CUTS=50 NEBULA_LAB_DAMAGES=400 NEBULA_LAB_CLUSTER_DAMAGES=30 \
-    NEBULA_LAB_POINTS=10 NEBULA_LAB_POINT_KILLS=110 NEBULA_LAB_DISK_FULL=10 NEBULA_SIM_SEEDS=5000 \
-    cargo test --release -p nebula-cluster-tests --features laboratory --locked --no-fail-fast --test 'lab_*' --test 'disk_*' --test sim -- --nocapture
+    NEBULA_LAB_POINTS=10 NEBULA_LAB_POINT_KILLS=110 NEBULA_LAB_DISK_FULL=10 \
+    cargo test -p nebula-cluster-tests --features laboratory --locked --no-fail-fast --test 'lab_*' --test 'disk_*' -- --nocapture
+    NEBULA_SIM_SEEDS=5000 cargo test --release -p nebula-cluster-tests --features laboratory --locked --test sim -- --nocapture
 
 # Mutated inputs for everything that reads what others send; each target runs for so long.
 fuzz SECONDS="600":

@@ -32,7 +32,7 @@ pub struct Run {
 /// Of the daemons under test.
 fn build() -> String {
     match std::env::var("NEBULA_TEST_BINARIES") {
-        Ok(folder) => folder,
+        Ok(folder) => folder.rsplit('/').next().unwrap_or_default().to_owned(),
         Err(_) if cfg!(debug_assertions) => "debug".to_owned(),
         Err(_) => "release".to_owned(),
     }
