@@ -43,6 +43,8 @@ impl Inner {
             .await
             .map_err(|_| "the request did not arrive".to_owned())?
             .map_err(|e| one_line(&e))?;
+        // Whoever waits for a turn must not fill windows meanwhile.
+        stream.stop_reading();
         let answer = match codec::decode(&frame).map_err(|e| one_line(&e))? {
             ArtifactRequest::Has { digest } => match store::size(&self.layout, digest) {
                 Some(size_bytes) => {

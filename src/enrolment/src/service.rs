@@ -20,6 +20,7 @@ impl Service for IdentityService {
         let Ok(Ok(frame)) = tokio::time::timeout(EXCHANGE_DEADLINE, reading).await else {
             return;
         };
+        stream.stop_reading();
         let answer = match codec::decode(&frame) {
             Ok(request) => self.0.answer(peer, request).await,
             Err(_) => Err(EnrolError::BadRequest(
@@ -31,9 +32,8 @@ impl Service for IdentityService {
             IdentityAnswer::Refused { error_json: serde_json::to_vec(&error.to_api()).unwrap_or_default() }
         });
         if let Ok(bytes) = codec::encode(&answer) {
-            // The asker may have gone; it asks again.
-            let _ = stream.write_frame(&bytes).await;
-            let _ = stream.finish().await;
+            // The asker may have gone, or read nothing; it asks again.
+            let _ = tokio::time::timeout(EXCHANGE_DEADLINE, stream.write_frame(&bytes)).await;
         }
     }
 }

@@ -47,6 +47,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A connection that nobody has used for this long is let go; the next use dials again.
     pub unused_timeout: Duration,
+    /// How long the request of a call may take to come in, and how long its answer to be taken: whoever sends half a
+    /// request, or reads no answer, does not keep its place. The largest request, a snapshot's chunk, is given up by
+    /// its sender after this; who waits longer (up to 30 s for a proposal that was handed on) waits for the work.
+    pub exchange_deadline: Duration,
     /// Largest frame, and so the largest request and answer of [`Mesh::call`](crate::Mesh::call): the
     /// codec's own limit.
     pub frame_bytes: usize,
@@ -85,6 +89,7 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(5),
             unused_timeout: Duration::from_secs(60),
+            exchange_deadline: Duration::from_secs(20),
             frame_bytes: nebula_wire::codec::MAX_BYTES,
             frame_bytes_under_way: 12 * 1024 * 1024,
             message_bytes: 64 * 1024,

@@ -251,6 +251,10 @@ impl Mesh {
 }
 
 impl Mesh {
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
     async fn within<T>(
         &self,
         node: NodeId,

@@ -71,7 +71,8 @@ impl Net for Mesh {
     }
 
     fn answer(&self, protocol: Protocol, service: Arc<dyn Answer>) {
-        self.serve(protocol, Arc::new(Calls(service)));
+        let deadline = self.limits().exchange_deadline;
+        self.serve(protocol, Arc::new(Calls { service, deadline }));
     }
 
     fn serve_messages(&self, protocol: Protocol, to: mpsc::Sender<(NodeId, Bytes)>) {
@@ -79,31 +80,33 @@ impl Net for Mesh {
     }
 }
 
-/// How long a request may take to come in, longer than any caller waits for its answer: whoever sends half a
-/// request and no more does not keep its place.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
-
 /// One frame in, one frame out.
-struct Calls(Arc<dyn Answer>);
+struct Calls {
+    service: Arc<dyn Answer>,
+    deadline: Duration,
+}
 
 #[async_trait]
 impl Service for Calls {
     async fn serve(&self, peer: Peer, mut stream: Stream) {
-        let protocol = stream.protocol();
-        let reading = stream.read_frame(self.0.max_request_bytes(peer));
-        let late = CallError::Deadline {
+        let (protocol, deadline) = (stream.protocol(), self.deadline);
+        let late = || CallError::Deadline {
             node: peer.node,
             protocol,
-            deadline: REQUEST_DEADLINE,
+            deadline,
         };
-        let request = timeout(REQUEST_DEADLINE, reading).await;
-        let request = request.unwrap_or(Err(late));
+        let reading = stream.read_frame(self.service.max_request_bytes(peer));
+        let request = timeout(deadline, reading).await;
+        let request = request.unwrap_or_else(|_| Err(late()));
+        stream.stop_reading();
         // Without an answer the stream ends, which the other node sees.
-        let Some(answer) = self.0.answer(peer, request).await else {
+        let Some(answer) = self.service.answer(peer, request).await else {
             return;
         };
-        let (_reader, mut writer) = stream.into_split();
-        if let Err(error) = writer.write_owned(answer, None).await {
+        // The reader still holds what the request was paid with, for the answer's time as well.
+        let (_paid, mut writer) = stream.into_split();
+        let written = timeout(deadline, writer.write_owned(answer, None)).await;
+        if let Err(error) = written.unwrap_or_else(|_| Err(late())) {
             tracing::debug!(peer = %peer.node, ?protocol, %error, "an answer was not sent");
         }
     }

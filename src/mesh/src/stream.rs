@@ -112,6 +112,13 @@ impl Stream {
         self.writer.write_frame(bytes).await
     }
 
+    /// Throws away what else the other end sends, and tells it so. For a service that has all that it was asked: what is
+    /// sent behind a request would otherwise fill a window for as long as the answer takes. The latest frame stays paid
+    /// for.
+    pub fn stop_reading(&mut self) {
+        self.reader.stop();
+    }
+
     /// Says that nothing more will be written. Reading goes on.
     pub async fn finish(&mut self) -> Result<(), CallError> {
         self.writer.finish().await
@@ -123,6 +130,11 @@ impl Stream {
 }
 
 impl StreamReader {
+    fn stop(&mut self) {
+        // It may have ended, or been stopped, already.
+        let _ = self.recv.stop(code::DONE);
+    }
+
     pub async fn read_frame(&mut self, max: usize) -> Result<Bytes, CallError> {
         self.next_frame(max).await?.ok_or(CallError::Ended {
             node: self.context.node,
