@@ -70,13 +70,25 @@ pub fn sign_of_life(author: u64) -> anyhow::Result<Vec<u8>> {
     Ok(codec::encode(&vote)?)
 }
 
-/// Why a Raft request was refused, if it was understood and refused.
+/// Why a Raft request was refused, if the node answered it at all. What cannot be read is refused as well: who asks
+/// knows which reason is meant.
 pub async fn refusal(peer: &Connected, request: &[u8]) -> anyhow::Result<String> {
     let answer = peer.ask(Protocol::Raft, request).await?;
     let (kind, reason): (u8, String) =
         codec::decode(&answer).with_context(|| format!("not a refusal: {answer:?}"))?;
     anyhow::ensure!(kind == REFUSED, "an answer of kind {kind}: {reason}");
     Ok(reason)
+}
+
+/// # Panics
+/// When it was not refused for this reason.
+pub async fn refused_for(peer: &Connected, what: &str, request: &[u8], reason: &str) {
+    let said = refusal(peer, request).await;
+    let said = said.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    assert!(
+        said.contains(reason),
+        "{what} is refused for another reason: {said}"
+    );
 }
 
 /// Hands a change on as followers do.

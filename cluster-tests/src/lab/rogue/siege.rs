@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::lab::history::Clock;
+use crate::lab::history::{Clock, Moment, Op};
 use crate::lab::load::Load;
 use crate::lab::wait::{ASK, DEADLINE, until};
 use crate::lab::{Lab, Processes, wait};
@@ -143,16 +143,34 @@ impl<'a> Siege<'a> {
         .await;
     }
 
-    /// The attack is over, or under way: is everything as it was?
+    /// The attack that began at `begun` is over: was somebody's write begun and acknowledged meanwhile, and is
+    /// everything as it was?
+    ///
+    /// # Panics
+    /// When it is not.
+    pub async fn withstood(&mut self, attack: &str, begun: Moment, sent: u64) {
+        let over = self.clock.now();
+        let meanwhile = |o: &Op| {
+            o.is_acknowledged_write()
+                && o.invoked.order > begun.order
+                && o.returned.order < over.order
+        };
+        assert!(
+            self.load.has(meanwhile),
+            "no write was begun and acknowledged in the {:?} of '{attack}'",
+            over.at.saturating_sub(begun.at)
+        );
+        self.holds(attack, sent).await;
+    }
+
+    /// The attack is over: is everything as it was?
     ///
     /// # Panics
     /// When it is not.
     pub async fn holds(&mut self, attack: &str, sent: u64) {
         let now = self.clock.now();
         until(DEADLINE, &format!("a write after '{attack}'"), async || {
-            let later = |o: &crate::lab::history::Op| {
-                o.is_acknowledged_write() && o.invoked.order > now.order
-            };
+            let later = |o: &Op| o.is_acknowledged_write() && o.invoked.order > now.order;
             self.load.has(later).then_some(()).ok_or_else(String::new)
         })
         .await;

@@ -16,6 +16,9 @@ use crate::lab::rogue::{Connected, Credentials, Forge, Rogue, Siege, floods, hal
 use crate::lab::{Lab, Processes, Run};
 
 const REFUSED: &str = "nebula_mesh_refused_total";
+const NOT_A_MEMBER: &str = "nebula_mesh_refused_total{reason=\"not_a_member\"}";
+/// Of the mesh's codes for streams, as quinn tells of it.
+const FOR_MEMBERS: &str = "by peer: error 2";
 const REFUSED_PROPOSALS: &str = "nebula_registry_refused_proposals_total";
 /// Two days are within the time in which a certificate that has ended may be renewed, two months are not.
 const LATELY: Duration = Duration::from_secs(3 * 24 * 60 * 60);
@@ -91,46 +94,65 @@ async fn refuse_certificates(siege: &mut Siege<'_>, stolen: &Stolen) -> anyhow::
     }
     // Let in to renew it, and for nothing else.
     let ended = forge.sign(&[forge.node_name(stolen.worker_id)], LATELY)?;
-    let peers = connect(&Rogue::new(&ended)?, siege).await;
-    only_refusals(siege, "ended lately", &peers, stolen.worker_id, REFUSED).await;
+    only_renewal(siege, &Rogue::new(&ended)?, stolen.worker_id).await?;
     // An id that no node was given yet: the registry's latest entry may be about it, so it is heard, not followed.
     let unknown = 1000;
     let peers = connect(&Rogue::new(&forge.node(unknown)?)?, siege).await;
     for peer in &peers {
-        assert!(raft::propose(peer, 1, setting()).await.is_err());
+        turned_away(
+            "an unknown node's proposal",
+            raft::propose(peer, 1, setting()).await,
+        );
     }
-    for (name, request) in raft::requests(unknown)?.into_iter().take(3) {
+    for (name, request) in raft::requests(unknown)? {
+        let reason = match name {
+            "vote" | "silence" => "the sender is not known to be a voter",
+            _ => "the sender is not known, and there is a leader",
+        };
         for peer in &peers {
-            let reason = raft::refusal(peer, &request).await;
-            let reason = reason.unwrap_or_else(|error| panic!("{name}: {error}"));
-            eprintln!("{name} of an unknown node: {reason}");
+            raft::refused_for(
+                peer,
+                &format!("{name} of an unknown node"),
+                &request,
+                reason,
+            )
+            .await;
         }
         siege.holds("an id that is no member's", 1).await;
     }
     Ok(())
 }
 
-/// Every Raft request and every sign of life is turned away before it is read.
-async fn only_refusals(
-    siege: &mut Siege<'_>,
-    name: &str,
-    peers: &[Connected],
-    id: u64,
-    counter: &str,
-) {
-    let requests = raft::requests(id).expect("requests can be encoded");
-    for peer in peers {
-        let before = siege.counters(counter).await;
+/// Every request of a certificate that has ended is turned away before it is read.
+async fn only_renewal(siege: &mut Siege<'_>, ended: &Rogue, id: u64) -> anyhow::Result<()> {
+    const NAME: &str = "ended lately";
+    let requests = raft::requests(id)?;
+    // One of them is a proposal.
+    let each = requests.len() as u64 + 1;
+    for node in siege.meshes.clone() {
+        let before = siege.counters(NOT_A_MEMBER).await;
+        // Of its own: the node lets such a connection stand for 10 s.
+        let peer = ended.connect(node).await?;
         for (kind, request) in &requests {
-            let answer = raft::refusal(peer, request).await;
-            assert!(answer.is_err(), "{name}: {kind} was answered: {answer:?}");
+            turned_away(
+                &format!("{kind}, {NAME}"),
+                raft::refusal(&peer, request).await,
+            );
         }
-        assert!(raft::propose(peer, 2, setting()).await.is_err(), "{name}");
-        siege.has_grown(counter, before).await;
+        turned_away(NAME, raft::propose(&peer, 2, setting()).await);
+        siege.has_grown(NOT_A_MEMBER, before + each - 1).await;
     }
-    siege
-        .holds(name, (peers.len() * requests.len()) as u64)
-        .await;
+    siege.holds(NAME, each * siege.meshes.len() as u64).await;
+    Ok(())
+}
+
+/// The stream was ended with the code for what is for members only, and nothing else went wrong.
+fn turned_away<T: std::fmt::Debug>(what: &str, answer: anyhow::Result<T>) {
+    let error = match answer {
+        Ok(answer) => panic!("{what} was answered: {answer:?}"),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(error.contains(FOR_MEMBERS), "{what}: {error}");
 }
 
 fn setting() -> Command {
@@ -181,9 +203,13 @@ async fn refuse_requests(siege: &mut Siege<'_>, stolen: &Stolen, run: &mut Run) 
     // In its own name, and in the leader's.
     for author in [stolen.worker_id, leader] {
         for (kind, request) in raft::requests(author).expect("requests can be encoded") {
+            let reason = match kind {
+                "silence" => "a worker does not vote",
+                _ if author == stolen.worker_id => "a worker does not vote",
+                _ => "the sender is not the author",
+            };
             for peer in &peers {
-                let reason = raft::refusal(peer, &request).await;
-                reason.unwrap_or_else(|error| panic!("{kind} by {author}: {error}"));
+                raft::refused_for(peer, &format!("{kind} by {author}"), &request, reason).await;
             }
         }
         siege
@@ -228,18 +254,21 @@ async fn withstand(siege: &mut Siege<'_>, stolen: &Stolen, run: &mut Run, lasts:
     let worker = Credentials::of_node(&stolen.worker).expect("the worker's key");
     let nodes = siege.meshes.clone();
 
+    let flood = siege.clock.now();
     let sent = floods::initials(&stranger, &nodes, lasts, &mut run.rng).await;
-    siege.holds("first packets", sent.expect("sockets")).await;
+    let sent = sent.expect("sockets");
+    siege.withstood("first packets", flood, sent).await;
 
     let before = siege.counters("nebula_mesh_address_checks_total").await;
+    let flood = siege.clock.now();
     let begun = nodes
         .iter()
         .map(|node| half_open::flood(&stranger, *node, lasts));
     let begun: u64 = try_join_all(begun).await.expect("sockets").iter().sum();
+    siege.withstood("half-open handshakes", flood, begun).await;
     siege
         .has_grown("nebula_mesh_address_checks_total", before)
         .await;
-    siege.holds("half-open handshakes", begun).await;
 
     // As many connections as a peer may have; one endpoint for each, so that they share nothing here.
     let mut peers = Vec::new();
@@ -248,19 +277,19 @@ async fn withstand(siege: &mut Siege<'_>, stolen: &Stolen, run: &mut Run, lasts:
         peers.extend(connect(&rogue, siege).await);
     }
     let until = || Instant::now() + lasts;
-    let open = until();
+    let (flood, open) = (siege.clock.now(), until());
     let opened = peers.iter().map(|peer| floods::silent_streams(peer, open));
     let opened: u64 = try_join_all(opened).await.expect("streams").iter().sum();
-    siege.holds("silent streams", opened).await;
+    siege.withstood("silent streams", flood, opened).await;
 
     let budget = "nebula_mesh_refused_total{reason=\"frame_bytes_under_way\"}";
     let before = siege.counters(budget).await;
-    let open = until();
+    let (flood, open) = (siege.clock.now(), until());
     let opened = peers
         .iter()
         .map(|peer| floods::unfinished_frames(peer, open));
     let opened: u64 = try_join_all(opened).await.expect("streams").iter().sum();
-    siege.holds("unfinished frames", opened).await;
+    siege.withstood("unfinished frames", flood, opened).await;
     siege.has_grown(budget, before).await;
 
     let (mut frames, mut noise) = (0, 0);
@@ -279,16 +308,17 @@ async fn withstand(siege: &mut Siege<'_>, stolen: &Stolen, run: &mut Run, lasts:
     siege.holds("broken frames", frames).await;
     siege.holds("garbage on every protocol", noise).await;
 
-    let mut sent = 0;
+    let (flood, mut sent) = (siege.clock.now(), 0);
     for peer in &peers[..nodes.len()] {
         sent += floods::gossip(peer, until(), &mut run.rng)
             .await
             .expect("messages");
     }
-    siege.holds("gossip", sent).await;
+    siege.withstood("gossip", flood, sent).await;
 
     let sign = raft::sign_of_life(stolen.worker_id).expect("a sign can be encoded");
     let peers = &peers[..nodes.len()];
+    let flood = siege.clock.now();
     let sent = floods::datagrams(peers, lasts, &sign, &mut run.rng).await;
-    siege.holds("datagrams", sent).await;
+    siege.withstood("datagrams", flood, sent).await;
 }
