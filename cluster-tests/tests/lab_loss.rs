@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nebula_cluster_tests::lab::load::Plan;
 use nebula_cluster_tests::lab::run::block_on;
-use nebula_cluster_tests::lab::scenarios::loss;
+use nebula_cluster_tests::lab::scenarios::loss::{self, Elections};
 use nebula_cluster_tests::lab::{Link, Namespaced, Run};
 use nebula_cluster_tests::namespaces::available;
 
@@ -18,6 +18,9 @@ fn one_five_and_thirty_percent_are_lost() {
     let mut lab = Namespaced::start(3);
     for percent in [1, 5, 30] {
         let (link, plan) = (Link::Lossy(percent), Plan::new(run.part()));
-        block_on(loss::everywhere(&mut lab, &mut run, link, plan, lasts));
+        let elections = Elections::Expected;
+        block_on(loss::everywhere(
+            &mut lab, &mut run, link, plan, lasts, elections,
+        ));
     }
 }

@@ -33,8 +33,9 @@ impl Stalls {
         }
     }
 
-    pub fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
+    /// The longest since this was asked last.
+    pub fn take(&self) -> Duration {
+        Duration::from_micros(self.longest_us.swap(0, Ordering::Relaxed))
     }
 }
 
