@@ -12,6 +12,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -41,6 +43,8 @@ pub struct HttpApi {
 struct Answer {
     status: StatusCode,
     revision: u64,
+    /// What time it is there, to the second.
+    date: Option<OffsetDateTime>,
     body: Bytes,
 }
 
@@ -135,6 +139,14 @@ impl HttpApi {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
+    /// By how many seconds the daemon's wall clock is ahead of ours, give or take two.
+    pub async fn ahead(&mut self, deadline: Duration) -> Result<i64, Fault> {
+        let asked = self.call(Method::GET, "/v1/status", None, None, deadline);
+        let date = asked.await?.date;
+        let date = date.ok_or_else(|| Fault::Unknown("an answer without a date".to_owned()))?;
+        Ok(date.unix_timestamp() - OffsetDateTime::now_utc().unix_timestamp())
+    }
+
     async fn read(&mut self, path: &str, deadline: Duration) -> Result<(Answer, Value), Fault> {
         let answer = self.call(Method::GET, path, None, None, deadline).await?;
         let value = serde_json::from_slice(&answer.body)
@@ -156,11 +168,14 @@ async fn read(response: Response<Incoming>) -> anyhow::Result<Answer> {
     let status = response.status();
     let revision = response.headers().get("x-nebula-revision");
     let revision = revision.and_then(|v| v.to_str().ok()?.parse().ok());
+    let date = response.headers().get("date");
+    let date = date.and_then(|v| OffsetDateTime::parse(v.to_str().ok()?, &Rfc2822).ok());
     let body = Limited::new(response.into_body(), MAX_BODY_BYTES);
     let body = body.collect().await.map_err(|e| anyhow::anyhow!(e))?;
     Ok(Answer {
         status,
         revision: revision.unwrap_or(0),
+        date,
         body: body.to_bytes(),
     })
 }
