@@ -33,15 +33,17 @@ fn a_store_ends_at_every_named_point() {
         for round in 0..times {
             let seed = u64::from(run.part());
             let hit = 1 + run.pick(if point.starts_with("journal") { 60 } else { 3 });
-            let mut writer = Writer::start_until(&dir, seed, &format!("{point}={hit}"));
-            eventually(REACHED, point, || match writer.has_ended() {
+            let end = format!("{point}={hit}");
+            let which = format!("{end}, seed {seed}, round {round}");
+            let mut writer = Writer::start_until(&dir, seed, &end);
+            eventually(REACHED, &which, || match writer.has_ended() {
                 true => Ok(()),
                 false => Err(format!("{} operations", writer.confirmed())),
             });
             let life = writer.end();
-            let found = check(&dir).unwrap_or_else(|e| panic!("{point}={hit}, round {round}: {e}"));
+            let found = check(&dir).unwrap_or_else(|e| panic!("{which}: {e}"));
             judge(&before, &life.done, life.begun.as_ref(), &found)
-                .unwrap_or_else(|e| panic!("{point}={hit}, seed {seed}, round {round}: {e}"));
+                .unwrap_or_else(|e| panic!("{which}: {e}"));
             confirmed += life.done.len();
             before = found;
         }

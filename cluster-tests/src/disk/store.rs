@@ -81,12 +81,6 @@ impl Writer {
         self.finish().expect("it is ended once")
     }
 
-    /// Waits for it to end by itself.
-    pub fn wait(mut self) -> Life {
-        let _ = self.child.wait();
-        self.finish().expect("it is ended once")
-    }
-
     /// Operations so far.
     pub fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::SeqCst)
