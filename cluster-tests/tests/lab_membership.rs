@@ -1,5 +1,5 @@
 //! Promise: members join and are removed under load, the leader among them, while others die now and then: nothing
-//! acknowledged is lost, and one, three or five of them vote as they should.
+//! acknowledged is lost, and those vote who should: an odd number as members come, all that are left as they go.
 
 use nebula_cluster_tests::lab::run::block_on;
 use nebula_cluster_tests::lab::scenarios::membership;
