@@ -3,9 +3,36 @@
 use serde_json::Value;
 
 use super::{Cluster, DEADLINE, Member, free_ports};
-use crate::command::nodectl;
+use crate::command::{Output, nodectl};
 use crate::process;
 use crate::wait::{eventually, holds};
+
+/// What those answer who have just lost a leader or a voter, and not a moment later.
+const PASSING: [&str; 3] = ["no_quorum", "unavailable", "timeout"];
+/// Of a member that is removed before its vote was handed over.
+const VOTE_NEEDED: &str = "still votes";
+
+/// What a command said on its failure, with `--json`.
+fn error(output: &Output) -> Value {
+    let mut lines = output.stderr.lines();
+    let error = lines.find_map(|line| serde_json::from_str(line).ok());
+    error.unwrap_or_default()
+}
+
+/// A command that succeeded, or one that is to be tried again, as an error.
+///
+/// # Panics
+/// When it failed for a reason that does not pass.
+fn done(output: Output) -> Result<Output, String> {
+    if output.code == 0 {
+        return Ok(output);
+    }
+    let error = error(&output);
+    let text = |key: &str| error[key].as_str().unwrap_or_default();
+    let passes = PASSING.contains(&text("code")) || text("message").contains(VOTE_NEEDED);
+    assert!(passes, "it does not help to try again: {output}");
+    Err(output.to_string())
+}
 
 impl Cluster {
     /// A machine more, the last one; `role` is what its join token lets it become.
@@ -16,8 +43,7 @@ impl Cluster {
             let running = self.members.iter().find(|m| process::is_running(m.pid));
             let seed = running.ok_or("nobody runs")?.api.clone();
             let create = ["token", "create", "--role", role, "--json"];
-            let made = self.nodectl(&create);
-            holds(made.code == 0, &made)?;
+            let made = done(self.nodectl(&create))?;
             let token = made.json()["token"].as_str().unwrap_or_default().to_owned();
             let seed = seed.trim_start_matches("https://");
             let who = ["join", seed, "--token", &token, "--json", "--no-start"];
@@ -25,7 +51,7 @@ impl Cluster {
             let what = ["--name", name, "--data-dir", dir, "--quic-addr", &quic];
             let more = ["--api-addr", &api, "--edge-addr", &edge];
             let joined = nodectl([&who[..], &what, &more].concat());
-            holds(joined.code == 0, &joined).map(|()| joined.json())
+            done(joined).map(|joined| joined.json())
         });
         self.members.push(Member {
             name: name.to_owned(),
@@ -43,10 +69,13 @@ impl Cluster {
     pub fn remove(&mut self, index: usize) {
         let name = self.members[index].name.clone();
         eventually(DEADLINE, "a machine is removed", || {
-            let done = self.nodectl(&["remove", &name]);
-            let list = self.nodectl(&["members", "--json"]);
-            let gone = list.code == 0 && !list.stdout.contains(&format!("\"{name}\""));
-            holds(gone, format!("{done}{list}"))
+            let removed = self.nodectl(&["remove", &name, "--json"]);
+            // The answer to the one before may have been lost, or the list be behind.
+            if error(&removed)["code"] != "not_found" {
+                done(removed)?;
+            }
+            let list = done(self.nodectl(&["members", "--json"]))?;
+            holds(!list.stdout.contains(&format!("\"{name}\"")), list)
         });
         self.wait_gone(index);
         self.members.remove(index);
