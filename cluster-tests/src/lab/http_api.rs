@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
+use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -43,8 +43,6 @@ pub struct HttpApi {
 struct Answer {
     status: StatusCode,
     revision: u64,
-    /// What time it is there, to the second.
-    date: Option<OffsetDateTime>,
     body: Bytes,
 }
 
@@ -139,12 +137,18 @@ impl HttpApi {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
-    /// By how many seconds the daemon's wall clock is ahead of ours, give or take two.
+    /// By how many seconds the daemon's wall clock is ahead of ours, give or take two: by a join token's end, since the
+    /// date of an answer is kept for as long as a clock is behind what it was.
     pub async fn ahead(&mut self, deadline: Duration) -> Result<i64, Fault> {
-        let asked = self.call(Method::GET, "/v1/status", None, None, deadline);
-        let date = asked.await?.date;
-        let date = date.ok_or_else(|| Fault::Unknown("an answer without a date".to_owned()))?;
-        Ok(date.unix_timestamp() - OffsetDateTime::now_utc().unix_timestamp())
+        const TTL_SECONDS: i64 = 1;
+        let body = json!({ "role": "worker", "ttl_seconds": TTL_SECONDS });
+        let asked = self.call(Method::POST, "/v1/tokens", None, Some(body), deadline);
+        let made: Value = serde_json::from_slice(&asked.await?.body).unwrap_or_default();
+        let ends = made["expires_at"].as_str().unwrap_or_default();
+        let ends = OffsetDateTime::parse(ends, &Rfc3339)
+            .map_err(|e| Fault::Unknown(format!("a token without an end: {e}")))?;
+        let ours = OffsetDateTime::now_utc().unix_timestamp() + TTL_SECONDS;
+        Ok(ends.unix_timestamp() - ours)
     }
 
     async fn read(&mut self, path: &str, deadline: Duration) -> Result<(Answer, Value), Fault> {
@@ -168,14 +172,11 @@ async fn read(response: Response<Incoming>) -> anyhow::Result<Answer> {
     let status = response.status();
     let revision = response.headers().get("x-nebula-revision");
     let revision = revision.and_then(|v| v.to_str().ok()?.parse().ok());
-    let date = response.headers().get("date");
-    let date = date.and_then(|v| OffsetDateTime::parse(v.to_str().ok()?, &Rfc2822).ok());
     let body = Limited::new(response.into_body(), MAX_BODY_BYTES);
     let body = body.collect().await.map_err(|e| anyhow::anyhow!(e))?;
     Ok(Answer {
         status,
         revision: revision.unwrap_or(0),
-        date,
         body: body.to_bytes(),
     })
 }
