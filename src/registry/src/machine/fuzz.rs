@@ -9,7 +9,7 @@ use nebula_domain::time::Millis;
 use nebula_domain::{
     ClusterId, Command, Digest, NodeId, Request, RequestId, State, TokenId, apply,
 };
-use nebula_testkit::fuzz::Target;
+use nebula_testkit::fuzz::{Kind, Target};
 use nebula_wire::codec;
 use nebula_wire::peer::registry::Blob;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
@@ -142,6 +142,13 @@ fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
     true
 }
 
+fn kind<T: Serialize + DeserializeOwned>() -> Kind {
+    Kind {
+        name: std::any::type_name::<T>(),
+        read: read::<T>,
+    }
+}
+
 #[test]
 fn fuzz_raft_messages() {
     let vote = Vote::new_committed(7, 2);
@@ -182,8 +189,8 @@ fn fuzz_raft_messages() {
         max_bytes: 64 * 1024,
         allocated_per_byte: 512,
         allocated_bytes: codec::MAX_BYTES as u64 + 64 * 1024,
-        understood_percent: 20,
+        understood_percent: 5,
     };
-    target
-        .run(|input| read::<RaftRequest>(input) | read::<RaftAnswer>(input) | read::<Vote>(input));
+    let [request, answer, sign] = [kind::<RaftRequest>(), kind::<RaftAnswer>(), kind::<Vote>()];
+    target.run_kinds(&[request, request, request, request, answer, sign]);
 }

@@ -24,8 +24,9 @@ use mutate::Mutator;
 const HANG: Duration = Duration::from_secs(30);
 /// Shown of an input that fails.
 const SHOWN_BYTES: usize = 256;
-/// Fewer inputs say nothing of a share.
-const ENOUGH: u64 = 200;
+const SEED: &str = "NEBULA_FUZZ_SEED";
+/// Fewer mutations of each valid input say nothing of a share.
+const ENOUGH: u64 = 100;
 
 /// What reads the inputs, and within which bounds.
 pub struct Target {
@@ -40,8 +41,27 @@ pub struct Target {
     /// What may be allocated at once: so many bytes for each byte of the input, and these.
     pub allocated_per_byte: u64,
     pub allocated_bytes: u64,
-    /// Of a hundred mutated inputs, how many are understood at least.
+    /// Of a hundred mutated inputs, how many are understood at least; where there are kinds, of each kind.
     pub understood_percent: u64,
+}
+
+/// What reads one kind of input.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub name: &'static str,
+    pub read: fn(&[u8]) -> bool,
+}
+
+/// Of mutated inputs.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    tried: u64,
+    understood: u64,
+}
+
+/// Whether one input alone is run, to repeat a failure: what is done now and then is to be done then.
+pub fn repeats() -> bool {
+    variable(SEED).is_some()
 }
 
 fn variable(name: &str) -> Option<u64> {
@@ -56,37 +76,95 @@ impl Target {
     /// # Panics
     /// When a bound is broken, with the seed that repeats it.
     pub fn run(&self, mut read: impl FnMut(&[u8]) -> bool) {
-        for valid in &self.corpus {
-            assert!(read(valid), "{}: a valid input is refused", self.name);
+        let tallies = self.drive(|input, _| read(input));
+        self.judge("inputs", tallies);
+    }
+
+    /// The same for several kinds of input: `own` has what reads each of the corpus, and is to understand what comes of
+    /// it; the others are shown it as well.
+    ///
+    /// # Panics
+    /// When a bound is broken, with the seed that repeats it.
+    pub fn run_kinds(&self, own: &[Kind]) {
+        assert_eq!(own.len(), self.corpus.len(), "each valid input has a kind");
+        let mut kinds: Vec<Kind> = own.to_vec();
+        kinds.sort_by_key(|kind| kind.name);
+        kinds.dedup_by_key(|kind| kind.name);
+        let tallies = self.drive(|input, origin| {
+            let meant = origin.map(|origin| own[origin].name);
+            let understands =
+                |kind: &&Kind| (kind.read)(input) && meant.is_none_or(|name| name == kind.name);
+            // All of them, whoever understands it.
+            kinds.iter().filter(understands).count() > 0
+        });
+        for kind in kinds {
+            let of_kind = own
+                .iter()
+                .zip(&tallies)
+                .filter(|(k, _)| k.name == kind.name);
+            self.judge(kind.name, of_kind.map(|(_, tally)| *tally));
         }
+    }
+
+    fn judge(&self, kind: &str, tallies: impl IntoIterator<Item = Tally>) {
+        let mut all = Tally::default();
+        for tally in tallies {
+            all.tried += tally.tried;
+            all.understood += tally.understood;
+        }
+        // One alone was run.
+        if repeats() {
+            return;
+        }
+        let percent = all.understood * 100 / all.tried.max(1);
+        eprintln!(
+            "fuzz: {}: {kind}: {percent} % of {} mutated understood",
+            self.name, all.tried
+        );
+        assert!(
+            percent >= self.understood_percent,
+            "{}: {kind}: only {percent} % of the mutated ones are understood: the target tests nothing",
+            self.name
+        );
+    }
+
+    /// `read` is told which of the corpus an input is, or was before it was mutated.
+    fn drive(&self, mut read: impl FnMut(&[u8], Option<usize>) -> bool) -> Vec<Tally> {
+        for (origin, valid) in self.corpus.iter().enumerate() {
+            assert!(
+                read(valid, Some(origin)),
+                "{}: a valid input is refused",
+                self.name
+            );
+        }
+        let mut tallies = vec![Tally::default(); self.corpus.len()];
         let watch = Watchdog::start(self.name);
         let mutator = Mutator::new(&self.corpus, self.words, self.max_bytes);
-        if let Some(seed) = variable("NEBULA_FUZZ_SEED") {
+        if let Some(seed) = variable(SEED) {
             self.one(&mutator, seed, &watch, &mut read);
-            return;
+            return tallies;
         }
         let lasts = Duration::from_secs(variable("NEBULA_FUZZ_SECONDS").unwrap_or(1));
         // Seeds have 53 bits at most, so that they go through JSON and shells unharmed.
         let first: u64 = rand::rng().random::<u64>() >> 16;
         let begun = Instant::now();
-        let (mut tried, mut mutated, mut understood, mut highest) = (0, 0, 0, 0);
-        while begun.elapsed() < lasts || mutated < ENOUGH {
+        let (mut tried, mut mutated, mut highest) = (0, 0, 0);
+        let enough = ENOUGH * self.corpus.len() as u64;
+        while begun.elapsed() < lasts || mutated < enough {
             let done = self.one(&mutator, first + tried, &watch, &mut read);
             tried += 1;
-            mutated += u64::from(done.mutated);
-            understood += u64::from(done.mutated && done.understood);
+            if let Some(origin) = done.origin {
+                mutated += 1;
+                tallies[origin].tried += 1;
+                tallies[origin].understood += u64::from(done.understood);
+            }
             highest = highest.max(done.allocated);
         }
-        let percent = understood * 100 / mutated;
         eprintln!(
-            "fuzz: {}: {tried} inputs from seed {first}, of {mutated} mutated {percent} % understood, at most {highest} bytes allocated",
+            "fuzz: {}: {tried} inputs from seed {first}, at most {highest} bytes allocated",
             self.name
         );
-        assert!(
-            percent >= self.understood_percent,
-            "{}: only {percent} % of the mutated inputs are understood: the target tests nothing",
-            self.name
-        );
+        tallies
     }
 
     fn one(
@@ -94,19 +172,19 @@ impl Target {
         mutator: &Mutator<'_>,
         seed: u64,
         watch: &Watchdog,
-        read: &mut impl FnMut(&[u8]) -> bool,
+        read: &mut impl FnMut(&[u8], Option<usize>) -> bool,
     ) -> Done {
-        let (input, mutated) = mutator.input(&mut StdRng::seed_from_u64(seed));
+        let (input, origin) = mutator.input(&mut StdRng::seed_from_u64(seed));
         watch.begin(seed);
         let mut result = Ok(false);
         let counted = allocation_counter::measure(|| {
-            result = catch_unwind(AssertUnwindSafe(|| read(&input)));
+            result = catch_unwind(AssertUnwindSafe(|| read(&input, origin)));
         });
         watch.end();
         let tell = |what: &str| {
             let shown = &input[..input.len().min(SHOWN_BYTES)];
             eprintln!(
-                "fuzz: {}: {what}\n{} bytes: {}\nto repeat it: NEBULA_FUZZ_SEED={seed}, and this test alone",
+                "fuzz: {}: {what}\n{} bytes: {}\nto repeat it: {SEED}={seed}, and this test alone",
                 self.name,
                 input.len(),
                 shown.escape_ascii()
@@ -125,7 +203,7 @@ impl Target {
             );
         }
         Done {
-            mutated,
+            origin,
             understood,
             allocated: counted.bytes_max,
         }
@@ -133,7 +211,8 @@ impl Target {
 }
 
 struct Done {
-    mutated: bool,
+    /// Of what it is a mutation.
+    origin: Option<usize>,
     understood: bool,
     allocated: u64,
 }
@@ -160,7 +239,7 @@ impl Watchdog {
                 let since = Duration::from_millis(began.load(Ordering::SeqCst));
                 if now > 0 && zero.elapsed() > since + HANG {
                     eprintln!(
-                        "fuzz: {name}: one input takes over {HANG:?}; to repeat it: NEBULA_FUZZ_SEED={}",
+                        "fuzz: {name}: one input takes over {HANG:?}; to repeat it: {SEED}={}",
                         now - 1
                     );
                     std::process::abort();
@@ -232,5 +311,26 @@ mod tests {
         let corpus = picky.corpus.clone();
         let said = failure(|| picky.run(|input| corpus.iter().any(|valid| valid == input)));
         assert!(said.contains("tests nothing"), "{said}");
+    }
+
+    #[test]
+    fn each_kind_has_to_understand_its_own() {
+        let all = Kind {
+            name: "all",
+            read: |_| true,
+        };
+        let none = Kind {
+            name: "its valid one",
+            read: |input| input == b"length: 7",
+        };
+        let picky = Target {
+            understood_percent: 90,
+            ..target(10_000)
+        };
+        let said = failure(|| picky.run_kinds(&[none, all]));
+        assert!(said.contains("is refused"), "{said}");
+        let said = failure(|| picky.run_kinds(&[all, none]));
+        assert!(said.contains("its valid one: only"), "{said}");
+        picky.run_kinds(&[all, all]);
     }
 }

@@ -41,18 +41,19 @@ impl<'a> Mutator<'a> {
         }
     }
 
-    /// An input, and whether it is a mutation of a valid one.
-    pub fn input(&self, rng: &mut StdRng) -> (Vec<u8>, bool) {
+    /// An input, and which of the valid ones it is a mutation of, if it is one.
+    pub fn input(&self, rng: &mut StdRng) -> (Vec<u8>, Option<usize>) {
         let kind = rng.random_range(0..100);
-        let mut bytes = self.valid(rng).to_vec();
+        let origin = rng.random_range(0..self.corpus.len());
+        let mut bytes = self.corpus[origin].clone();
         if kind < VALID {
-            return (bytes, false);
+            return (bytes, None);
         }
         if kind < VALID + NOISE {
             let length = rng.random_range(0..=self.max_bytes.min(4096));
             bytes = vec![0; length];
             rng.fill(&mut bytes[..]);
-            return (bytes, false);
+            return (bytes, None);
         }
         let mut steps = 1;
         while steps < MAX_STEPS && rng.random() {
@@ -62,11 +63,7 @@ impl<'a> Mutator<'a> {
             self.step(&mut bytes, rng);
             bytes.truncate(self.max_bytes);
         }
-        (bytes, true)
-    }
-
-    fn valid(&self, rng: &mut StdRng) -> &'a [u8] {
-        &self.corpus[rng.random_range(0..self.corpus.len())]
+        (bytes, Some(origin))
     }
 
     fn step(&self, bytes: &mut Vec<u8>, rng: &mut StdRng) {
@@ -78,7 +75,7 @@ impl<'a> Mutator<'a> {
             3 => bytes.truncate(at),
             4 => {
                 // A splice: the head of this one, the tail of another.
-                let other = self.valid(rng);
+                let other = &self.corpus[rng.random_range(0..self.corpus.len())];
                 let from = rng.random_range(0..=other.len());
                 bytes.truncate(at);
                 bytes.extend_from_slice(&other[from..]);
