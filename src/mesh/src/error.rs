@@ -38,6 +38,13 @@ pub enum CallError {
         address: SocketAddr,
         reason: String,
     },
+    /// Anything but silence: somebody is there and ends the handshake, or this node cannot begin one.
+    #[error("node {node} at {address} cannot be spoken with, which is not silence: {reason}")]
+    Handshake {
+        node: NodeId,
+        address: SocketAddr,
+        reason: String,
+    },
     #[error("the connection to node {node} was lost: {reason}")]
     Lost { node: NodeId, reason: String },
     #[error("node {node} refuses this node: {reason}")]
@@ -73,6 +80,7 @@ impl CallError {
             self,
             CallError::UnknownNode(_)
                 | CallError::Unreachable { .. }
+                | CallError::Handshake { .. }
                 | CallError::NotServed { .. }
                 | CallError::Refused { .. }
                 | CallError::Closed
@@ -84,7 +92,9 @@ impl From<CallError> for io::Error {
     fn from(error: CallError) -> io::Error {
         let kind = match &error {
             CallError::UnknownNode(_) => io::ErrorKind::NotFound,
-            CallError::Unreachable { .. } => io::ErrorKind::HostUnreachable,
+            CallError::Unreachable { .. } | CallError::Handshake { .. } => {
+                io::ErrorKind::HostUnreachable
+            }
             CallError::Lost { .. } => io::ErrorKind::ConnectionReset,
             CallError::Refused { .. } | CallError::NotServed { .. } => {
                 io::ErrorKind::ConnectionRefused

@@ -207,22 +207,31 @@ impl Inner {
             address,
             reason,
         };
+        let handshake = |reason: String| CallError::Handshake {
+            node,
+            address,
+            reason,
+        };
         let config = transport::client(&self.limits, &self.identity, node)
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| handshake(error.to_string()))?;
         let connecting = self
             .endpoint()
             .ok_or(CallError::Closed)?
             .connect_with(config, address, "node")
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| handshake(error.to_string()))?;
         let deadline = self.limits.handshake_deadline;
         let connection = timeout(deadline, connecting)
             .await
             .map_err(|_| unreachable(format!("no answer within {} ms", deadline.as_millis())))?
             .map_err(|error| {
                 slot.lock().refused(node, &error);
-                unreachable(error.to_string())
+                match lost(node, &error) {
+                    refused @ CallError::Refused { .. } => refused,
+                    _ if is_silence(&error) => unreachable(error.to_string()),
+                    _ => handshake(error.to_string()),
+                }
             })?;
-        let (_, lifetime) = peer_of(&connection).map_err(|e| unreachable(e.to_string()))?;
+        let (_, lifetime) = peer_of(&connection).map_err(|e| handshake(e.to_string()))?;
         Ok(Link::new(node, slot.lane, connection, lifetime, failures))
     }
 
@@ -368,6 +377,12 @@ impl Inner {
             tracing::debug!(node = node.0, ?lane, "peer is silent");
         }
     }
+}
+
+/// Whether nothing came from the other end; all else takes somebody there.
+fn is_silence(error: &ConnectionError) -> bool {
+    use ConnectionError::{CidsExhausted, LocallyClosed, TimedOut};
+    matches!(error, TimedOut | LocallyClosed | CidsExhausted)
 }
 
 /// Whether a handshake ended with an alert of TLS, ours or the peer's (RFC 9001, section 4.8).

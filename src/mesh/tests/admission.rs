@@ -32,7 +32,7 @@ async fn another_clusters_node_is_refused_at_both_ends() {
     theirs.enter(1, a.mesh.local_addr());
     for (node, to) in [(&a, 2), (&b, 1)] {
         let error = call(node, to, Protocol::Raft).await.unwrap_err();
-        assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+        assert!(matches!(error, CallError::Handshake { .. }), "{error}");
     }
     until("both have counted", || {
         [&a, &b]
@@ -52,7 +52,7 @@ async fn the_node_that_answers_must_be_the_one_that_was_meant() {
     cluster.enter(3, b.mesh.local_addr());
     let error = call(&a, 3, Protocol::Raft).await.unwrap_err();
     assert!(error.to_string().contains("node 3"), "{error}");
-    assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, CallError::Handshake { .. }), "{error}");
     call(&a, 2, Protocol::Raft).await.unwrap();
 }
 
@@ -276,7 +276,7 @@ async fn a_node_whose_certificate_has_ended_may_only_ask_for_a_new_one() {
     // And nobody calls it, since it presents that certificate.
     late.mesh.serve(Protocol::Identity, Arc::new(Echo));
     let error = call(&a, 2, Protocol::Identity).await.unwrap_err();
-    assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, CallError::Handshake { .. }), "{error}");
 
     late.mesh.replace_identity(cluster.identity(2)).unwrap();
     call(&late, 1, Protocol::Raft).await.unwrap();
