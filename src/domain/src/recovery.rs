@@ -29,8 +29,8 @@ pub enum RecoveryError {
     Worker(NodeId),
 }
 
-/// How far the survivor's log reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far a log reaches. The one that reaches farther holds everything that was acknowledged in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Known {
     pub term: u64,
     pub index: u64,
@@ -78,6 +78,8 @@ pub fn recover(
         removed: gone,
     };
     state.nodes.insert(survivor.id, survivor);
+    // Those that were used on the lost side alone would let somebody in once more.
+    state.join_tokens.clear();
     state.next_node_id += NODE_IDS_SKIPPED;
     state.next_instance_id += INSTANCE_IDS_SKIPPED;
     state.revision += REVISIONS_SKIPPED;
@@ -133,11 +135,16 @@ mod tests {
     #[test]
     fn numbers_that_the_lost_may_have_given_out_are_not_used() {
         let mut sim = Sim::new(3, 8);
+        sim.ok(Command::CreateJoinToken {
+            token: join_token("old", Role::Voter, false),
+            now: NOW,
+        });
         // Node 4 and its instances are known to the lost alone.
         let unknown = NodeId(sim.state.next_node_id);
         let instance = sim.state.next_instance_id;
         recover(&mut sim.state, NodeId(1), &lost(&[2, 3]), KNOWN, NOW).unwrap();
         assert!(sim.state.was_removed(unknown));
+        assert!(sim.state.join_tokens.is_empty(), "one may have been used");
         assert_eq!(sim.state.next_instance_id, instance + INSTANCE_IDS_SKIPPED);
         sim.ok(Command::CreateJoinToken {
             token: join_token("new", Role::Voter, true),
