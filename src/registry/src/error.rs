@@ -79,6 +79,20 @@ pub enum RecoverError {
     Empty,
     #[error(transparent)]
     Survivor(#[from] nebula_domain::recovery::RecoveryError),
+    #[error("{by} refuses this node: {reason}")]
+    Refused { by: String, reason: String },
+    #[error("{0} follows a leader: the cluster works without being brought back")]
+    Led(String),
+    #[error("{by} answers and does not say whether it hears a leader: {reason}")]
+    Unclear { by: String, reason: String },
+    #[error(
+        "{0} can be reached, which is a majority of the voters with this node: start its daemon, and they find a leader by themselves"
+    )]
+    Majority(String),
+    #[error(
+        "{by} can be reached and knows log entry {index} of term {term}, which this node does not: bring the cluster back there"
+    )]
+    KnowsMore { by: String, term: u64, index: u64 },
     #[error("the registry's stores cannot be read or written")]
     Store(#[source] io::Error),
 }

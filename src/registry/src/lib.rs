@@ -37,6 +37,7 @@ mod tests;
 
 pub use config::{Compaction, Config, Storage, Timing};
 pub use error::{ProposeError, ReadError, RecoverError, StartError};
+pub use limits::RECOVERY_ASKING;
 pub use medium::Medium;
 pub use nebula_wire::peer::registry::{Applied, OperatorToken};
 pub use recovery::{Recovered, Survivor, Voice};

@@ -101,5 +101,9 @@ pub const STORE_RENEWAL_LOOK: Duration = Duration::from_millis(100);
 pub const RECOVERY_TERMS: u64 = 1_000_000;
 /// Entries that a recovery leaps over: more than the lost can have written that no survivor has, or a worker holds.
 pub const RECOVERY_ENTRIES: u64 = 1_000_000;
-/// How long a voter may take to say that it is there, before it counts as lost.
-pub const RECOVERY_QUESTION: Duration = Duration::from_secs(3);
+/// How long a member may take for one answer before a recovery: longer than a dial, which fails by itself after 3 s.
+pub const RECOVERY_QUESTION: Duration = Duration::from_secs(4);
+/// How long members are asked before those that stay silent count as lost: three dials, a dozen lost packets.
+pub const RECOVERY_ASKING: Duration = Duration::from_secs(10);
+/// Between two questions to one member.
+pub const RECOVERY_PAUSE: Duration = Duration::from_millis(250);

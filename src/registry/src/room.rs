@@ -182,11 +182,17 @@ impl Room {
             path: dir.to_owned(),
             source,
         })?;
+        self.holds(dir, 0)
+    }
+
+    /// Whether so much can be written in a folder and the floor is kept, now.
+    pub fn holds(&self, dir: &Path, bytes: u64) -> Result<(), StartError> {
+        let floor = limits::SPACE_STOP_BYTES.saturating_add(bytes);
         match (self.0.probe)() {
-            Ok(free) if free < limits::SPACE_STOP_BYTES => Err(StartError::DiskFull {
+            Ok(free) if free < floor => Err(StartError::DiskFull {
                 path: dir.to_owned(),
                 free,
-                floor: limits::SPACE_STOP_BYTES,
+                floor,
             }),
             _ => Ok(()),
         }
@@ -315,6 +321,19 @@ mod tests {
         assert_eq!(at(limits::SPACE_LOW_BYTES - 1), Space::Low);
         assert_eq!(at(limits::SPACE_ENOUGH_BYTES - 1), Space::Low);
         assert_eq!(at(limits::SPACE_ENOUGH_BYTES), Space::Enough);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_both_numbers() {
+        let (room, free) = room();
+        let dir = Path::new("folder");
+        free.store(limits::SPACE_STOP_BYTES + 999, Ordering::SeqCst);
+        room.holds(dir, 999).unwrap();
+        let refused = room.holds(dir, 1000).unwrap_err().to_string();
+        for number in [999, 1000] {
+            let number = limits::SPACE_STOP_BYTES + number;
+            assert!(refused.contains(&number.to_string()), "{refused}");
+        }
     }
 
     #[test]

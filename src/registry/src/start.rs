@@ -141,6 +141,7 @@ impl Registry {
             Protocol::Raft,
             Arc::new(RaftService {
                 raft: raft.clone(),
+                log: log.clone(),
                 heard: heard.clone(),
                 pledged: pledged.clone(),
                 status: status.clone(),

@@ -172,6 +172,7 @@ fn fuzz_raft_messages() {
         bytes(&RaftRequest::Append(append)),
         bytes(&RaftRequest::Vote(VoteRequest::new(Vote::new(8, 3), last))),
         bytes(&RaftRequest::Silence),
+        bytes(&RaftRequest::Known),
         bytes(&RaftRequest::Snapshot {
             vote,
             meta: SnapshotMeta::default(),

@@ -12,7 +12,7 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::types::{SnapshotMeta, TypeConfig, Vote};
+use crate::types::{LogId, SnapshotMeta, TypeConfig, Vote};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum RaftRequest {
@@ -28,6 +28,8 @@ pub(crate) enum RaftRequest {
         data: Blob,
         done: bool,
     },
+    /// Whether the receiver misses a leader, and how far its log reaches: before a recovery.
+    Known,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,4 +42,8 @@ pub(crate) enum RaftAnswer {
     SnapshotUnknown,
     /// The receiver's Raft does not run, or the request is not one that its sender may make.
     Refused(String),
+    Known {
+        silence: bool,
+        last: Option<LogId>,
+    },
 }

@@ -11,10 +11,12 @@ use nebula_mesh::{Answer, CallError, Peer};
 use nebula_wire::codec;
 use openraft::error::{InstallSnapshotError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
+use openraft::storage::RaftLogStorage;
 use tokio::sync::watch;
 
 use super::{RaftAnswer, RaftRequest};
 use crate::limits;
+use crate::log::LogStore;
 use crate::room::Space;
 use crate::status::{Heard, Status};
 use crate::types::{Raft, Vote};
@@ -23,6 +25,7 @@ use crate::types::{Raft, Vote};
 /// would only pile up.
 pub struct RaftService {
     pub raft: Raft,
+    pub log: LogStore,
     pub heard: Heard,
     pub pledged: Heard,
     pub status: watch::Receiver<Status>,
@@ -47,7 +50,14 @@ impl Answer for RaftService {
             Err(error) => RaftAnswer::Refused(error.to_string()),
             Ok(frame) => match codec::decode(&frame) {
                 Ok(request) => match self.check(peer, &request) {
-                    Ok(()) => self.carry_out(request).await,
+                    Ok(()) => {
+                        let asked = vote_of(&request).copied();
+                        let answer = self.carry_out(request).await;
+                        match asked.is_some_and(|asked| tells_of_recovery(&asked, &answer)) {
+                            true => RaftAnswer::Refused("the sender's term is over".to_owned()),
+                            false => answer,
+                        }
+                    }
                     Err(reason) => RaftAnswer::Refused(reason),
                 },
                 Err(error) => RaftAnswer::Refused(error.to_string()),
@@ -66,7 +76,9 @@ impl Answer for RaftService {
 impl RaftService {
     /// Only a node that may vote can stand for election or lead, and only in its own name.
     fn check(&self, peer: Peer, request: &RaftRequest) -> Result<(), String> {
-        if *self.space.borrow() == Space::Full {
+        // Answered with a full disk, too, and to whatever role: before a recovery everybody is asked.
+        let asks = matches!(request, RaftRequest::Known);
+        if *self.space.borrow() == Space::Full && !asks {
             return Err("the disk of this node is full".to_owned());
         }
         let (author, votes) = match request {
@@ -74,7 +86,7 @@ impl RaftService {
             RaftRequest::Vote(rpc) => (author(&rpc.vote), true),
             RaftRequest::Snapshot { vote, .. } => (author(vote), false),
             // Who asks tells nothing and changes nothing.
-            RaftRequest::Silence => (Some(peer.node), true),
+            RaftRequest::Silence | RaftRequest::Known => (Some(peer.node), true),
         };
         if author != Some(peer.node) {
             tracing::warn!(peer = %peer.node, ?author, "a node spoke Raft in the name of another");
@@ -86,6 +98,7 @@ impl RaftService {
             return Err("the sender was removed from the cluster".to_owned());
         }
         match peer.role {
+            _ if asks => Ok(()),
             Some(Role::Voter) => Ok(()),
             Some(Role::Worker) => Err("a worker does not vote".to_owned()),
             // It joined after what this node has applied, and this node has it in its log as a voter.
@@ -112,6 +125,16 @@ impl RaftService {
         voters.any(|id| id == node.0)
     }
 
+    fn misses_leader(&self) -> bool {
+        // Short of disk, or without a majority that answers it, it has stopped to lead, whatever Raft says.
+        let leads = {
+            let status = self.status.borrow();
+            status.is_leader && status.quorum
+        };
+        let follows = self.heard.within(self.lease) || self.pledged.within(self.lease);
+        !leads && !follows
+    }
+
     async fn carry_out(&self, request: RaftRequest) -> RaftAnswer {
         match request {
             RaftRequest::Append(rpc) => match self.raft.append_entries(rpc).await {
@@ -133,15 +156,14 @@ impl RaftService {
                 }
                 Err(error) => RaftAnswer::Refused(error.to_string()),
             },
-            RaftRequest::Silence => {
-                // Short of disk, or without a majority that answers it, it has stopped to lead, whatever Raft says.
-                let leads = {
-                    let status = self.status.borrow();
-                    status.is_leader && status.quorum
-                };
-                let follows = self.heard.within(self.lease) || self.pledged.within(self.lease);
-                RaftAnswer::Silence(!leads && !follows)
-            }
+            RaftRequest::Silence => RaftAnswer::Silence(self.misses_leader()),
+            RaftRequest::Known => match self.log.clone().get_log_state().await {
+                Ok(log) => RaftAnswer::Known {
+                    silence: self.misses_leader(),
+                    last: log.last_log_id,
+                },
+                Err(error) => RaftAnswer::Refused(error.to_string()),
+            },
             RaftRequest::Snapshot {
                 vote,
                 meta,
@@ -181,4 +203,60 @@ impl RaftService {
 
 fn author(vote: &Vote) -> Option<NodeId> {
     vote.leader_id().voted_for().map(NodeId)
+}
+
+fn vote_of(request: &RaftRequest) -> Option<&Vote> {
+    match request {
+        RaftRequest::Append(rpc) => Some(&rpc.vote),
+        RaftRequest::Vote(rpc) => Some(&rpc.vote),
+        RaftRequest::Snapshot { vote, .. } => Some(vote),
+        RaftRequest::Silence | RaftRequest::Known => None,
+    }
+}
+
+/// Whether an answer shows a term that is a recovery's leap above the sender's. A node knows that term with the first
+/// word of the recovered leader, and who was removed only with its snapshot; an old voter that hears the term in
+/// between stands for election above it. A term that nobody has won is shown: a recovery that was cut off has raised
+/// its node's vote alone, and that node takes part in its old cluster.
+fn tells_of_recovery(asked: &Vote, answer: &RaftAnswer) -> bool {
+    let shown = match answer {
+        RaftAnswer::Append(AppendEntriesResponse::HigherVote(vote)) => vote,
+        RaftAnswer::Vote(answer) => &answer.vote,
+        RaftAnswer::Snapshot(answer) => &answer.vote,
+        _ => return false,
+    };
+    let term = |vote: &Vote| vote.leader_id().get_term();
+    shown.is_committed()
+        && shown.leader_id().voted_for() != asked.leader_id().voted_for()
+        && term(shown).saturating_sub(term(asked)) > limits::RECOVERY_TERMS / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::raft::{InstallSnapshotResponse, VoteResponse};
+
+    use super::*;
+
+    #[test]
+    fn an_old_voter_does_not_hear_the_term_of_a_recovery() {
+        let asked = Vote::new(7, 1);
+        let (far, near) = (
+            7 + limits::RECOVERY_TERMS + 1,
+            7 + limits::RECOVERY_TERMS / 2,
+        );
+        let answers = |vote: Vote| {
+            [
+                RaftAnswer::Append(AppendEntriesResponse::HigherVote(vote)),
+                RaftAnswer::Vote(VoteResponse::new(vote, None, false)),
+                RaftAnswer::Snapshot(InstallSnapshotResponse { vote }),
+            ]
+        };
+        let told = |vote| answers(vote).map(|answer| tells_of_recovery(&asked, &answer));
+        assert_eq!(told(Vote::new_committed(far, 3)), [true; 3]);
+        assert_eq!(told(Vote::new_committed(near, 3)), [false; 3]);
+        assert_eq!(told(Vote::new(far, 3)), [false; 3], "nobody has won it");
+        assert_eq!(told(Vote::new_committed(far, 1)), [false; 3], "its own");
+        let other = RaftAnswer::Append(AppendEntriesResponse::Success);
+        assert!(!tells_of_recovery(&asked, &other));
+    }
 }

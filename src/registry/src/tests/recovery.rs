@@ -1,14 +1,15 @@
 //! A majority of the voters is gone for good: one survivor brings the cluster back, everybody follows it, and
 //! the old voters get no say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use nebula_domain::NodeId;
 use nebula_domain::time::Millis;
+use nebula_domain::{Command, NodeId};
 
-use super::harness::{Nodes, setting, value};
+use super::harness::{Node, Nodes, PATIENCE, addresses, request, setting, value};
 use crate::recovery::Voice;
-use crate::{RecoverError, Recovered};
+use crate::{RecoverError, Recovered, Survivor};
 
 const NOW: Millis = Millis(1_700_000_000_000);
 
@@ -88,7 +89,24 @@ async fn a_survivor_goes_on_and_a_worker_that_knew_more_follows_it() {
     assert!(now.is_leader && now.voters == ids(&[3]), "{now:?}");
     assert_eq!(now.term, status.term, "nobody stood against it");
     assert!(nodes.all[0].registry.status().borrow().term < now.term);
-    nodes.stop().await;
+
+    // Nor does an old voter bring back what it knew: whoever has the new registry refuses it.
+    nodes.all[0].stop().await;
+    nodes.all[1].stop().await;
+    let old = nodes.all[0].survivor().await.unwrap();
+    let voices = voices(&nodes.all[0], &old).await;
+    for id in [3, 4] {
+        let voice = &voices[&NodeId(id)];
+        assert!(matches!(voice, Voice::Refused(_)), "{id}: {voice:?}");
+    }
+    let judged = old.judge(&voices);
+    assert!(
+        matches!(judged, Err(RecoverError::Refused { .. })),
+        "{voices:?}"
+    );
+    old.close().await;
+    nodes.all[2].stop().await;
+    nodes.all[3].stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +129,8 @@ async fn a_crash_in_the_middle_leaves_the_node_as_it_was_or_recovered() {
     nebula_domain::recovery::recover(&mut state, NodeId(3), &lost, known, NOW).unwrap();
     let (term, index) = (survivor.term + 1_000_000, known.index + 1_000_000);
     survivor.raise_vote(term).await.unwrap();
-    survivor.save(&state, term, index).await.unwrap();
+    let bytes = crate::machine::encode(&state).unwrap();
+    survivor.save(&state, bytes, term, index).await.unwrap();
     survivor.close().await;
     let survivor = nodes.all[2].survivor().await.unwrap();
     assert!(survivor.other_voters().is_empty());
@@ -129,25 +148,188 @@ async fn a_crash_in_the_middle_leaves_the_node_as_it_was_or_recovered() {
     nodes.all[3].stop().await;
 }
 
+/// What the members say to a mesh like the stopped node's, which has asked nobody before.
+async fn voices(node: &Node, survivor: &Survivor) -> BTreeMap<NodeId, Voice> {
+    let mesh = node.questions();
+    let voices = survivor.ask(&mesh, Duration::ZERO).await;
+    mesh.close().await;
+    voices
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_left_is_asked_first() {
     let nodes = Nodes::cluster(3).await;
     nodes.all[2].stop().await;
     nodes.all[0].status(|s| s.quorum).await;
     let survivor = nodes.all[2].survivor().await.unwrap();
-    let mesh = nodes.all[2].questions();
-    let voices = survivor.ask(&mesh).await;
-    assert!(voices.values().any(|v| *v == Voice::Led), "{voices:?}");
-    assert!(!survivor.would_be_quorum(&BTreeSet::new()));
-    assert!(survivor.would_be_quorum(&ids(&[1])));
+    let said = voices(&nodes.all[2], &survivor).await;
+    let judged = survivor.judge(&said);
+    assert!(matches!(judged, Err(RecoverError::Led(_))), "{said:?}");
 
+    // Without a leader, yet two of three.
     nodes.all[0].stop().await;
+    nodes.all[1].status(|s| !s.quorum).await;
+    let said = voices(&nodes.all[2], &survivor).await;
+    assert!(
+        matches!(said[&NodeId(2)], Voice::Leaderless(known) if known >= survivor.known()),
+        "{said:?}"
+    );
+    let judged = survivor.judge(&said);
+    assert!(matches!(judged, Err(RecoverError::Majority(_))), "{said:?}");
+
     nodes.all[1].stop().await;
-    let voices = survivor.ask(&mesh).await;
-    assert!(voices.values().all(|v| *v == Voice::Silent), "{voices:?}");
-    assert_eq!(voices.len(), 2);
-    mesh.close().await;
+    let said = voices(&nodes.all[2], &survivor).await;
+    assert!(said.values().all(|v| *v == Voice::Silent), "{said:?}");
+    assert_eq!(said.len(), 2);
+    assert_eq!(survivor.judge(&said).unwrap(), ids(&[]));
     survivor.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_answers_and_cannot_be_spoken_with_is_not_lost() {
+    let nodes = Nodes::cluster(3).await;
+    for node in &nodes.all {
+        node.stop().await;
+    }
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    // As a daemon that starts: it serves nothing yet.
+    let starting = nodes.all[1].questions();
+    for (place, why) in [(2, "does not serve"), (1, "not silence")] {
+        // At the place of another its certificate is not the one that is expected.
+        let at = starting.local_addr();
+        nodes.all[2].change_directory(|directory| {
+            directory.nodes.get_mut(&NodeId(place)).unwrap().quic = at;
+        });
+        let said = voices(&nodes.all[2], &survivor).await;
+        let Voice::Unclear(reason) = &said[&NodeId(place)] else {
+            panic!("{said:?}")
+        };
+        assert!(reason.contains(why), "{reason}");
+        let judged = survivor.judge(&said);
+        assert!(
+            matches!(judged, Err(RecoverError::Unclear { .. })),
+            "{said:?}"
+        );
+    }
+    starting.close().await;
+    survivor.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_do_not_vote_are_asked_as_well() {
+    let nodes = lagging_survivor().await;
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    let directory = survivor.directory();
+    assert_eq!(directory.nodes.len(), 4);
+    assert_eq!(directory.nodes[&NodeId(1)].quic, addresses(1).quic);
+    let mut said = voices(&nodes.all[2], &survivor).await;
+    assert_eq!(said[&NodeId(4)], Voice::Led);
+    for lost in [1, 2] {
+        said.insert(NodeId(lost), Voice::Silent);
+    }
+    let judged = survivor.judge(&said);
+    assert!(
+        matches!(&judged, Err(RecoverError::Led(by)) if by == "n4"),
+        "{judged:?}"
+    );
+    said.insert(NodeId(4), Voice::Unclear("it does not say".to_owned()));
+    assert_eq!(survivor.judge(&said).unwrap(), ids(&[]));
+    said.insert(NodeId(4), Voice::Refused("removed".to_owned()));
+    let judged = survivor.judge(&said);
+    assert!(matches!(judged, Err(RecoverError::Refused { .. })));
+    survivor.close().await;
+    for id in [0, 1, 3] {
+        nodes.all[id].stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_survivors_the_one_that_knows_most_goes_on_and_the_others_follow() {
+    let mut nodes = Nodes::cluster(5).await;
+    nodes.all[4].stop().await;
+    nodes.all[0].set("later", "1").await.unwrap();
+    nodes.all[3].sees(|s| value(s, "later").is_some()).await;
+    for id in [0, 1, 2] {
+        nodes.all[id].stop().await;
+    }
+    nodes.all[3].status(|s| !s.quorum).await;
+    let survivor = nodes.all[4].survivor().await.unwrap();
+    let said = voices(&nodes.all[4], &survivor).await;
+    let judged = survivor.judge(&said);
+    assert!(
+        matches!(&judged, Err(RecoverError::KnowsMore { by, .. }) if by == "n4"),
+        "{judged:?} {said:?}"
+    );
+    survivor.close().await;
+
+    nodes.all[3].stop().await;
+    nodes.all[4].restart().await;
+    nodes.alive([4, 5].into_iter().map(NodeId));
+    let survivor = nodes.all[3].survivor().await.unwrap();
+    let said = voices(&nodes.all[3], &survivor).await;
+    assert_eq!(survivor.judge(&said).unwrap(), ids(&[5]), "{said:?}");
+    survivor.recover(&ids(&[1, 2, 3]), NOW).await.unwrap();
+    forget(&nodes, &[1, 2, 3]);
+    nodes.all[3].restart().await;
+    nodes.all[3].set("after", "1").await.unwrap();
+    let state = nodes.all[4].sees(|s| value(s, "after").is_some()).await;
+    assert_eq!(value(&state, "later"), Some("1"));
+    assert_eq!(state.recoveries.len(), 1);
+    nodes.all[3].stop().await;
+    nodes.all[4].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_was_cut_off_returns_to_its_old_cluster() {
+    let mut nodes = Nodes::cluster(3).await;
+    nodes.all[2].stop().await;
+    let survivor = nodes.all[2].survivor().await.unwrap();
+    let term = survivor.term + crate::limits::RECOVERY_TERMS;
+    survivor.raise_vote(term).await.unwrap();
+    survivor.close().await;
+    nodes.all[0].set("meanwhile", "1").await.unwrap();
+    nodes.all[2].restart().await;
+    nodes.all[2].sees(|s| value(s, "meanwhile").is_some()).await;
+    for node in &nodes.all {
+        node.status(|s| s.quorum && s.term >= term).await;
+    }
+    nodes.all[0].set("after", "1").await.unwrap();
+    nodes.all[2].sees(|s| value(s, "after").is_some()).await;
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removals_that_nobody_confirmed_hide_no_voter_and_spare_the_survivor() {
+    let nodes = Nodes::cluster(3).await;
+    let leader = nodes.leader(NodeId(1)).await;
+    let survivor = nodes.node(leader);
+    let others: Vec<&Node> = nodes.all.iter().filter(|n| n.id != leader).collect();
+    for node in &others {
+        node.stop().await;
+    }
+    let other = others[0].id;
+    // At once: while it still believes in its majority.
+    let removed = [other, leader].map(|node| {
+        let remove = request(u128::from(node.0) + 100, Command::RemoveNode { node });
+        survivor.registry.propose_request(remove, PATIENCE)
+    });
+    let removed = futures::future::join_all(removed).await;
+    assert!(removed.iter().all(Result::is_err), "{removed:?}");
+    survivor.stop().await;
+    let stopped = survivor.survivor().await.unwrap();
+    assert!(!stopped.state().nodes.contains_key(&other));
+    assert!(stopped.state().nodes.contains_key(&leader));
+    assert_eq!(
+        stopped.directory().nodes[&other].quic,
+        addresses(other.0).quic
+    );
+    let said = voices(survivor, &stopped).await;
+    assert!(said.contains_key(&other) && said.len() == 2, "{said:?}");
+    let kept = stopped.judge(&said).unwrap();
+    assert_eq!(kept, ids(&[]));
+    let lost = others.iter().map(|n| n.id).collect();
+    let done = stopped.recover(&lost, NOW).await.unwrap();
+    assert_eq!(done.recovery.by, leader);
 }
 
 #[tokio::test(flavor = "multi_thread")]
