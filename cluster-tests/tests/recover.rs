@@ -202,6 +202,10 @@ fn one_survivor_brings_the_cluster_back() {
             "{asked}"
         );
     }
+    let asked = recover(&left.data_dir, &["--json"]);
+    let found: Value = serde_json::from_str(&asked.stdout).unwrap();
+    assert_eq!(found["needs"], "accept_loss", "{asked}");
+    assert_eq!(found["removed"].as_array().unwrap().len(), 2, "{asked}");
     recover(&cluster.scratch("nobody"), &["--accept-loss"]).fails(2, "no node");
     let done = recover(&left.data_dir, &["--accept-loss", "--json"])
         .ok()

@@ -13,7 +13,7 @@ use crate::files::LOCK_FILE;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("a daemon (pid {pid}) already runs on {}: stop it first", data_dir.display())]
+    #[error("a process (pid {pid}) already runs on {}, a daemon or 'nodectl recover': end it first", data_dir.display())]
     Held { data_dir: PathBuf, pid: String },
     #[error("cannot lock the data folder {}", data_dir.display())]
     Io {

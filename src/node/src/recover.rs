@@ -2,39 +2,46 @@
 //! stopped; the instances run on meanwhile, and are taken over by the next one.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+use nebula_domain::NodeId;
 use nebula_domain::recovery::{self, RecoveryError};
 use nebula_domain::state::Recovery;
-use nebula_domain::{NodeId, State};
-use nebula_mesh::{Mesh, MeshError};
+use nebula_mesh::{Directory, Mesh, MeshError};
 use nebula_pki::{Authority, Identity, PkiError};
-use nebula_registry::{RecoverError as RegistryError, Survivor, Voice};
+pub use nebula_registry::RecoverError as RegistryError;
+use nebula_registry::{RECOVERY_ASKING, Survivor};
 use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError, Overrides};
-use crate::directory::{Peers, directory};
 use crate::files::REGISTRY_DIR;
 use crate::lock::{self, LockError};
 use crate::setup;
 use crate::wiring::{StartError, present_identity};
-
-/// A connection that is refused fails a question at once; why it was refused is known a little later.
-const REMOVAL_WORD: Duration = Duration::from_millis(500);
 
 /// Why nothing was changed, unless it is [`RecoverError::Registry`]: then asking again tells.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     #[error("there is no node in the data folder {}", .0.display())]
     NotPrepared(PathBuf),
+    #[error(
+        "the data folder {} belongs to user {owner}, and this is user {me}: the daemon could not read what would be left there", data_dir.display()
+    )]
+    Owner {
+        data_dir: PathBuf,
+        owner: u32,
+        me: u32,
+    },
+    #[error("cannot look at the data folder {}", data_dir.display())]
+    DataDir {
+        data_dir: PathBuf,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Lock(#[from] LockError),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     #[error(transparent)]
     Identity(#[from] StartError),
     #[error(transparent)]
@@ -43,7 +50,7 @@ pub enum RecoverError {
     Survivor(#[from] RecoveryError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    #[error("the other voters cannot be asked whether they are alive")]
+    #[error("the other members cannot be asked whether they are alive")]
     Mesh(#[from] MeshError),
     #[error(
         "this node does not hold the CA's key yet: nobody could join, and all certificates would end within a day"
@@ -53,14 +60,6 @@ pub enum RecoverError {
         "this node is the only voter already: there is nothing to bring back, start its daemon"
     )]
     Alone,
-    #[error("{0} says that this node was removed from the cluster")]
-    Removed(String),
-    #[error("{0} follows a leader: the cluster works without being brought back")]
-    Led(String),
-    #[error(
-        "{0} can be reached, which is a majority of the voters with this node: start its daemon, and they find a leader by themselves"
-    )]
-    Majority(String),
 }
 
 /// A member by both its names.
@@ -104,6 +103,7 @@ pub async fn recover(data_dir: &Path, accept_loss: bool) -> Result<Outcome, Reco
     if !setup::is_prepared(data_dir) {
         return Err(RecoverError::NotPrepared(data_dir.to_owned()));
     }
+    check_owner(data_dir)?;
     let _lock = lock::take(data_dir)?;
     let clock = Clock::system();
     let identity = present_identity(data_dir, &clock)?;
@@ -136,6 +136,23 @@ pub async fn recover(data_dir: &Path, accept_loss: bool) -> Result<Outcome, Reco
     })
 }
 
+/// What another user writes here, root above all, the daemon cannot read or replace.
+fn check_owner(data_dir: &Path) -> Result<(), RecoverError> {
+    let found = std::fs::metadata(data_dir).map_err(|source| RecoverError::DataDir {
+        data_dir: data_dir.to_owned(),
+        source,
+    })?;
+    let (owner, me) = (found.uid(), nix::unistd::geteuid().as_raw());
+    match owner == me {
+        true => Ok(()),
+        false => Err(RecoverError::Owner {
+            data_dir: data_dir.to_owned(),
+            owner,
+            me,
+        }),
+    }
+}
+
 /// What there is to bring back; or the last time that it was done, if nothing has come after it.
 async fn look(
     data_dir: &Path,
@@ -147,17 +164,19 @@ async fn look(
     let node = recovery::check(state, me)?;
     let voters = survivor.other_voters();
     if voters.is_empty() {
-        let already = state.recoveries.last().filter(|last| last.by == me);
+        let last = state.recoveries.last().filter(|last| last.by == me);
+        // Since then it has voted alone: one that grew and shrank again has gone on in later terms and entries.
+        let already = last.filter(|_| survivor.is_just_recovered());
         return already.cloned().map(Err).ok_or(RecoverError::Alone);
     }
     if Authority::load(data_dir)?.is_none() {
         return Err(RecoverError::NoAuthority);
     }
-    let kept = answering(data_dir, identity, survivor).await?;
+    let kept = answering(identity, survivor).await?;
     let known = survivor.known();
     let named = |id: &NodeId| Named {
         id: *id,
-        name: name_of(state, *id),
+        name: survivor.name_of(*id),
     };
     Ok(Ok(Findings {
         cluster: state
@@ -175,64 +194,29 @@ async fn look(
     }))
 }
 
-/// The other voters that can be reached; an error if there is no need to go on without the rest.
+/// The other voters that can be reached; an error if there is no need, or no right, to go on without the rest.
 async fn answering(
-    data_dir: &Path,
     identity: Identity,
     survivor: &Survivor,
 ) -> Result<BTreeSet<NodeId>, RecoverError> {
-    let state = survivor.state();
-    let config = Config::load(
-        None,
-        &Overrides {
-            data_dir: Some(data_dir.to_owned()),
-            ..Overrides::default()
-        },
-    )?;
-    let told = Peers {
-        next_node_id: 0,
-        peers: Vec::new(),
-    };
-    let known = directory(identity.node(), state, &told);
-    let (_directory, known) = watch::channel(Arc::new(known));
+    let directory = survivor.directory();
     let mesh_config = nebula_mesh::Config {
-        // The daemon's address, whose port is not needed to ask.
-        listen: SocketAddr::new(config.quic.ip(), 0),
+        listen: asking_from(&directory),
         limits: nebula_mesh::Limits::default(),
     };
+    let (_directory, known) = watch::channel(Arc::new(directory));
     let mesh = Mesh::bind(mesh_config, identity, known, &Metrics::new())?;
-    let voices = survivor.ask(&mesh).await;
-    let unclear = voices.values().any(|v| matches!(v, Voice::Unclear(_)));
-    let removed = unclear && {
-        let mut word = mesh.removed();
-        let told = word.wait_for(|removed| *removed);
-        matches!(tokio::time::timeout(REMOVAL_WORD, told).await, Ok(Ok(_)))
-    };
+    let voices = survivor.ask(&mesh, RECOVERY_ASKING).await;
     mesh.close().await;
-    let names = |wanted: &dyn Fn(&Voice) -> bool| {
-        let found = voices.iter().filter(|(_, voice)| wanted(voice));
-        let found: Vec<String> = found.map(|(id, _)| name_of(state, *id)).collect();
-        found.join(", ")
-    };
-    if removed {
-        let by = match names(&|v| *v != Voice::Silent) {
-            none if none.is_empty() => "another voter".to_owned(),
-            by => by,
-        };
-        return Err(RecoverError::Removed(by));
-    }
-    if voices.values().any(|voice| *voice == Voice::Led) {
-        return Err(RecoverError::Led(names(&|v| *v == Voice::Led)));
-    }
-    let there = voices.iter().filter(|(_, voice)| **voice != Voice::Silent);
-    let there: BTreeSet<NodeId> = there.map(|(id, _)| *id).collect();
-    if survivor.would_be_quorum(&there) {
-        return Err(RecoverError::Majority(names(&|v| *v != Voice::Silent)));
-    }
-    Ok(there)
+    Ok(survivor.judge(&voices)?)
 }
 
-fn name_of(state: &State, id: NodeId) -> String {
-    let node = state.nodes.get(&id);
-    node.map_or_else(|| format!("node {id}"), |node| node.name.to_string())
+/// Not the daemon's address, which a flag of `nodectl run` may replace: from one that reaches nobody, everybody
+/// seems lost.
+fn asking_from(directory: &Directory) -> SocketAddr {
+    let mut others = directory.nodes.values();
+    match others.any(|node| node.quic.is_ipv6()) {
+        true => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        false => (Ipv4Addr::UNSPECIFIED, 0).into(),
+    }
 }

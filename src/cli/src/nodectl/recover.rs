@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nebula_node::recover::{Findings, Named, Outcome as Recovery, RecoverError};
+use nebula_node::recover::{Findings, Named, Outcome as Recovery, RecoverError, RegistryError};
 use nebula_wire::api::ErrorCode;
 use serde::Serialize;
 
@@ -42,8 +42,11 @@ struct Member {
 
 #[derive(Serialize)]
 struct Recovered {
-    /// False when it had been done before, and nothing was left to do.
+    /// False when it had been done before and nothing was left to do, and while something is needed.
     changed: bool,
+    /// `accept_loss`: `removed` are those that would be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_id: Option<String>,
     /// The node that votes alone now.
@@ -65,21 +68,25 @@ pub fn run(args: Recover, out: Output) -> Outcome {
         outcome.map_err(refused)
     };
     let recovered = match block_on(recover)? {
-        Recovery::Asked(findings) => return Err(unconfirmed(&findings)),
+        Recovery::Asked(findings) => {
+            if out.is_json() {
+                out.json(&Recovered {
+                    changed: false,
+                    needs: Some("accept_loss"),
+                    ..found(&findings)
+                });
+            }
+            return Err(unconfirmed(&findings));
+        }
         Recovery::Done {
             findings, revision, ..
         } => Recovered {
-            changed: true,
-            cluster_id: Some(findings.cluster.clone()),
-            id: findings.survivor.id.0,
-            known_term: findings.term,
-            known_index: findings.index,
-            removed: findings.lost.iter().map(member).collect(),
-            kept: findings.kept.iter().map(member).collect(),
             revision: Some(revision),
+            ..found(&findings)
         },
         Recovery::Already(before) => Recovered {
             changed: false,
+            needs: None,
             cluster_id: None,
             id: before.by.0,
             known_term: before.term,
@@ -100,12 +107,33 @@ pub fn run(args: Recover, out: Output) -> Outcome {
     Ok(())
 }
 
+fn found(findings: &Findings) -> Recovered {
+    Recovered {
+        changed: true,
+        needs: None,
+        cluster_id: Some(findings.cluster.clone()),
+        id: findings.survivor.id.0,
+        known_term: findings.term,
+        known_index: findings.index,
+        removed: findings.lost.iter().map(member).collect(),
+        kept: findings.kept.iter().map(member).collect(),
+        revision: None,
+    }
+}
+
 fn text(done: &Recovered) -> String {
-    let removed: Vec<&str> = done.removed.iter().map(|m| m.name.as_str()).collect();
-    let (removed, index) = (removed.join(", "), done.known_index);
+    let names = |members: &[Member]| {
+        let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
+        names.join(", ")
+    };
+    let (removed, index) = (names(&done.removed), done.known_index);
     if done.changed {
+        let kept = match names(&done.kept) {
+            none if none.is_empty() => String::new(),
+            kept => format!("; {kept} stay members and follow"),
+        };
         format!(
-            "the cluster goes on from log entry {index}, with this node as its only voter and without {removed}\n\
+            "the cluster goes on from log entry {index}, with this node as its only voter and without {removed}{kept}\n\
              next: start the daemon, then join other machines ('nodectl token create'); wipe {removed} before they come back"
         )
     } else {
@@ -154,20 +182,31 @@ fn refused(error: RecoverError) -> CliError {
             &message,
             "name the data folder of the surviving node with --data-dir",
         ),
-        RecoverError::Config(_) => {
-            CliError::usage(&message, "correct node.toml in the data folder")
-        }
-        RecoverError::Lock(nebula_node::LockError::Held { .. }) => conflict(
-            "stop it with SIGTERM ('systemctl stop nebula'), which leaves its instances running, then run this again",
+        RecoverError::Owner { .. } => CliError::usage(
+            &message,
+            "run it as the user that the daemon runs as ('sudo -u', 'runuser -u')",
         ),
-        RecoverError::Alone | RecoverError::Led(_) | RecoverError::Majority(_) => {
+        RecoverError::Lock(nebula_node::LockError::Held { .. }) => conflict(
+            "stop a daemon with SIGTERM ('systemctl stop nebula'), which leaves its instances running, then run this again",
+        ),
+        RecoverError::Alone
+        | RecoverError::Registry(RegistryError::Led(_) | RegistryError::Majority(_)) => {
             conflict("see 'nodectl status' and 'nodectl members'")
         }
+        RecoverError::Registry(RegistryError::Unclear { .. }) => conflict(
+            "wait until the daemon there is up, and compare the clocks of both machines; if that machine is to be given up, stop what answers at its address",
+        ),
+        RecoverError::Registry(RegistryError::KnowsMore { .. }) => conflict(
+            "start this node's daemon, then stop the one there and run it there; or stop both and wipe that machine, which loses what only it knows",
+        ),
+        RecoverError::Registry(RegistryError::Refused { .. }) => conflict(
+            "if this machine was removed, join it again with an empty data folder; otherwise see the log of the daemon there",
+        ),
         RecoverError::Survivor(_) | RecoverError::NoAuthority => {
             conflict("run it on a machine that was a voter")
         }
-        RecoverError::Removed(_) => conflict("join this machine again with an empty data folder"),
         RecoverError::Lock(_)
+        | RecoverError::DataDir { .. }
         | RecoverError::Identity(_)
         | RecoverError::Pki(_)
         | RecoverError::Registry(_)
@@ -213,12 +252,33 @@ mod tests {
     }
 
     #[test]
+    fn scripts_and_people_hear_who_is_kept_and_what_is_needed() {
+        let mut findings = findings();
+        findings.kept.push(Named {
+            id: NodeId(4),
+            name: "n4".to_owned(),
+        });
+        let asked = Recovered {
+            changed: false,
+            needs: Some("accept_loss"),
+            ..found(&findings)
+        };
+        let json = serde_json::to_value(&asked).unwrap();
+        assert_eq!(json["needs"], "accept_loss");
+        assert_eq!(json["removed"][1]["name"], "n2");
+        assert_eq!(json["known_index"], 70);
+        assert!(text(&found(&findings)).contains("; n4 stay members and follow"));
+    }
+
+    #[test]
     fn each_refusal_has_its_exit_code() {
         let code = |error| refused(error).exit as u8;
         assert_eq!(code(RecoverError::NotPrepared("/x".into())), 2);
         assert_eq!(code(RecoverError::Alone), 1);
-        assert_eq!(code(RecoverError::Led("n1".to_owned())), 1);
-        assert_eq!(code(RecoverError::Majority("n1".to_owned())), 1);
+        let led = RegistryError::Led("n1".to_owned());
+        assert_eq!(code(RecoverError::Registry(led)), 1);
+        let majority = RegistryError::Majority("n1".to_owned());
+        assert_eq!(code(RecoverError::Registry(majority)), 1);
         assert_eq!(code(RecoverError::NoAuthority), 1);
     }
 }
