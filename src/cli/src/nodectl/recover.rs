@@ -23,8 +23,8 @@ Example:
 
 Do this on one machine only: the one that knows the latest log entry, if several are left. Changes that only the lost
 voters knew are lost, although they were acknowledged. The lost voters are removed for good: should one of their machines
-come back, it is refused, and joins again with an empty data folder. While a majority of the voters can be reached, or one
-of them follows a leader, nothing is changed. The machine votes alone afterwards; join others with 'nodectl token create'.")]
+come back, it is refused, and joins again with an empty data folder. While a majority of the voters can be reached, or any
+member follows a leader, nothing is changed. The machine votes alone afterwards; join others with 'nodectl token create'.")]
 pub struct Recover {
     /// Of the surviving node, whose daemon is stopped
     #[arg(long, value_name = "DIR", env = "NEBULA_DATA_DIR")]
