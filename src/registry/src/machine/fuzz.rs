@@ -193,5 +193,5 @@ fn fuzz_raft_messages() {
         understood_percent: 5,
     };
     let [request, answer, sign] = [kind::<RaftRequest>(), kind::<RaftAnswer>(), kind::<Vote>()];
-    target.run_kinds(&[request, request, request, request, answer, sign]);
+    target.run_kinds(&[request, request, request, request, request, answer, sign]);
 }
