@@ -262,11 +262,16 @@ pub async fn stop(data_dir: &Path, with_instances: bool) -> Outcome<bool> {
     }
 }
 
-/// This program's file, or its sibling of that name: both are installed together.
-pub fn program(name: &str) -> Outcome<PathBuf> {
+/// Where a file of that name in this program's folder is, or would be.
+pub fn beside(name: &str) -> Outcome<PathBuf> {
     let me =
         std::env::current_exe().map_err(|e| CliError::io("cannot find this program's file", &e))?;
-    let path = me.with_file_name(name);
+    Ok(me.with_file_name(name))
+}
+
+/// This program's file, or its sibling of that name: both are installed together.
+pub fn program(name: &str) -> Outcome<PathBuf> {
+    let path = beside(name)?;
     if path.is_file() {
         return Ok(path);
     }

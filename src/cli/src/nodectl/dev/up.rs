@@ -169,6 +169,13 @@ async fn watch(cluster: &Cluster, out: Output) {
 fn summary(report: &Report, members: &Members, args: &Up, dir: &Path) -> String {
     let nebula = sibling("nebula");
     let nodectl = sibling("nodectl");
+    let build = if is_installed("nebula") {
+        ""
+    } else if cfg!(debug_assertions) {
+        "  cargo build --bin nebula\n"
+    } else {
+        "  cargo build --release --bin nebula\n"
+    };
     let mut text = format!("{}\n", render::members(members));
     if !args.no_example {
         text.push_str("\nThe example site is served by every node:\n");
@@ -183,7 +190,7 @@ fn summary(report: &Report, members: &Members, args: &Up, dir: &Path) -> String 
     text.push_str(&format!(
         "\nTry next:
   export NEBULA_CLUSTER={}
-  {nebula} deploy list
+{build}  {nebula} deploy list
   {nebula} deploy create site --path ./dist --tld example.test
   {nebula} deploy create api --path ./app --command 'python3 app.py' --instances 3 --tld example.test
   {nodectl} members
@@ -203,10 +210,20 @@ fn summary(report: &Report, members: &Members, args: &Up, dir: &Path) -> String 
 
 /// The name alone when the shell would find it, its path otherwise.
 fn sibling(name: &str) -> String {
-    let in_path = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
-    let beside = daemon::program(name).ok().filter(|_| !in_path);
-    beside.map_or_else(|| name.to_owned(), |path| quoted(&path))
+    match daemon::beside(name) {
+        Ok(path) if !is_in_path(name) => quoted(&path),
+        _ => name.to_owned(),
+    }
+}
+
+/// False after `cargo run --bin nodectl` in a fresh folder: that builds nothing else.
+fn is_installed(name: &str) -> bool {
+    is_in_path(name) || daemon::program(name).is_ok()
+}
+
+fn is_in_path(name: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
 /// For a POSIX shell.
