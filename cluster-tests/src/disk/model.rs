@@ -112,12 +112,9 @@ pub fn judge_damaged(
         perhaps.carry_out(op);
     }
     one_of("the vote", found.vote, now.vote, perhaps.vote)?;
-    one_of(
-        "the snapshot",
-        found.snapshot,
-        now.snapshot,
-        perhaps.snapshot,
-    )?;
+    if ![now.snapshot, perhaps.snapshot].contains(&found.snapshot) {
+        made_up_for(before, done, &now, found)?;
+    }
     let purged = found.purged.map_or(0, |at| at.1);
     if found.purged > found.snapshot {
         return Err(format!(
@@ -145,6 +142,27 @@ pub fn judge_damaged(
         }
     }
     Ok(())
+}
+
+/// Whether the log goes on from an earlier snapshot, up to what the missing one held and beyond.
+fn made_up_for(before: &Model, done: &[Op], now: &Model, found: &Model) -> Result<(), String> {
+    let earlier = done.iter().filter_map(|op| match op {
+        Op::Snapshot { at } | Op::Install { at, .. } => Some(Some(*at)),
+        _ => None,
+    });
+    let mut known = [None, before.snapshot].into_iter().chain(earlier);
+    let from = found.snapshot.map_or(1, |at| at.1 + 1);
+    let gap = (from..=now.last().1).find(|index| !found.log.contains_key(index));
+    let reached = now
+        .snapshot
+        .is_none_or(|(term, index)| found.log.get(&index) == Some(&term));
+    if known.any(|at| at == found.snapshot) && gap.is_none() && reached {
+        return Ok(());
+    }
+    Err(format!(
+        "the snapshot is {:?} instead of {:?}, and the log does not make up for it (entry {gap:?} is missing)",
+        found.snapshot, now.snapshot
+    ))
 }
 
 fn one_of<T: PartialEq + std::fmt::Debug>(
@@ -215,5 +233,34 @@ mod tests {
         judge(&before, &done, None, &found).unwrap();
         found.log.insert(3, 1);
         assert!(judge(&before, &done, None, &found).is_err());
+    }
+
+    #[test]
+    fn a_damaged_snapshot_may_be_missing_while_the_log_makes_up_for_it() {
+        let before = model(1, &[(1, 1), (1, 2), (1, 3)]);
+        let at = |index| Op::Snapshot { at: (1, index) };
+        let done = [at(1), at(2)];
+        let mut found = before.clone();
+        for snapshot in [None, Some((1, 1)), Some((1, 2))] {
+            found.snapshot = snapshot;
+            judge_damaged(&before, &done, None, &found).unwrap();
+        }
+        assert!(judge(&before, &[at(1), at(3)], None, &found).is_err());
+        found.snapshot = Some((1, 3));
+        assert!(judge_damaged(&before, &done, None, &found).is_err());
+        let installed = Op::Install {
+            at: (2, 9),
+            vote: 2,
+        };
+        found = Model {
+            vote: 2,
+            ..before.clone()
+        };
+        found.snapshot = Some((1, 2));
+        let done = [at(2), installed];
+        assert!(
+            judge_damaged(&before, &done, None, &found).is_err(),
+            "a log that it had replaced"
+        );
     }
 }
