@@ -110,7 +110,10 @@ fn first(model: &Model) -> Option<Op> {
 
 /// What a Raft might do next.
 fn next(model: &Model, rng: &mut StdRng) -> Op {
-    let (term, last) = (model.vote.max(1), model.last().1);
+    let (newest, last) = model.last();
+    // No Raft appends for an earlier term than its log has, also when a crash came between an installed snapshot and the
+    // vote behind it.
+    let term = model.vote.max(newest).max(1);
     let snapshot = model.snapshot.map_or(0, |at| at.1);
     match rng.random_range(0..100) {
         0..8 => Op::Vote { term: term + 1 },
