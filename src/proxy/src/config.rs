@@ -42,15 +42,25 @@ impl Config {
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// From the moment a connection may send a request until the request's head is complete; so it is
-    /// also how long a kept-alive connection may sit idle (hyper has one clock for both). A client
+    /// also how long a kept-alive connection may sit idle. A client
     /// that drips its headers costs no more than one that says nothing.
     pub header_read_timeout: Duration,
-    /// Header fields of one request or response. hyper parses up to this many without allocating.
+    /// Header fields of one request. More than any browser or program sends; at most 128.
     pub max_headers: usize,
     /// Request line and headers together. Apps commonly take 8 to 16 KiB; cookies and tokens grow.
     pub max_header_bytes: usize,
-    /// What one connection buffers in each direction; a body is never held whole.
-    pub connection_buffer_bytes: usize,
+    /// Path and query of a request. As much as servers behind a proxy commonly take.
+    pub max_target_bytes: usize,
+    /// One request's body. More than anybody uploads in one piece; a body without an end would hold an instance's connection for
+    /// good.
+    pub max_body_bytes: u64,
+    /// How long a client may take none of what waits for it. As patient as other proxies are.
+    pub client_stall: Duration,
+    /// How long a connection is read on after its last answer, when the client still sends: long enough for the answer to arrive.
+    pub linger: Duration,
+    /// How long a connection that has changed its protocol (WebSocket) may carry nothing. Programs that keep such connections for
+    /// long send pings every minute or so; one that was silent for an hour has lost its other end.
+    pub upgraded_idle: Duration,
     /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
     /// 10 KiB each they stay within 100 MB a thread.
     pub connections_per_thread: usize,
@@ -103,7 +113,11 @@ impl Default for Limits {
             header_read_timeout: Duration::from_secs(30),
             max_headers: 100,
             max_header_bytes: 32 * 1024,
-            connection_buffer_bytes: 128 * 1024,
+            max_target_bytes: 8 * 1024,
+            max_body_bytes: 16 << 30,
+            client_stall: Duration::from_secs(60),
+            linger: Duration::from_secs(2),
+            upgraded_idle: Duration::from_secs(3600),
             connections_per_thread: 10_000,
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),

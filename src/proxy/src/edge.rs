@@ -7,7 +7,6 @@ mod thread;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use http::HeaderValue;
 use nebula_domain::NodeId;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::{Route, RouteTable};
@@ -17,6 +16,7 @@ use nebula_wire::peer::Protocol;
 use tokio::sync::watch;
 
 pub use handle::ProxyHandle;
+pub(crate) use thread::Stop;
 
 use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
@@ -126,8 +126,8 @@ impl Edge {
 
     /// The route of a host by the table that is in force at this moment: what a supervisor relies on
     /// when it stops an instance that this node no longer routes to.
-    pub(crate) fn route(&self, host: &HeaderValue) -> Option<Arc<Route>> {
-        let host = host.to_str().ok()?;
+    pub(crate) fn route(&self, host: &[u8]) -> Option<Arc<Route>> {
+        let host = std::str::from_utf8(host).ok()?;
         self.shared.table.borrow().route(host).cloned()
     }
 }

@@ -4,25 +4,30 @@
 //! or of gossip, so it goes on with the last table whatever happens to those. It runs on its own
 //! threads (`edge`): the control plane cannot slow a request, and requests cannot starve a heartbeat.
 //!
-//! The life of a request: `edge` accepts, `handler` finds the route, `statics` answers or
-//! `forward` finds an instance, over a pooled connection of `upstream`; `tunnel` is the other
-//! node's end of that.
+//! The life of a request: `edge` accepts, `client` reads a head, `handler` finds the route, `statics`
+//! answers or `forward` finds an instance, to which `exchange` speaks over a pooled connection of
+//! `upstream`; `tunnel` is the other node's end of that. HTTP/1.1 itself is `h1`: one task carries a
+//! client's connection with all its requests, and a request that goes through costs no copy of its fields.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod body;
+mod client;
 mod config;
 mod edge;
 mod ejection;
 mod error;
+mod exchange;
 mod forward;
 #[cfg(test)]
 mod fuzz;
+mod h1;
 mod handler;
 mod headers;
 mod listener;
 mod metrics;
 mod pages;
 mod statics;
+mod switch;
 mod tunnel;
 mod upstream;
 

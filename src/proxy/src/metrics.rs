@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::StatusCode;
 use nebula_telemetry::metrics::{Counter, Family, Gauge, Histogram, Label, Metrics, SECONDS};
 
 /// Deployments with counters of their own; 5 series each.
@@ -122,8 +121,8 @@ impl ProxyMetrics {
         Held::new(&self.tunnels)
     }
 
-    pub(crate) fn answered(&self, deployment: Option<&str>, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+    pub(crate) fn answered(&self, deployment: Option<&str>, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.classes(deployment.unwrap_or(NONE)).0[class].inc();
     }
 

@@ -7,11 +7,16 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::ResponseBody;
-use crate::headers::X_REQUEST_ID;
+use crate::h1::Refusal;
+use crate::headers::{RequestId, X_REQUEST_ID};
 
 /// Why a request is answered by the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
+    /// It is not HTTP as this server takes it.
+    Refused(Refusal),
+    /// Nobody is there to be answered.
+    ClientGone,
     /// The request names no host, or more than one.
     BadHost,
     /// A tunnel through the edge was asked for (`CONNECT`).
@@ -47,6 +52,13 @@ struct Text {
 impl Problem {
     fn text(&self) -> Text {
         let (status, code, message, hint) = match self {
+            Problem::Refused(refusal) => refused(*refusal),
+            Problem::ClientGone => (
+                StatusCode::BAD_REQUEST,
+                "client_gone",
+                "The client has gone.".to_owned(),
+                String::new(),
+            ),
             Problem::BadHost => (
                 StatusCode::BAD_REQUEST,
                 "bad_host",
@@ -131,15 +143,24 @@ impl Problem {
         }
     }
 
+    /// Whether the connection can carry another request: where this one ends is known, and its sender is in step.
+    pub(crate) fn leaves_connection(&self) -> bool {
+        !matches!(
+            self,
+            Problem::Refused(_) | Problem::SlowClient | Problem::ClientGone | Problem::NotAProxy
+        )
+    }
+
     /// The answer, in HTML for those who ask for it by name and JSON for everything else.
     pub(crate) fn response(
         &self,
-        accept: Option<&HeaderValue>,
-        request_id: &HeaderValue,
+        accept: Option<&[u8]>,
+        request_id: &RequestId,
     ) -> Response<ResponseBody> {
         let text = self.text();
-        let id = request_id.to_str().unwrap_or("-");
-        let (content_type, body) = if crate::statics::accepts_html(accept) {
+        let id = request_id.as_str();
+        let accept = accept.and_then(|accept| HeaderValue::from_bytes(accept).ok());
+        let (content_type, body) = if crate::statics::accepts_html(accept.as_ref()) {
             ("text/html; charset=utf-8", html(&text, id))
         } else {
             ("application/json", json(&text, id))
@@ -150,12 +171,66 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        headers.insert(X_REQUEST_ID, request_id.clone());
+        headers.insert(X_REQUEST_ID, request_id.header());
         if let Problem::NotAllowed(_) = self {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
     }
+}
+
+fn refused(refusal: Refusal) -> (StatusCode, &'static str, String, String) {
+    let (status, code, message, hint) = match refusal {
+        Refusal::Malformed(why) => (
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            format!("The request cannot be taken: {why}."),
+            "Send HTTP/1.1 as RFC 9112 describes it.",
+        ),
+        Refusal::Body(why) => (
+            StatusCode::BAD_REQUEST,
+            "bad_body",
+            format!("The request's body cannot be taken: {why}."),
+            "Send the chunked coding as RFC 9112 describes it.",
+        ),
+        Refusal::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            "The request's header fields are too many or too long.".to_owned(),
+            "Send fewer or shorter ones; cookies are the usual reason.",
+        ),
+        Refusal::TargetTooLong => (
+            StatusCode::URI_TOO_LONG,
+            "target_too_long",
+            "The request's path and query are too long.".to_owned(),
+            "Send the data in a body.",
+        ),
+        Refusal::BodyTooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "The request's body is too long.".to_owned(),
+            "Send it in parts.",
+        ),
+        Refusal::Coding => (
+            StatusCode::NOT_IMPLEMENTED,
+            "unknown_coding",
+            "The request's transfer coding is not known.".to_owned(),
+            "Send a Content-Length, or the chunked coding alone.",
+        ),
+        Refusal::Expectation => (
+            StatusCode::EXPECTATION_FAILED,
+            "unknown_expectation",
+            "The request's expectation is not known.".to_owned(),
+            "Expect 100-continue or nothing.",
+        ),
+        Refusal::Slow => (
+            StatusCode::REQUEST_TIMEOUT,
+            "slow_client",
+            "The request did not arrive in time.".to_owned(),
+            "Send it again.",
+        ),
+    };
+    (status, code, message, hint.to_owned())
 }
 
 #[derive(Serialize)]
@@ -214,34 +289,35 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
 
-    async fn body(problem: Problem, accept: &'static str) -> String {
-        let accept = HeaderValue::from_static(accept);
-        let response = problem.response(Some(&accept), &HeaderValue::from_static("r-1"));
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        String::from_utf8(bytes.to_vec()).unwrap()
+    fn body(problem: Problem, accept: &str) -> String {
+        let head = crate::headers::tests::request("GET / HTTP/1.1\r\nX-Request-Id: r-1\r\n\r\n");
+        let id = RequestId::of(head.fields());
+        match problem.response(Some(accept.as_bytes()), &id).into_body() {
+            ResponseBody::Whole(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            ResponseBody::Pieces(..) => panic!("a page is whole"),
+        }
     }
 
-    #[tokio::test]
-    async fn pages_speak_to_people_and_to_programs() {
+    #[test]
+    fn pages_speak_to_people_and_to_programs() {
         let problem = Problem::NotReady("api".to_owned());
-        let html = body(problem.clone(), "text/html,*/*;q=0.8").await;
+        let html = body(problem.clone(), "text/html,*/*;q=0.8");
         assert!(
             html.contains("No instance of &#39;api&#39; is ready."),
             "{html}"
         );
         assert!(html.contains("nebula deploy status api"), "{html}");
         assert!(html.contains("r-1"), "{html}");
-        let json: serde_json::Value = serde_json::from_str(&body(problem, "*/*").await).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&body(problem, "*/*")).unwrap();
         assert_eq!(json["code"], "not_ready");
         assert_eq!(json["request_id"], "r-1");
     }
 
-    #[tokio::test]
-    async fn a_host_cannot_write_html() {
+    #[test]
+    fn a_host_cannot_write_html() {
         let host = "<script>".to_owned();
-        let html = body(Problem::UnknownHost(host), "text/html").await;
+        let html = body(Problem::UnknownHost(host), "text/html");
         assert!(!html.contains("<script>"), "{html}");
     }
 }

@@ -1,15 +1,10 @@
 //! The other node's end of a tunnel: an edge there asks for an instance here.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use nebula_domain::InstanceId;
 use nebula_domain::observed::LocalInstances;
 use nebula_mesh::{Peer, Service, Stream};
@@ -21,9 +16,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::client::{Client, Drain, Read};
 use crate::config::Limits;
-use crate::edge::connection::server;
-use crate::headers;
+use crate::handler::for_site;
+use crate::headers::RequestId;
 use crate::metrics::ProxyMetrics;
 use crate::statics::Sites;
 use crate::upstream::connect;
@@ -40,7 +36,7 @@ const COPY_BYTES: usize = 16 * 1024;
 pub(crate) struct Tunnels {
     locals: watch::Receiver<Arc<LocalInstances>>,
     sites: Arc<Sites>,
-    builder: http1::Builder,
+    limits: Limits,
     connect_timeout: Duration,
     drain_max: Duration,
     slots: Semaphore,
@@ -58,7 +54,7 @@ impl Tunnels {
         Tunnels {
             locals,
             sites,
-            builder: server(limits),
+            limits: limits.clone(),
             // The opener's patience is `tunnel_timeout`; an answer after that is of no use.
             connect_timeout: limits.connect_timeout.min(limits.tunnel_timeout),
             drain_max: limits.tunnel_drain,
@@ -132,23 +128,32 @@ impl Tunnels {
         stream
             .write_frame(codec::encode(&Answer::Connected)?)
             .await?;
-        let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+        let mut client = Client::new(stream, Drain::never());
+        // Whoever opened it ends it.
+        let mut never = std::future::pending();
+        while client.read(&self.limits, &mut never).await == Read::Head {
             // The opener's edge has set both.
-            let id = headers::request_id(request.headers());
-            let host = request.headers().get(header::HOST);
-            let name = host
-                .and_then(|host| host.to_str().ok())
-                .and_then(|host| host.split('.').next())
-                .unwrap_or_default();
-            let response = self.sites.answer(site, name, &request).await;
-            Ok::<_, Infallible>(response.unwrap_or_else(|problem| {
-                problem.response(request.headers().get(header::ACCEPT), &id)
-            }))
-        });
-        Ok(self
-            .builder
-            .serve_connection(TokioIo::new(stream), service)
-            .await?)
+            let id = RequestId::of(client.head.fields());
+            let host = client.head.host().unwrap_or_default();
+            let name = host.split(|b| *b == b'.').next().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            let answered = self
+                .sites
+                .answer(site, &name, &for_site(&client.head))
+                .await;
+            let response = answered.unwrap_or_else(|problem| {
+                problem.response(client.head.fields().get("accept"), &id)
+            });
+            if !client
+                .respond(&self.limits, response, true)
+                .await
+                .persistent
+            {
+                break;
+            }
+        }
+        client.close(&self.limits).await;
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use super::connection::Connections;
 use super::{Edge, Shared};
 
 /// Until when requests may finish; `None` while serving.
-pub(super) type Stop = Option<Instant>;
+pub(crate) type Stop = Option<Instant>;
 
 /// The first pause of a broken thread; doubles up to [`RESTART_MAX`]. Its socket stays open, so new
 /// connections wait instead of being refused, and must not wait for long.

@@ -5,22 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::Endpoint;
 use nebula_domain::{InstanceId, NodeId};
-use nebula_mesh::{CallError, Mesh, Silence, Stream};
+use nebula_mesh::{CallError, Mesh, Stream};
 use nebula_wire::codec::{self, CodecError};
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::tunnel::{Answer, FRAME_BYTES_MAX, Open, Site};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Sender, Target, Via};
+use super::{Io, Target, Upstream, Via};
 use crate::config::Limits;
+use crate::h1::{ResponseHead, Wire};
 
 /// Why there is no connection. Nothing of the request was sent, so it may go elsewhere.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +39,6 @@ pub(crate) enum DialError {
     Suspect,
     #[error("the other node's answer makes no sense")]
     Answer(#[source] CodecError),
-    #[error("the connection broke at once")]
-    Handshake(#[source] hyper::Error),
 }
 
 impl DialError {
@@ -66,7 +62,6 @@ pub(crate) struct Dialer {
     mesh: Mesh,
     connect_timeout: Duration,
     tunnel_timeout: Duration,
-    builder: http1::Builder,
 }
 
 impl Dialer {
@@ -76,8 +71,6 @@ impl Dialer {
         mesh: Mesh,
         limits: &Limits,
     ) -> Dialer {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(limits.connection_buffer_bytes);
         Dialer {
             me,
             locals,
@@ -85,7 +78,6 @@ impl Dialer {
             mesh,
             connect_timeout: limits.connect_timeout,
             tunnel_timeout: limits.tunnel_timeout,
-            builder,
         }
     }
 
@@ -109,18 +101,23 @@ impl Dialer {
         Ok(Target { instance, via })
     }
 
-    pub(crate) async fn dial(&self, target: Target) -> Result<Sender, DialError> {
-        match target.via {
+    pub(crate) async fn dial(&self, target: Target) -> Result<Upstream, DialError> {
+        let (io, silence) = match target.via {
             Via::Local { address, .. } => {
                 let socket = connect(address, self.connect_timeout).await?;
-                self.handshake(socket, None).await
+                (Io::Socket(socket), None)
             }
             Via::Remote { node, site } => {
                 let stream = self.tunnel(node, target.instance, site).await?;
                 let silence = stream.silence();
-                self.handshake(stream, silence).await
+                (Io::Tunnel(Box::new(stream)), silence)
             }
-        }
+        };
+        Ok(Upstream {
+            wire: Wire::new(io),
+            head: ResponseHead::default(),
+            silence,
+        })
     }
 
     async fn tunnel(
@@ -137,24 +134,6 @@ impl Dialer {
             opened = timeout(deadline, opening) => opened.unwrap_or(Err(DialError::TunnelTimeout)),
             () = fell_silent(&mut suspects, node) => Err(DialError::Suspect),
         }
-    }
-
-    async fn handshake<T>(&self, io: T, silence: Option<Silence>) -> Result<Sender, DialError>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (http, connection) = self
-            .builder
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(DialError::Handshake)?;
-        tokio::spawn(async move {
-            // A request in progress is told of an error itself, and without one nobody minds.
-            if let Err(error) = connection.await {
-                tracing::trace!(%error, "a connection to an instance broke");
-            }
-        });
-        Ok(Sender { http, silence })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nebula_domain::InstanceId;
 
-use super::{Sender, Target, Via};
+use super::{Target, Upstream, Via};
 use crate::config::Limits;
 
 /// The newest connection is used first: the others grow old and are let go when load falls.
@@ -24,7 +24,7 @@ struct Inner {
 }
 
 struct Idle {
-    sender: Sender,
+    upstream: Upstream,
     via: Via,
     since: Instant,
 }
@@ -39,28 +39,29 @@ impl Pool {
         }
     }
 
-    /// A connection that has been unused for no longer than `idle_max`.
-    pub(crate) fn take(&self, target: Target, idle_max: Duration) -> Option<Sender> {
+    /// A connection that has been unused for no longer than `idle_max`, and is open as far as is known.
+    pub(crate) fn take(&self, target: Target, idle_max: Duration) -> Option<Upstream> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let idle_max = idle_max.min(self.idle_timeout);
         let inner = &mut *inner;
         let idle = inner.idle.get_mut(&target.instance)?;
         while let Some(newest) = idle.last() {
-            if newest.sender.http.is_closed() || newest.via != target.via {
-                idle.pop();
-                inner.count -= 1;
-            } else if newest.since.elapsed() > idle_max {
+            if newest.since.elapsed() > idle_max && newest.via == target.via {
                 // The others are older.
                 return None;
-            } else {
-                inner.count -= 1;
-                return idle.pop().map(|idle| idle.sender);
+            }
+            inner.count -= 1;
+            let newest = idle.pop().filter(|newest| newest.via == target.via);
+            if let Some(mut newest) = newest
+                && newest.upstream.wire.is_quiet()
+            {
+                return Some(newest.upstream);
             }
         }
         None
     }
 
-    pub(crate) fn put(&self, target: Target, sender: Sender) {
+    pub(crate) fn put(&self, target: Target, mut upstream: Upstream) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *inner;
         if inner.count >= self.total {
@@ -68,8 +69,10 @@ impl Pool {
         }
         let idle = inner.idle.entry(target.instance).or_default();
         if idle.len() < self.per_instance {
+            upstream.wire.shrink();
+            upstream.head.shrink();
             idle.push(Idle {
-                sender,
+                upstream,
                 via: target.via,
                 since: Instant::now(),
             });
@@ -81,8 +84,8 @@ impl Pool {
     pub(crate) fn expire(&self) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.idle.retain(|_, idle| {
-            idle.retain(|idle| {
-                !idle.sender.http.is_closed() && idle.since.elapsed() <= self.idle_timeout
+            idle.retain_mut(|idle| {
+                idle.since.elapsed() <= self.idle_timeout && idle.upstream.wire.is_quiet()
             });
             !idle.is_empty()
         });

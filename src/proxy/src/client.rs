@@ -1,0 +1,299 @@
+//! A client's connection: requests are read from it one after another, and each is answered on it.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::StreamExt;
+use http::Response;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use crate::body::ResponseBody;
+use crate::config::Limits;
+use crate::edge::Stop;
+use crate::forward::Served;
+use crate::h1::{
+    End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer, Wire,
+    chunk_size, find_end,
+};
+use crate::headers::{self, Delivery};
+
+/// Read and thrown away of a body that nobody wanted, so that the connection can carry another request, or so that the
+/// client sees its answer before it sees the connection's end.
+const DISCARDED_BYTES_MAX: u64 = 256 * 1024;
+
+pub(crate) struct Client<T> {
+    pub(crate) wire: Wire<T>,
+    pub(crate) head: RequestHead,
+    pub(crate) timer: Timer,
+    /// Something of the latest request's body may be gone.
+    pub(crate) body_begun: bool,
+    pub(crate) drain: Drain,
+}
+
+/// Tells an answer that its connection is to end with it, because the edge drains.
+pub(crate) struct Drain(Option<watch::Receiver<Stop>>);
+
+impl Drain {
+    pub(crate) fn never() -> Drain {
+        Drain(None)
+    }
+
+    /// `stop` as it is at this moment: anything after it is the drain.
+    pub(crate) fn by(stop: watch::Receiver<Stop>) -> Drain {
+        Drain(Some(stop))
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|stop| !matches!(stop.has_changed(), Ok(false)))
+    }
+}
+
+/// What came of waiting for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// Its head is in [`Client::head`].
+    Head,
+    Refused(Refusal),
+    /// The client has gone, or has been idle for too long, or the edge drains.
+    End,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
+    pub(crate) fn new(io: T, drain: Drain) -> Client<T> {
+        Client {
+            wire: Wire::new(io),
+            head: RequestHead::default(),
+            timer: Timer::default(),
+            body_begun: false,
+            drain,
+        }
+    }
+
+    /// Waits for the next request's head. `stop` ends the waiting while nothing of one has come.
+    pub(crate) async fn read(
+        &mut self,
+        limits: &Limits,
+        stop: &mut (impl Future<Output = ()> + Unpin),
+    ) -> Read {
+        self.body_begun = false;
+        let deadline = Instant::now() + limits.header_read_timeout;
+        let mut searched = 0;
+        poll_fn(|cx| {
+            loop {
+                match self.look(limits, &mut searched) {
+                    Ok(true) => return Poll::Ready(Read::Head),
+                    Ok(false) => {}
+                    Err(refusal) => return Poll::Ready(Read::Refused(refusal)),
+                }
+                match self.wire.poll_fill(cx, READ_BYTES) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(Read::End),
+                    Poll::Pending => break,
+                }
+            }
+            self.wait(cx, deadline, stop)
+        })
+        .await
+    }
+
+    /// Whether the inbox holds a whole head; it is taken then.
+    fn look(&mut self, limits: &Limits, searched: &mut usize) -> Result<bool, Refusal> {
+        let inbox = &mut self.wire.inbox;
+        // RFC 9112 section 2.2: empty lines before a request are ignored.
+        let empty = inbox
+            .chunks_exact(2)
+            .take_while(|line| line == b"\r\n")
+            .count();
+        if *searched == 0 && empty > 0 {
+            inbox.drain(..2 * empty);
+        }
+        if inbox.is_empty() {
+            return Ok(false);
+        }
+        match find_end(inbox, *searched)? {
+            End::At(end) if end <= limits.max_header_bytes => {
+                let limits = HeadLimits {
+                    fields: limits.max_headers,
+                    target_bytes: limits.max_target_bytes,
+                };
+                self.head.take(inbox, end, limits)?;
+                Ok(true)
+            }
+            End::After(end) if end <= limits.max_header_bytes => {
+                *searched = end;
+                Ok(false)
+            }
+            _ => Err(Refusal::HeadTooLarge),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Instant,
+        stop: &mut (impl Future<Output = ()> + Unpin),
+    ) -> Poll<Read> {
+        let idle = self.wire.inbox.is_empty();
+        if idle {
+            self.wire.shrink();
+            self.head.shrink();
+            if Pin::new(stop).poll(cx).is_ready() {
+                return Poll::Ready(Read::End);
+            }
+        }
+        self.timer.poll(cx, deadline).map(|()| match idle {
+            true => Read::End,
+            false => Read::Refused(Refusal::Slow),
+        })
+    }
+
+    /// Sends an answer that is made here. `persistent`: as far as the answer goes.
+    pub(crate) async fn respond(
+        &mut self,
+        limits: &Limits,
+        response: Response<ResponseBody>,
+        persistent: bool,
+    ) -> Served {
+        let (parts, body) = response.into_parts();
+        let status = parts.status.as_u16();
+        let length = match body.length() {
+            Some(length) => Length::Sized(length),
+            None => Length::Chunked,
+        };
+        let wanted = headers::has_body(&self.head.method, status);
+        // Where the next request begins is not known any more.
+        let persistent = persistent && !self.body_begun && self.is_persistent();
+        let mut delivery = Delivery::of(self.head.version, persistent, length);
+        if !wanted {
+            delivery.framing = Framing::Plain;
+        }
+        headers::write_own(self.wire.outbox(), &parts, body.length(), delivery);
+        let mut sent = match body {
+            _ if !wanted => self.flush(limits).await,
+            body => self.body(limits, body, delivery.framing).await,
+        };
+        if sent && delivery.persistent && self.head.has_body() {
+            sent = self.discard(limits).await;
+        }
+        Served {
+            status,
+            persistent: sent && delivery.persistent,
+        }
+    }
+
+    fn is_persistent(&self) -> bool {
+        self.head.persistent && !self.drain.has_begun()
+    }
+
+    /// Whether all of it could be written.
+    async fn body(&mut self, limits: &Limits, body: ResponseBody, framing: Framing) -> bool {
+        match body {
+            ResponseBody::Whole(bytes) if bytes.len() < READ_BYTES => {
+                self.wire.outbox().extend_from_slice(&bytes);
+            }
+            ResponseBody::Whole(bytes) => {
+                if !self.flush(limits).await || !self.write(&bytes, Framing::Plain) {
+                    return false;
+                }
+            }
+            ResponseBody::Pieces(mut pieces, _) => {
+                while let Some(piece) = pieces.next().await {
+                    let Ok(piece) = piece else {
+                        return false;
+                    };
+                    if piece.is_empty() {
+                        continue;
+                    }
+                    if !self.flush(limits).await || !self.write(&piece, framing) {
+                        return false;
+                    }
+                }
+                if framing == Framing::Chunked {
+                    self.wire.outbox().extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+        }
+        self.flush(limits).await
+    }
+
+    fn write(&mut self, bytes: &[u8], framing: Framing) -> bool {
+        if framing == Framing::Chunked {
+            let mut line = [0; 18];
+            let outbox = self.wire.outbox();
+            outbox.extend_from_slice(chunk_size(bytes.len(), &mut line));
+            outbox.extend_from_slice(bytes);
+            outbox.extend_from_slice(b"\r\n");
+            return true;
+        }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.wire.write_through(&mut cx, bytes).is_ok()
+    }
+
+    async fn flush(&mut self, limits: &Limits) -> bool {
+        let mut waiting = self.wire.unwritten();
+        let mut deadline = Instant::now() + limits.client_stall;
+        poll_fn(|cx| {
+            let flushed = self.wire.poll_flush(cx);
+            if let Poll::Ready(flushed) = flushed {
+                return Poll::Ready(flushed.is_ok());
+            }
+            if self.wire.unwritten() < waiting {
+                waiting = self.wire.unwritten();
+                deadline = Instant::now() + limits.client_stall;
+            }
+            self.timer.poll(cx, deadline).map(|()| false)
+        })
+        .await
+    }
+
+    /// Reads the body of the request that was answered, to where the next one begins; whether it came to that.
+    async fn discard(&mut self, limits: &Limits) -> bool {
+        if self.head.expects_continue {
+            // Whether the client sends it is not known.
+            return false;
+        }
+        let mut nowhere = Wire::new(tokio::io::empty());
+        let mut relay = Relay::new(self.head.body_length(), Framing::Plain, DISCARDED_BYTES_MAX);
+        let deadline = Instant::now() + limits.linger;
+        poll_fn(|cx| {
+            loop {
+                match relay.poll(cx, &mut self.wire, &mut nowhere) {
+                    Poll::Ready(Ok(Moved::Some)) => {}
+                    Poll::Ready(Ok(Moved::All)) => return Poll::Ready(true),
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => break,
+                }
+            }
+            self.timer.poll(cx, deadline).map(|()| false)
+        })
+        .await
+    }
+
+    /// Ends the connection so that its last answer arrives: one that is closed while the client still sends is reset,
+    /// and what was sent before is lost with it.
+    pub(crate) async fn close(mut self, limits: &Limits) {
+        let deadline = Instant::now() + limits.linger;
+        let mut left = DISCARDED_BYTES_MAX;
+        let ended = poll_fn(|cx| self.wire.poll_shutdown(cx)).await;
+        if ended.is_err() {
+            return;
+        }
+        poll_fn(|cx| {
+            loop {
+                self.wire.inbox.clear();
+                match self.wire.poll_fill(cx, READ_BYTES) {
+                    Poll::Ready(Ok(read @ 1..)) if read as u64 <= left => left -= read as u64,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            self.timer.poll(cx, deadline)
+        })
+        .await;
+    }
+}

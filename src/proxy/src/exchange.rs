@@ -1,0 +1,404 @@
+//! One request and its response over two connections. Both directions move at once: a response may begin before its
+//! request has ended, and an upload that nobody reads stops its sender.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::client::Drain;
+use crate::config::Limits;
+use crate::forward::Served;
+use crate::h1::{
+    End, Framing, Length, Moved, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer, Wire,
+    find_lenient_end,
+};
+use crate::headers::{self, Asked, Delivery};
+use crate::switch;
+use crate::upstream::{Io, Upstream};
+
+/// A request that was read, and what is known of it.
+pub(crate) struct Request<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) asked: Asked<'a>,
+    pub(crate) drain: &'a Drain,
+}
+
+/// The client's connection, behind its request's head.
+pub(crate) struct Link<'a, T> {
+    pub(crate) wire: &'a mut Wire<T>,
+    pub(crate) timer: &'a mut Timer,
+    /// `100 Continue` was sent.
+    pub(crate) continued: bool,
+    /// Something of the request's body may be gone.
+    pub(crate) body_begun: &'a mut bool,
+}
+
+/// The response is through.
+pub(crate) struct Exchanged {
+    pub(crate) served: Served,
+    /// The connection to the instance may carry another request.
+    pub(crate) reusable: bool,
+}
+
+/// Why there is no response; nothing has been written to the client.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The connection was gone before anything was sent.
+    NotSent,
+    /// Sent, at least in part, and then the connection broke, or the answer was not HTTP.
+    Broken,
+    /// The node of the instance fell silent.
+    Silent,
+    /// No response in time; whether the request had been sent to its end.
+    TimedOut {
+        complete: bool,
+    },
+    /// The request's body is not what its head says.
+    Request(Refusal),
+    ClientGone,
+}
+
+/// The request's body on its way.
+struct Upload {
+    relay: Relay,
+    state: UploadState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UploadState {
+    Moving,
+    /// All of it has been written.
+    Done,
+    /// The instance takes no more of it; it may answer all the same.
+    Unwanted,
+}
+
+/// Passes a request to an instance and its response to the client. `silent` ends when the instance's node is given up.
+pub(crate) async fn exchange<T, S>(
+    limits: &Limits,
+    request: &Request<'_>,
+    link: &mut Link<'_, T>,
+    upstream: &mut Upstream,
+    mut silent: S,
+) -> Result<Exchanged, Fault>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Future<Output = ()> + Unpin,
+{
+    headers::write_request(upstream.wire.outbox(), request.head, &request.asked);
+    let length = request.head.body_length();
+    let mut upload = Upload::new(length, limits);
+    *link.body_begun |= upload.state == UploadState::Moving;
+    if upload.state == UploadState::Moving && request.head.expects_continue && !link.continued {
+        // Now that somebody takes the body.
+        link.wire
+            .outbox()
+            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        link.wire.flush().await.map_err(|_| Fault::ClientGone)?;
+        link.continued = true;
+    }
+    let mut waiting = Waiting {
+        limits,
+        request,
+        upload: &mut upload,
+        silent: &mut silent,
+        last: Instant::now(),
+        head_bytes: upstream.wire.unwritten(),
+        searched: 0,
+    };
+    poll_fn(|cx| waiting.poll(cx, link, upstream)).await?;
+    if upstream.head.status == 101 {
+        return switched(limits, request, link, upstream).await;
+    }
+    Ok(respond(limits, request, link, upstream, upload).await)
+}
+
+impl Upload {
+    fn new(length: Length, limits: &Limits) -> Upload {
+        let framing = match length {
+            Length::Chunked => Framing::Chunked,
+            _ => Framing::Plain,
+        };
+        let relay = Relay::new(length, framing, limits.max_body_bytes);
+        let state = match relay.is_read() {
+            true => UploadState::Done,
+            false => UploadState::Moving,
+        };
+        Upload { relay, state }
+    }
+
+    /// Moves what can be moved; whether anything did.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire<T>,
+        to: &mut Wire<Io>,
+    ) -> Result<bool, Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut moved = false;
+        while self.state == UploadState::Moving {
+            match self.relay.poll(cx, from, to) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(Moved::Some)) => moved = true,
+                Poll::Ready(Ok(Moved::All)) => self.state = UploadState::Done,
+                Poll::Ready(Err(RelayError::To(_))) => self.state = UploadState::Unwanted,
+                Poll::Ready(Err(RelayError::From(_))) => return Err(Fault::ClientGone),
+                Poll::Ready(Err(RelayError::Malformed(why))) => {
+                    return Err(Fault::Request(Refusal::Body(why)));
+                }
+                Poll::Ready(Err(RelayError::TooLarge)) => {
+                    return Err(Fault::Request(Refusal::BodyTooLarge));
+                }
+            }
+        }
+        Ok(moved || self.state != UploadState::Moving)
+    }
+}
+
+/// Until the response's head is there.
+struct Waiting<'a, S> {
+    limits: &'a Limits,
+    request: &'a Request<'a>,
+    upload: &'a mut Upload,
+    silent: &'a mut S,
+    /// When something of the request moved last.
+    last: Instant,
+    head_bytes: usize,
+    /// So much of the inbox has no head's end.
+    searched: usize,
+}
+
+impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: &mut Link<'_, T>,
+        upstream: &mut Upstream,
+    ) -> Poll<Result<(), Fault>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.send(cx, link, upstream)?;
+        if self.receive(cx, link, upstream)? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.upload.state != UploadState::Moving && has_gone(cx, link.wire) {
+            return Poll::Ready(Err(Fault::ClientGone));
+        }
+        if Pin::new(&mut *self.silent).poll(cx).is_ready() {
+            return Poll::Ready(Err(Fault::Silent));
+        }
+        let deadline = self.last + self.limits.response_head_timeout;
+        link.timer.poll(cx, deadline).map(|()| {
+            Err(Fault::TimedOut {
+                complete: self.upload.state != UploadState::Moving,
+            })
+        })
+    }
+
+    fn send<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: &mut Link<'_, T>,
+        upstream: &mut Upstream,
+    ) -> Result<(), Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.upload.state == UploadState::Moving {
+            let begun = self.upload.relay.content();
+            if self.upload.poll(cx, link.wire, &mut upstream.wire)? {
+                self.last = Instant::now();
+            }
+            if self.upload.state == UploadState::Unwanted && begun == 0 {
+                return self.unwritten(upstream);
+            }
+        } else if upstream.wire.unwritten() > 0
+            && let Poll::Ready(Err(_)) = upstream.wire.poll_flush(cx)
+        {
+            return self.unwritten(upstream);
+        }
+        Ok(())
+    }
+
+    /// The connection takes nothing more. When nothing has been sent, the request may be sent elsewhere; otherwise the
+    /// answer may be under way already.
+    fn unwritten(&mut self, upstream: &mut Upstream) -> Result<(), Fault> {
+        let nothing =
+            upstream.wire.unwritten() >= self.head_bytes && self.upload.relay.content() == 0;
+        upstream.wire.discard();
+        match nothing {
+            true => Err(Fault::NotSent),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the response's head is there.
+    fn receive<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: &mut Link<'_, T>,
+        upstream: &mut Upstream,
+    ) -> Result<bool, Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            while !upstream.wire.inbox.is_empty() {
+                match find_lenient_end(&upstream.wire.inbox, self.searched) {
+                    End::At(end) => {
+                        self.searched = 0;
+                        let taken = upstream.head.take(&mut upstream.wire.inbox, end);
+                        taken.map_err(|_| Fault::Broken)?;
+                        if !upstream.head.is_interim() {
+                            return Ok(true);
+                        }
+                        if upstream.head.status == 101 {
+                            let asked = self.request.head.upgrade().is_some();
+                            return asked.then_some(true).ok_or(Fault::Broken);
+                        }
+                        self.interim(cx, link, upstream)?;
+                    }
+                    End::After(searched) => {
+                        if searched > self.limits.max_header_bytes {
+                            return Err(Fault::Broken);
+                        }
+                        self.searched = searched;
+                        break;
+                    }
+                }
+            }
+            match upstream.wire.poll_fill(cx, READ_BYTES) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Err(Fault::Broken),
+            }
+        }
+    }
+
+    /// Passes on what an instance says before its answer, to a client that knows of such.
+    fn interim<T>(
+        &self,
+        cx: &mut Context<'_>,
+        link: &mut Link<'_, T>,
+        upstream: &Upstream,
+    ) -> Result<(), Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let knows = self.request.head.version == crate::h1::Version::Eleven;
+        // The edge has said itself that the client may go on.
+        if knows && upstream.head.status != 100 && link.wire.unwritten() < READ_BYTES {
+            headers::write_interim(link.wire.outbox(), &upstream.head);
+            if let Poll::Ready(Err(_)) = link.wire.poll_flush(cx) {
+                return Err(Fault::ClientGone);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client that has closed its connection needs no answer. What else it sends is its next request, and is left for later.
+fn has_gone<T>(cx: &mut Context<'_>, wire: &mut Wire<T>) -> bool
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    wire.inbox.is_empty() && matches!(wire.poll_fill(cx, READ_BYTES), Poll::Ready(Ok(0) | Err(_)))
+}
+
+/// Passes the response on.
+async fn respond<T>(
+    limits: &Limits,
+    request: &Request<'_>,
+    link: &mut Link<'_, T>,
+    upstream: &mut Upstream,
+    mut upload: Upload,
+) -> Exchanged
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let length = upstream.head.body_length(&request.head.method);
+    let persistent = request.head.persistent && !request.drain.has_begun();
+    let delivery = Delivery::of(request.head.version, persistent, length);
+    headers::write_response(
+        link.wire.outbox(),
+        &upstream.head,
+        request.asked.id,
+        delivery,
+    );
+    let mut relay = Relay::new(length, delivery.framing, u64::MAX);
+    let mut last = Instant::now();
+    let whole = poll_fn(|cx| {
+        if upload.state == UploadState::Moving {
+            // Its errors show in what becomes of the connection.
+            match upload.poll(cx, link.wire, &mut upstream.wire) {
+                Ok(true) => last = Instant::now(),
+                Ok(false) => {}
+                Err(_) => upload.state = UploadState::Unwanted,
+            }
+        }
+        loop {
+            match relay.poll(cx, &mut upstream.wire, link.wire) {
+                Poll::Ready(Ok(Moved::All)) => return Poll::Ready(true),
+                Poll::Ready(Ok(Moved::Some)) => last = Instant::now(),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => break,
+            }
+        }
+        if upload.state != UploadState::Moving && has_gone(cx, link.wire) {
+            return Poll::Ready(false);
+        }
+        // A stream may be silent for as long as it likes; a client that takes nothing may not.
+        if link.wire.unwritten() == 0 {
+            return Poll::Pending;
+        }
+        link.timer
+            .poll(cx, last + limits.client_stall)
+            .map(|()| false)
+    })
+    .await;
+    let sent = upload.state == UploadState::Done;
+    Exchanged {
+        served: Served {
+            status: upstream.head.status,
+            persistent: whole && sent && delivery.persistent,
+        },
+        reusable: whole
+            && sent
+            && upstream.head.persistent
+            && length != Length::UntilClose
+            && upstream.wire.inbox.is_empty(),
+    }
+}
+
+/// The instance has changed the protocol: from here on the two connections are one.
+async fn switched<T>(
+    limits: &Limits,
+    request: &Request<'_>,
+    link: &mut Link<'_, T>,
+    upstream: &mut Upstream,
+) -> Result<Exchanged, Fault>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    headers::write_switch(link.wire.outbox(), &upstream.head, request.asked.id);
+    switch::join(
+        link.wire,
+        &mut upstream.wire,
+        link.timer,
+        limits.upgraded_idle,
+    )
+    .await;
+    Ok(Exchanged {
+        served: Served {
+            status: 101,
+            persistent: false,
+        },
+        reusable: false,
+    })
+}

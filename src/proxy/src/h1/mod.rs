@@ -1,0 +1,22 @@
+//! HTTP/1.1 on the wire (RFC 9112), for a proxy: heads stay the bytes they were and are looked at in place, bodies
+//! pass from one connection's buffer to the other's.
+//!
+//! Strict where leniency has been abused to smuggle requests past a proxy: a message whose end two readers could
+//! place differently is refused ([`head`], [`length`]).
+
+mod chunked;
+mod fields;
+mod head;
+mod length;
+mod relay;
+mod timer;
+mod wire;
+
+pub(crate) use fields::{Fields, Kind};
+pub(crate) use head::{
+    End, HeadLimits, Refusal, RequestHead, ResponseHead, Version, find_end, find_lenient_end,
+};
+pub(crate) use length::Length;
+pub(crate) use relay::{Framing, Moved, Relay, RelayError, chunk_size};
+pub(crate) use timer::Timer;
+pub(crate) use wire::{READ_BYTES, Wire};

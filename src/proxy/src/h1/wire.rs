@@ -1,0 +1,168 @@
+//! One connection's bytes in both directions, with what has been read and not used, and what could not be written yet.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Read at once. Larger ones cost no fewer system calls over loopback and real networks, and one that its reader does not
+/// keep up with holds as much.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+/// What an idle connection keeps of each buffer: heads of usual requests and responses fit.
+const KEPT_BYTES: usize = 1024;
+
+thread_local! {
+    /// Where reads go, before it is known whether anything has come: a connection that waits holds no buffer.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// The connection `io`.
+pub(crate) struct Wire<T> {
+    pub(crate) io: T,
+    /// Read and not yet used.
+    pub(crate) inbox: Vec<u8>,
+    outbox: Vec<u8>,
+    /// So much of the front of `outbox` has been written.
+    written: usize,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
+    pub(crate) fn new(io: T) -> Wire<T> {
+        Wire {
+            io,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Reads up to `max` bytes and shows them to `use_`, with what is to be told of them. Zero bytes are the end.
+    pub(crate) fn poll_read_with<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        use_: impl FnOnce(&mut Self, &mut Context<'_>, &[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let room = scratch.len().min(max);
+            let mut buffer = ReadBuf::new(&mut scratch[..room]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            let read = buffer.filled().len();
+            Poll::Ready(Ok(use_(self, cx, &scratch[..read])))
+        })
+    }
+
+    /// Reads more into the inbox; how much, where zero is the end.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_read_with(cx, max, |wire, _, bytes| {
+            wire.inbox.extend_from_slice(bytes);
+            bytes.len()
+        })
+    }
+
+    /// Written with the next flush.
+    pub(crate) fn outbox(&mut self) -> &mut Vec<u8> {
+        &mut self.outbox
+    }
+
+    pub(crate) fn unwritten(&self) -> usize {
+        self.outbox.len() - self.written
+    }
+
+    /// Writes what waits; ready when nothing waits any more.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.outbox.len() {
+            let waiting = &self.outbox[self.written..];
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.outbox.clear();
+        self.written = 0;
+        if self.outbox.capacity() > READ_BYTES {
+            self.outbox = Vec::new();
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Takes bytes to be written: at once as far as that goes without copying, the rest with the next flush. Nothing
+    /// may wait already.
+    pub(crate) fn write_through(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        debug_assert_eq!(self.unwritten(), 0);
+        let written = match Pin::new(&mut self.io).poll_write(cx, bytes) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        self.outbox.extend_from_slice(&bytes[written..]);
+        Ok(())
+    }
+
+    /// Forgets what waits to be written: the connection takes nothing more.
+    pub(crate) fn discard(&mut self) {
+        self.outbox.clear();
+        self.written = 0;
+    }
+
+    /// Ends the sending direction.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Lets go of memory that an idle connection has no use for.
+    pub(crate) fn shrink(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox] {
+            if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Whether a connection that nobody is using may be used again: it is open, and nothing came that nobody asked for.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.inbox.is_empty() && self.unwritten() == 0 && self.poll_fill(&mut cx, 1).is_pending()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_is_not_written_waits_and_what_is_read_stays() {
+        let (one, mut other) = tokio::io::duplex(8);
+        let mut wire = Wire::new(one);
+        std::future::poll_fn(|cx| {
+            wire.write_through(cx, b"0123456789").unwrap();
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(wire.unwritten(), 2);
+        let mut seen = [0; 10];
+        let (flushed, read) = tokio::join!(wire.flush(), other.read_exact(&mut seen));
+        flushed.unwrap();
+        read.unwrap();
+        assert_eq!(&seen, b"0123456789");
+        assert!(wire.is_quiet());
+        other.write_all(b"abc").await.unwrap();
+        let read = std::future::poll_fn(|cx| wire.poll_fill(cx, 2)).await;
+        assert_eq!((read.unwrap(), &wire.inbox[..]), (2, &b"ab"[..]));
+        assert!(!wire.is_quiet());
+        wire.inbox.clear();
+        drop(other);
+        assert!(!wire.is_quiet());
+    }
+}

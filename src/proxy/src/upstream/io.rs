@@ -1,0 +1,54 @@
+//! Either way to an instance, as bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use nebula_mesh::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+pub(crate) enum Io {
+    Socket(TcpStream),
+    Tunnel(Box<Stream>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Io::Socket(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Io::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Io::Socket(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Io::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Io::Socket(socket) => Pin::new(socket).poll_flush(cx),
+            Io::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Io::Socket(socket) => Pin::new(socket).poll_shutdown(cx),
+            Io::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
