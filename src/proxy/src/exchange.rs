@@ -323,7 +323,9 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let length = upstream.head.body_length(&request.head.method);
-    let persistent = request.head.persistent && !request.drain.has_begun();
+    // An answer that comes before its request has ended leaves the rest of it behind.
+    let ended = upload.state == UploadState::Done;
+    let persistent = request.head.persistent && ended && !request.drain.has_begun();
     let delivery = Delivery::of(request.head.version, persistent, length);
     headers::write_response(
         link.wire.outbox(),
@@ -362,14 +364,13 @@ where
             .map(|()| false)
     })
     .await;
-    let sent = upload.state == UploadState::Done;
     Exchanged {
         served: Served {
             status: upstream.head.status,
-            persistent: whole && sent && delivery.persistent,
+            persistent: whole && delivery.persistent,
         },
         reusable: whole
-            && sent
+            && ended
             && upstream.head.persistent
             && length != Length::UntilClose
             && upstream.wire.inbox.is_empty(),
