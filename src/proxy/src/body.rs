@@ -1,5 +1,8 @@
 //! Bodies of both directions. Nothing here holds more than one frame.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,12 +12,16 @@ use bytes::Bytes;
 use futures::Stream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::metrics::Tracked;
 use crate::upstream::{Lease, Progress};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type FrameStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + 'static>>;
+
+/// Of a file that is not in memory, what is read at a time.
+const PIECE_BYTES: u64 = 64 * 1024;
 
 /// What a client gets.
 pub(crate) struct ResponseBody {
@@ -25,7 +32,9 @@ pub(crate) struct ResponseBody {
 
 enum Source {
     Whole(Option<Bytes>),
-    /// File contents; the length when it is known beforehand.
+    /// One part of a file, which may be left to the kernel to send.
+    File(FilePart),
+    /// Several parts of a file; the length when it is known beforehand.
     Pieces(FrameStream, Option<u64>),
     Instance(InstanceBody),
 }
@@ -33,6 +42,11 @@ enum Source {
 impl ResponseBody {
     pub(crate) fn empty() -> ResponseBody {
         ResponseBody::from(Bytes::new())
+    }
+
+    /// `length` bytes of a file from `offset` on.
+    pub(crate) fn file(file: Arc<File>, offset: u64, length: u64) -> ResponseBody {
+        Source::File(FilePart::new(file, offset, length)).into()
     }
 
     pub(crate) fn pieces(pieces: FrameStream, length: Option<u64>) -> ResponseBody {
@@ -78,6 +92,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.source {
             Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::File(part) => Pin::new(part)
+                .poll_next(cx)
+                .map(|next| next.map(|piece| piece.map(Frame::data).map_err(Into::into))),
             Source::Pieces(pieces, _) => pieces
                 .as_mut()
                 .poll_next(cx)
@@ -89,6 +106,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Whole(bytes) => bytes.is_none(),
+            Source::File(part) => part.left == 0,
             Source::Pieces(..) => false,
             Source::Instance(body) => body.incoming.is_end_stream(),
         }
@@ -99,10 +117,65 @@ impl Body for ResponseBody {
             Source::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
+            Source::File(part) => SizeHint::with_exact(part.left),
             Source::Pieces(_, Some(length)) => SizeHint::with_exact(*length),
             Source::Pieces(_, None) => SizeHint::default(),
             Source::Instance(body) => body.incoming.size_hint(),
         }
+    }
+}
+
+/// Part of a file, read piece by piece where that holds up nobody.
+pub(crate) struct FilePart {
+    file: Arc<File>,
+    offset: u64,
+    left: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl FilePart {
+    pub(crate) fn new(file: Arc<File>, offset: u64, length: u64) -> FilePart {
+        FilePart {
+            file,
+            offset,
+            left: length,
+            reading: None,
+        }
+    }
+}
+
+impl Stream for FilePart {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Bytes>>> {
+        let this = &mut *self;
+        if this.left == 0 {
+            return Poll::Ready(None);
+        }
+        let (offset, length) = (this.offset, this.left.min(PIECE_BYTES));
+        let reading = this.reading.get_or_insert_with(|| {
+            let file = Arc::clone(&this.file);
+            spawn_blocking(move || {
+                let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+                file.read_exact_at(&mut piece, offset)?;
+                Ok(piece.into())
+            })
+        });
+        let piece = std::task::ready!(Pin::new(reading).poll(cx));
+        this.reading = None;
+        let piece = piece.map_err(io::Error::other).flatten();
+        match &piece {
+            Ok(_) => {
+                this.offset += length;
+                this.left -= length;
+            }
+            // Nothing can follow.
+            Err(_) => this.left = 0,
+        }
+        Poll::Ready(Some(piece))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::edge::Edge;
 use crate::forward::{Inbound, forward};
 use crate::headers::{self, X_REQUEST_ID};
 use crate::pages::Problem;
+use crate::statics::Ask;
 
 /// A host is shown in a page up to this length: longer than any that could be a name.
 const SHOWN_HOST_CHARS: usize = 255;
@@ -98,7 +99,12 @@ async fn by_route(
         return forward(edge, route, inbound, Some(site), None, request).await;
     }
     let name = route.deployment.as_str();
-    match edge.shared.sites.answer(site, name, &request).await {
+    let answered = edge
+        .shared
+        .sites
+        .answer(site, name, &Ask::of(&request))
+        .await;
+    match answered {
         // The files should be here and are not readable; another node's may be.
         Err(Problem::Unreadable(_)) if route.endpoints.len() > 1 => {
             forward(edge, route, inbound, Some(site), Some(me), request).await

@@ -25,7 +25,7 @@ use crate::config::Limits;
 use crate::edge::connection::server;
 use crate::headers;
 use crate::metrics::ProxyMetrics;
-use crate::statics::Sites;
+use crate::statics::{Ask, Sites};
 use crate::upstream::connect;
 
 /// From a stream's beginning to its first frame, which is sent with it.
@@ -140,7 +140,7 @@ impl Tunnels {
                 .and_then(|host| host.to_str().ok())
                 .and_then(|host| host.split('.').next())
                 .unwrap_or_default();
-            let response = self.sites.answer(site, name, &request).await;
+            let response = self.sites.answer(site, name, &Ask::of(&request)).await;
             Ok::<_, Infallible>(response.unwrap_or_else(|problem| {
                 problem.response(request.headers().get(header::ACCEPT), &id)
             }))
