@@ -79,7 +79,7 @@ impl ArtifactError {
     pub(crate) fn disk(
         action: &'static str,
         path: &Path,
-    ) -> impl FnOnce(io::Error) -> ArtifactError {
+    ) -> impl FnOnce(io::Error) -> ArtifactError + use<> {
         let path = path.to_owned();
         move |source| ArtifactError::Disk {
             action,

@@ -3,7 +3,8 @@
 //! ```text
 //! blobs/<digest>.tar         archives, verified and durable; the node's own user only
 //! trees/<digest>/            one unpacked
-//! trees/<digest>.manifest    JSON: {"files": {"index.html": {"size": 1, "blake3": "…"}}}
+//! trees/<digest>.manifest    JSON: {"files": {"index.html": {"size": 1, "blake3": "…"}}, "links": false}
+//! trees/<digest>.packed/     compressed forms of its files, see `compress`; may be missing
 //! trees/<digest>.complete    the boot in which the tree was unpacked; without it there is no tree
 //! tmp/                       whatever is unfinished; emptied at start
 //! quarantine/<digest>.tar    what no longer was what its name says
@@ -60,6 +61,10 @@ impl Layout {
 
     pub fn manifest(&self, digest: Digest) -> PathBuf {
         self.trees().join(format!("{digest}.manifest"))
+    }
+
+    pub fn packed(&self, digest: Digest) -> PathBuf {
+        self.trees().join(format!("{digest}.packed"))
     }
 
     pub fn complete(&self, digest: Digest) -> PathBuf {

@@ -4,6 +4,7 @@
 
 pub mod archive;
 mod collect;
+mod compress;
 mod error;
 mod layout;
 mod limits;
@@ -31,6 +32,7 @@ pub use error::{ArtifactError, ErrorKind};
 pub use limits::{GRACE, MAX_ARTIFACT_BYTES, MIN_FREE_BYTES};
 pub use store::ArtifactMeta;
 
+use compress::Compressing;
 use layout::Layout;
 use locks::Locks;
 use space::Space;
@@ -72,6 +74,7 @@ pub(crate) struct Inner {
     space: Space,
     sends: Semaphore,
     fetches: Semaphore,
+    compressing: Compressing,
     metrics: Counts,
 }
 
@@ -97,6 +100,7 @@ impl Artifacts {
             space,
             sends: Semaphore::new(limits::SENDS),
             fetches: Semaphore::new(limits::FETCHES),
+            compressing: Compressing::default(),
             metrics: Counts {
                 received: metrics.counter("artifacts_received", "Artifacts uploaded to this node"),
                 fetched: metrics.counter("artifacts_fetched", "Artifacts fetched from other nodes"),

@@ -32,3 +32,11 @@ pub(crate) const SENDS: usize = 8;
 /// Archives fetched at a time on request of others. Counted apart: two nodes that fetch from each other would
 /// wait for each other's sends for ever if those waited for the fetches.
 pub(crate) const FETCHES: usize = 8;
+
+/// A file larger than this is not compressed: it is held in memory for that, with its forms, and what is
+/// that large is seldom text.
+pub(crate) const COMPRESSED_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Of one artifact's files, what is compressed in all; the forms take up to about as much of the disk again.
+pub(crate) const COMPRESSED_BYTES: u64 = 1024 * 1024 * 1024;
+/// Up to this size the slowest and best settings are used: some seconds of one core at most.
+pub(crate) const COMPRESSED_BEST_BYTES: u64 = 1024 * 1024;

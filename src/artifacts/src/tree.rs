@@ -59,7 +59,7 @@ impl Trees {
         for found in listed {
             let found = found.map_err(ArtifactError::disk("list", &dir))?;
             let name = found.file_name();
-            let digest = ["", ".manifest", ".complete"]
+            let digest = ["", ".manifest", ".packed", ".complete"]
                 .iter()
                 .find_map(|suffix| layout::digest_of(&name, suffix));
             if let Some(digest) = digest
@@ -77,16 +77,21 @@ impl Trees {
             && self.layout.manifest(digest).is_file()
     }
 
-    /// Looks for each file that the manifest names, by its name and size.
-    pub fn has_all_files(&self, digest: Digest) -> Result<bool, ArtifactError> {
-        let (tree, path) = (self.layout.tree(digest), self.layout.manifest(digest));
+    /// What was unpacked; `None` if there is no list of it, or not a whole one.
+    pub fn manifest(&self, digest: Digest) -> Result<Option<archive::Unpacked>, ArtifactError> {
+        let path = self.layout.manifest(digest);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(ArtifactError::disk("read", &path)(error)),
         };
-        let Ok(unpacked) = serde_json::from_reader::<_, archive::Unpacked>(BufReader::new(file))
-        else {
+        Ok(serde_json::from_reader(BufReader::new(file)).ok())
+    }
+
+    /// Looks for each file that the manifest names, by its name and size.
+    pub fn has_all_files(&self, digest: Digest) -> Result<bool, ArtifactError> {
+        let tree = self.layout.tree(digest);
+        let Some(unpacked) = self.manifest(digest)? else {
             return Ok(false);
         };
         for (name, info) in &unpacked.files {
@@ -111,6 +116,7 @@ impl Trees {
     pub fn remove(&self, digest: Digest) -> Result<(), ArtifactError> {
         layout::remove_file(&self.layout.complete(digest))?;
         layout::remove_file(&self.layout.manifest(digest))?;
+        layout::remove_tree(&self.layout.packed(digest))?;
         layout::remove_tree(&self.layout.tree(digest))
     }
 

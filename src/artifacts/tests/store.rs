@@ -373,3 +373,74 @@ async fn what_nothing_needs_is_dropped_after_the_grace() {
     // The kept one's tree, manifest and marker.
     assert_eq!(entries(&one.path("trees")), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_is_compressed_once_and_goes_with_its_tree() {
+    let mut cluster = Cluster::empty();
+    let one = store(&mut cluster, 1);
+    let dir = tempdir().unwrap();
+    let css = "body { color: black }\n".repeat(200);
+    let noise: Vec<u8> = (0..8_000u32)
+        .flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec())
+        .collect();
+    for (path, content) in [
+        ("style.css", css.as_bytes()),
+        ("same.css", css.as_bytes()),
+        ("own.js", css.as_bytes()),
+        ("own.js.br", b"the author's"),
+        ("photo.png", css.as_bytes()),
+        ("noise.txt", &noise),
+        ("small.css", &css.as_bytes()[..1000]),
+    ] {
+        fs::write(dir.path().join(path), content).unwrap();
+    }
+    std::os::unix::fs::symlink("style.css", dir.path().join("link.css")).unwrap();
+    let mut bytes = Vec::new();
+    let digest = archive::pack(&archive::scan(dir.path()).unwrap(), &mut bytes)
+        .unwrap()
+        .digest;
+    one.artifacts.receive(digest, pieces(&bytes)).await.unwrap();
+    one.artifacts.ensure(digest, &[]).await.unwrap();
+    let packed = one.path(&format!("trees/{digest}.packed"));
+    assert!(!packed.exists());
+
+    one.artifacts.compress(digest);
+    one.artifacts.compress(digest);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !packed.exists() {
+        assert!(Instant::now() < deadline, "nothing was compressed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(packed.join("index.json")).unwrap()).unwrap();
+    let hash = blake3::hash(css.as_bytes()).to_hex().to_string();
+    let files = index["files"].as_object().unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), [&hash]);
+    for coding in ["br", "gz", "zst"] {
+        let form = fs::read(packed.join(format!("{hash}.{coding}"))).unwrap();
+        assert!(form.len() < css.len() / 2);
+        assert_eq!(files[&hash][coding]["size"], form.len());
+        let hash = blake3::hash(&form).to_hex().to_string();
+        assert_eq!(files[&hash_of(&css)][coding]["blake3"], hash);
+    }
+    assert_eq!(entries(&packed), 4);
+    assert_eq!(entries(&one.path("tmp")), 0);
+    let manifest = fs::read(one.path(&format!("trees/{digest}.manifest"))).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["links"], true);
+
+    // Another boot: it goes and comes with the tree.
+    let marker = one.path(&format!("trees/{digest}.complete"));
+    fs::write(&marker, "another boot").unwrap();
+    let again = one.reopen();
+    assert!(!packed.exists());
+    again.ensure(digest, &[]).await.unwrap();
+    let later = SystemTime::now() + Duration::from_secs(3_700);
+    fs::create_dir(&packed).unwrap();
+    again.collect(&BTreeSet::new(), later).await.unwrap();
+    assert_eq!(entries(&one.path("trees")), 0);
+}
+
+fn hash_of(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}

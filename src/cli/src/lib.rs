@@ -17,6 +17,7 @@ mod output;
 mod pack;
 mod process;
 mod render;
+mod site_rules;
 mod spec;
 mod wait;
 

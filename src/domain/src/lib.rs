@@ -20,6 +20,7 @@ pub mod probe;
 pub mod recovery;
 pub mod routes;
 pub mod settings;
+pub mod site;
 pub mod spec;
 pub mod state;
 pub mod status;

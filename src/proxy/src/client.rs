@@ -1,28 +1,47 @@
 //! A client's connection: requests are read from it one after another, and each is answered on it.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::body::ResponseBody;
+use crate::body::{FilePart, ResponseBody};
 use crate::config::Limits;
 use crate::edge::Stop;
-use crate::forward::Served;
 use crate::h1::{
     End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer, Wire,
     chunk_size, find_end,
 };
 use crate::headers::{self, Delivery};
+use crate::sendfile;
 
 /// Read and thrown away of a body that nobody wanted, so that the connection can carry another request, or so that the
 /// client sees its answer before it sees the connection's end.
 const DISCARDED_BYTES_MAX: u64 = 256 * 1024;
+
+/// What a client's bytes come by.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// The socket itself, when what is written goes out as it is.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl Socket for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Socket for nebula_mesh::Stream {}
 
 pub(crate) struct Client<T> {
     pub(crate) wire: Wire<T>,
@@ -63,7 +82,7 @@ pub(crate) enum Read {
     End,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
+impl<T: Socket> Client<T> {
     pub(crate) fn new(io: T, drain: Drain) -> Client<T> {
         Client {
             wire: Wire::new(io),
@@ -152,13 +171,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         })
     }
 
-    /// Sends an answer that is made here. `persistent`: as far as the answer goes.
+    /// Sends an answer that is made here; whether the connection may carry another request. `persistent` says so as far as
+    /// the answer goes.
     pub(crate) async fn respond(
         &mut self,
         limits: &Limits,
         response: Response<ResponseBody>,
         persistent: bool,
-    ) -> Served {
+    ) -> bool {
         let (parts, body) = response.into_parts();
         let status = parts.status.as_u16();
         let length = match body.length() {
@@ -180,10 +200,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
         if sent && delivery.persistent && self.head.has_body() {
             sent = self.discard(limits).await;
         }
-        Served {
-            status,
-            persistent: sent && delivery.persistent,
-        }
+        sent && delivery.persistent
     }
 
     fn is_persistent(&self) -> bool {
@@ -201,24 +218,67 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
                     return false;
                 }
             }
-            ResponseBody::Pieces(mut pieces, _) => {
-                while let Some(piece) = pieces.next().await {
-                    let Ok(piece) = piece else {
-                        return false;
-                    };
-                    if piece.is_empty() {
-                        continue;
-                    }
-                    if !self.flush(limits).await || !self.write(&piece, framing) {
-                        return false;
-                    }
+            ResponseBody::File(part) if self.wire.io.plain().is_some() => {
+                return self.flush(limits).await && self.send_file(limits, part).await;
+            }
+            ResponseBody::File(part) => {
+                if !self.pieces(limits, pin!(part.into_pieces()), framing).await {
+                    return false;
                 }
-                if framing == Framing::Chunked {
-                    self.wire.outbox().extend_from_slice(b"0\r\n\r\n");
+            }
+            ResponseBody::Pieces(pieces, _) => {
+                if !self.pieces(limits, pieces, framing).await {
+                    return false;
                 }
             }
         }
         self.flush(limits).await
+    }
+
+    async fn pieces(
+        &mut self,
+        limits: &Limits,
+        mut pieces: impl Stream<Item = io::Result<Bytes>> + Unpin,
+        framing: Framing,
+    ) -> bool {
+        while let Some(piece) = pieces.next().await {
+            let Ok(piece) = piece else {
+                return false;
+            };
+            if piece.is_empty() {
+                continue;
+            }
+            if !self.flush(limits).await || !self.write(&piece, framing) {
+                return false;
+            }
+        }
+        if framing == Framing::Chunked {
+            self.wire.outbox().extend_from_slice(b"0\r\n\r\n");
+        }
+        true
+    }
+
+    async fn send_file(&mut self, limits: &Limits, mut part: FilePart) -> bool {
+        while part.left > 0 {
+            let deadline = Instant::now() + limits.client_stall;
+            let (left, timer) = (part.left, &mut self.timer);
+            let Some(socket) = self.wire.io.plain() else {
+                return false;
+            };
+            let sent = poll_fn(|cx| match sendfile::poll(cx, socket, &mut part) {
+                Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
+                // What went out before the socket was full counts as well.
+                Poll::Pending if part.left < left => Poll::Ready(true),
+                Poll::Pending => timer.poll(cx, deadline).map(|()| false),
+            });
+            if !sent.await {
+                return false;
+            }
+            if part.left > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        true
     }
 
     fn write(&mut self, bytes: &[u8], framing: Framing) -> bool {

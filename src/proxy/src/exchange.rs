@@ -10,7 +10,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::Drain;
 use crate::config::Limits;
-use crate::forward::Served;
 use crate::h1::{
     End, Framing, Length, Moved, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer, Wire,
     find_lenient_end,
@@ -24,6 +23,8 @@ pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
     pub(crate) asked: Asked<'a>,
     pub(crate) drain: &'a Drain,
+    /// Told of the status, before the client is.
+    pub(crate) answered: &'a (dyn Fn(u16) + Send + Sync),
 }
 
 /// The client's connection, behind its request's head.
@@ -38,7 +39,8 @@ pub(crate) struct Link<'a, T> {
 
 /// The response is through.
 pub(crate) struct Exchanged {
-    pub(crate) served: Served,
+    /// The client's connection may carry another request.
+    pub(crate) persistent: bool,
     /// The connection to the instance may carry another request.
     pub(crate) reusable: bool,
 }
@@ -110,6 +112,7 @@ where
         searched: 0,
     };
     poll_fn(|cx| waiting.poll(cx, link, upstream)).await?;
+    (request.answered)(upstream.head.status);
     if upstream.head.status == 101 {
         return switched(limits, request, link, upstream).await;
     }
@@ -365,10 +368,7 @@ where
     })
     .await;
     Exchanged {
-        served: Served {
-            status: upstream.head.status,
-            persistent: whole && delivery.persistent,
-        },
+        persistent: whole && delivery.persistent,
         reusable: whole
             && ended
             && upstream.head.persistent
@@ -396,10 +396,7 @@ where
     )
     .await;
     Ok(Exchanged {
-        served: Served {
-            status: 101,
-            persistent: false,
-        },
+        persistent: false,
         reusable: false,
     })
 }

@@ -20,18 +20,11 @@ use crate::upstream::{DialError, Via, fell_silent};
 
 /// How one endpoint was tried.
 enum Attempt {
-    Served(Served),
+    /// Whether the client's connection may carry another request.
+    Served(bool),
     /// Nothing came of it, and the request is still ours to send.
     Elsewhere(Retry),
     Failed(Problem),
-}
-
-/// A response has been passed on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Served {
-    pub(crate) status: u16,
-    /// The client's connection may carry another request.
-    pub(crate) persistent: bool,
 }
 
 /// Sends a request to an endpoint of the route and passes the response on. `avoid` is a node that has been tried in
@@ -43,7 +36,7 @@ pub(crate) async fn forward<T>(
     link: &mut Link<'_, T>,
     site: Option<Site>,
     avoid: Option<NodeId>,
-) -> Result<Served, Problem>
+) -> Result<bool, Problem>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -65,7 +58,7 @@ where
             tried: &tried,
         };
         match attempt(edge, endpoint, site, repeatable, others, request, link).await {
-            Attempt::Served(served) => return Ok(served),
+            Attempt::Served(persistent) => return Ok(persistent),
             Attempt::Failed(problem) => return Err(problem),
             Attempt::Elsewhere(reason) => {
                 problem = Some(match reason {
@@ -169,7 +162,7 @@ where
                 if exchanged.reusable {
                     edge.pool.put(target, upstream);
                 }
-                return Attempt::Served(exchanged.served);
+                return Attempt::Served(exchanged.persistent);
             }
             Err(fault) => fault,
         };

@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use nebula_domain::routes::RouteTable;
 use nebula_testkit::fuzz::Target;
 
-use crate::client::{Client, Drain, Read};
+use crate::client::{Client, Drain, Read, Socket};
 use crate::config::Limits;
 use crate::h1::RequestHead;
-use crate::handler::for_site;
 use crate::headers::{self, Asked, Origin, RequestId};
 use crate::statics;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+impl Socket for tokio::io::Join<&[u8], tokio::io::Sink> {}
 
 /// Whatever the head says, an instance is told the truth about where it comes from.
 fn check(head: &RequestHead, host: &[u8]) {
@@ -123,7 +124,7 @@ fn fuzz_requests() {
                 if let Some(host) = head.host() {
                     let text = String::from_utf8_lossy(host);
                     assert!(RouteTable::default().route(&text).is_none());
-                    statics::read_head(&for_site(head));
+                    statics::read_head(&statics::Ask::of(head));
                     check(head, host);
                     understood = true;
                 }

@@ -100,7 +100,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     let fields = head.fields();
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.target());
+    out.extend_from_slice(head.target().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     line(out, b"Host", asked.host);
     for field in fields.list() {

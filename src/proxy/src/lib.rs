@@ -26,6 +26,7 @@ mod headers;
 mod listener;
 mod metrics;
 mod pages;
+mod sendfile;
 mod statics;
 mod switch;
 mod tunnel;

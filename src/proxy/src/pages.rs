@@ -288,15 +288,16 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn body(problem: Problem, accept: &str) -> String {
         let head = crate::headers::tests::request("GET / HTTP/1.1\r\nX-Request-Id: r-1\r\n\r\n");
         let id = RequestId::of(head.fields());
-        match problem.response(Some(accept.as_bytes()), &id).into_body() {
-            ResponseBody::Whole(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-            ResponseBody::Pieces(..) => panic!("a page is whole"),
-        }
+        let body = problem.response(Some(accept.as_bytes()), &id).into_body();
+        let bytes = body.collect().now_or_never().unwrap().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[test]

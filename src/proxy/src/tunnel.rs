@@ -18,10 +18,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::{Client, Drain, Read};
 use crate::config::Limits;
-use crate::handler::for_site;
 use crate::headers::RequestId;
 use crate::metrics::ProxyMetrics;
-use crate::statics::Sites;
+use crate::statics::{Ask, Sites};
 use crate::upstream::connect;
 
 /// From a stream's beginning to its first frame, which is sent with it.
@@ -137,18 +136,12 @@ impl Tunnels {
             let host = client.head.host().unwrap_or_default();
             let name = host.split(|b| *b == b'.').next().unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
-            let answered = self
-                .sites
-                .answer(site, &name, &for_site(&client.head))
-                .await;
+            let ask = Ask::of(&client.head);
+            let answered = self.sites.answer(site, &name, &ask).await;
             let response = answered.unwrap_or_else(|problem| {
                 problem.response(client.head.fields().get("accept"), &id)
             });
-            if !client
-                .respond(&self.limits, response, true)
-                .await
-                .persistent
-            {
+            if !client.respond(&self.limits, response, true).await {
                 break;
             }
         }

@@ -22,9 +22,38 @@ fn large() -> Vec<u8> {
         .collect()
 }
 
+fn css() -> String {
+    "body { color: black }\n".repeat(200)
+}
+
+/// Compressed forms, as the artifact store makes them in the background.
+fn pack(node: &Node, forms: &[(&[u8], &str, &[u8])]) {
+    let packed = node.trees.path().join(format!("{SITE}.packed"));
+    let unfinished = node.trees.path().join("unfinished");
+    std::fs::create_dir(&unfinished).unwrap();
+    let mut files = serde_json::Map::new();
+    for (file, coding, form) in forms {
+        let of = blake3::hash(file).to_hex().to_string();
+        std::fs::write(unfinished.join(format!("{of}.{coding}")), form).unwrap();
+        let hash = blake3::hash(form).to_hex().to_string();
+        let entry = serde_json::json!({"size": form.len(), "blake3": hash});
+        let file = files.entry(of).or_insert_with(|| serde_json::json!({}));
+        file[coding] = entry;
+    }
+    let index = serde_json::json!({"files": files});
+    std::fs::write(unfinished.join("index.json"), index.to_string()).unwrap();
+    std::fs::rename(unfinished, packed).unwrap();
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, content).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn site(spa: bool, more: &[(&str, &[u8])]) -> Node {
     let node = single();
-    let css = "body { color: black }\n".repeat(200);
+    let css = css();
     let large = large();
     let mut files: Vec<(&str, &[u8])> = vec![
         ("index.html", b"<h1>home</h1>"),
@@ -221,12 +250,6 @@ async fn parts_of_files() {
     let none = get_with(node.edge, DOCS, "/", &[("range", "bytes=13-")]).await;
     assert_eq!(none.status, StatusCode::RANGE_NOT_SATISFIABLE);
     assert_eq!(none.header("content-range"), "bytes */13");
-    let several = get_with(node.edge, DOCS, "/", &[("range", "bytes=0-1,4-5")]).await;
-    assert_eq!(
-        (several.status, several.text()),
-        (StatusCode::OK, "<h1>home</h1>")
-    );
-
     let etag = part.header("etag").to_owned();
     for (condition, status) in [
         (etag.as_str(), StatusCode::PARTIAL_CONTENT),
@@ -238,39 +261,280 @@ async fn parts_of_files() {
 }
 
 #[tokio::test]
-async fn text_is_compressed_for_those_who_take_it() {
+async fn several_parts_of_a_file() {
     let node = site(false, &[]);
-    let plain = get(node.edge, DOCS, "/style.css").await;
-    assert_eq!(plain.header("vary"), "accept-encoding");
     let large = large();
-    for (path, content) in [("/style.css", &plain.body[..]), ("/large.txt", &large)] {
-        for _ in 0..2 {
-            let fields = [("accept-encoding", "br;q=1, gzip;q=0.8")];
-            let answer = get_with(node.edge, DOCS, path, &fields).await;
-            assert_eq!(answer.header("content-encoding"), "gzip");
-            assert_eq!(answer.header("vary"), "accept-encoding");
-            assert!(answer.body.len() < content.len() / 2);
-            let mut unpacked = Vec::new();
-            let mut decoder = flate2::read::GzDecoder::new(&answer.body[..]);
-            decoder.read_to_end(&mut unpacked).unwrap();
-            assert_eq!(unpacked, content);
+    for path in ["/large.bin", "/style.css"] {
+        let whole = get(node.edge, DOCS, path).await;
+        let size = whole.body.len();
+        // Two that overlap, and one that lies outside.
+        let range = ("range", "bytes=4000-4099,0-9,5-20,90000000-");
+        let answer = get_with(node.edge, DOCS, path, &[range]).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(answer.header("etag"), whole.header("etag"));
+        assert_eq!(
+            answer.header("content-length"),
+            answer.body.len().to_string()
+        );
+        let content_type = answer.header("content-type");
+        let boundary = content_type
+            .strip_prefix("multipart/byteranges; boundary=")
+            .unwrap();
+        let mut expected = Vec::new();
+        for (n, (first, last)) in [(4000, 4099), (0, 20)].into_iter().enumerate() {
+            let line = if n == 0 { "" } else { "\r\n" };
+            expected.extend(
+                format!(
+                    "{line}--{boundary}\r\nContent-Type: {}\r\nContent-Range: bytes {first}-{last}/{size}\r\n\r\n",
+                    whole.header("content-type")
+                )
+                .into_bytes(),
+            );
+            expected.extend(&whole.body[first..=last]);
         }
+        expected.extend(format!("\r\n--{boundary}--\r\n").into_bytes());
+        assert_eq!(answer.body, expected, "{path}");
     }
+    // Longer than what is read at a time.
+    let range = ("range", "bytes=0-199999,300000-499999");
+    let answer = get_with(node.edge, DOCS, "/large.bin", &[range]).await;
+    let parts = answer.body.windows(100_000);
+    assert!(parts.clone().any(|part| part == &large[90_000..190_000]));
+    assert!(parts.clone().any(|part| part == &large[390_000..490_000]));
+
+    let many: Vec<_> = (0..17).map(|n| format!("{0}-{0}", n * 1000)).collect();
+    let many = format!("bytes={}", many.join(","));
+    let answer = get_with(node.edge, DOCS, "/large.bin", &[("range", &many)]).await;
+    assert_eq!(answer.status, StatusCode::RANGE_NOT_SATISFIABLE);
+}
+
+#[tokio::test]
+async fn text_is_sent_compressed_once_the_forms_are_made() {
+    let (css, large) = (css(), large());
+    let own = b"the author's own".repeat(70);
+    let node = site(false, &[("own.js", css.as_bytes()), ("own.js.br", &own)]);
+    let get_as =
+        async |path: &str, fields: &[(&str, &str)]| get_with(node.edge, DOCS, path, fields).await;
+    let all = [("accept-encoding", "gzip, deflate, br, zstd")];
+    let plain = get_as("/style.css", &all).await;
+    assert_eq!(plain.header("content-encoding"), "");
+    assert_eq!(plain.header("vary"), "accept-encoding");
+    let brought = get_as("/own.js", &all).await;
+    assert_eq!(brought.header("content-encoding"), "br");
+    assert_eq!(brought.body, own);
+
+    let (packed_css, packed_large) = (gzip(css.as_bytes()), gzip(&large));
+    pack(
+        &node,
+        &[
+            (css.as_bytes(), "gz", &packed_css),
+            (css.as_bytes(), "zst", b"shortest"),
+            (&large, "gz", &packed_large),
+            (&large, "br", b"never sent"),
+        ],
+    );
+    // They are looked for now and then.
+    let deadline = tokio::time::Instant::now() + common::PATIENCE;
+    while get_as("/style.css", &all).await.header("content-encoding") != "zstd" {
+        assert!(tokio::time::Instant::now() < deadline, "never compressed");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(get_as("/style.css", &all).await.body, "shortest");
+    for (path, content) in [("/style.css", css.as_bytes()), ("/large.txt", &large)] {
+        let answer = get_as(
+            path,
+            &[("accept-encoding", "br;q=0, gzip;q=0.8, zstd;q=0.5")],
+        )
+        .await;
+        assert_eq!(answer.header("content-encoding"), "gzip");
+        assert_eq!(answer.header("vary"), "accept-encoding");
+        assert_eq!(
+            answer.header("content-length"),
+            answer.body.len().to_string()
+        );
+        let mut unpacked = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(&answer.body[..]);
+        decoder.read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, content);
+    }
+
     let gzip = ("accept-encoding", "gzip");
-    let packed = get_with(node.edge, DOCS, "/style.css", &[gzip]).await;
+    let packed = get_as("/style.css", &[gzip]).await;
     assert_ne!(packed.header("etag"), plain.header("etag"));
-    let again = [gzip, ("if-none-match", packed.header("etag"))];
-    let answer = get_with(node.edge, DOCS, "/style.css", &again).await;
-    assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(packed.header("content-type"), plain.header("content-type"));
+    for has in [packed.header("etag"), plain.header("etag")] {
+        let answer = get_as("/style.css", &[gzip, ("if-none-match", has)]).await;
+        assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
+        assert_eq!(answer.header("etag"), has);
+        assert_eq!(answer.header("content-encoding"), "");
+    }
+    // A range is one of the file, unless it goes on with what the client has.
+    let range = ("range", "bytes=0-9");
+    let answer = get_as("/style.css", &[gzip, range]).await;
+    assert_eq!(answer.body, css.as_bytes()[..10]);
+    let answer = get_as(
+        "/style.css",
+        &[gzip, range, ("if-range", packed.header("etag"))],
+    )
+    .await;
+    assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+    assert_eq!(answer.header("content-encoding"), "gzip");
+    assert_eq!(answer.body, packed_css[..10]);
 
     for (path, fields) in [
         ("/style.css", [("accept-encoding", "gzip;q=0")]),
         ("/", [gzip]),
         ("/large.bin", [gzip]),
+        ("/own.js.br", [gzip]),
     ] {
-        let answer = get_with(node.edge, DOCS, path, &fields).await;
+        let answer = get_as(path, &fields).await;
         assert_eq!(answer.header("content-encoding"), "", "{path}");
     }
+    // Without the forms the file itself is enough.
+    let folder = node.trees.path().join(format!("{SITE}.packed"));
+    std::fs::remove_dir_all(folder).unwrap();
+    let answer = get_as("/large.txt", &[("accept-encoding", "br")]).await;
+    assert_eq!(
+        (answer.status, answer.body.len()),
+        (StatusCode::OK, large.len())
+    );
+    assert_eq!(answer.header("content-encoding"), "");
+}
+
+#[tokio::test]
+async fn pages_are_found_without_their_extension() {
+    let node = site(false, &[("about.html", b"<h1>about</h1>")]);
+    for path in ["/about", "/about.html", "/about?x=1"] {
+        for _ in 0..2 {
+            let answer = get(node.edge, DOCS, path).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            assert_eq!(answer.text(), "<h1>about</h1>");
+            assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
+        }
+    }
+    assert_eq!(
+        get(node.edge, DOCS, "/about/").await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn a_site_s_redirects_are_followed() {
+    let rules = "\
+        /old/* /new/:splat\n\
+        /store id=:id /products/:id 302\n\
+        /app/* /docs 200\n\
+        /gone/* /sorry 404\n\
+        /style.css /other.css\n\
+        /empty.txt https://example.org/ 307!\n\
+        /broken /x 302 Country=de\n\
+        /hole /nowhere 200\n\
+        /secret /.env 200\n\
+        /rules /_redirects 200\n";
+    let node = site(
+        false,
+        &[
+            ("_redirects", rules.as_bytes()),
+            ("_headers", b"/*\n  X-A: 1\n"),
+            ("sorry.html", b"<h1>sorry</h1>"),
+        ],
+    );
+    for (path, status, location) in [
+        ("/old/a%20b/c?x=1", 301, "/new/a%20b/c?x=1"),
+        ("/store?id=7%2f8", 302, "/products/7%2F8"),
+        ("/empty.txt", 307, "https://example.org/"),
+    ] {
+        let answer = get(node.edge, DOCS, path).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}");
+        assert_eq!(answer.header("location"), location, "{path}");
+        assert_eq!(answer.header("x-a"), "", "{path}");
+        assert_eq!(answer.header("content-length"), "0", "{path}");
+    }
+    let shown = get(node.edge, DOCS, "/app/some/page").await;
+    assert_eq!(
+        (shown.status, shown.text()),
+        (StatusCode::OK, "<h1>docs</h1>")
+    );
+    assert_eq!(shown.header("x-a"), "1");
+    let same = [("if-none-match", shown.header("etag"))];
+    let again = get_with(node.edge, DOCS, "/app/other", &same).await;
+    assert_eq!(again.status, StatusCode::NOT_MODIFIED);
+    let sorry = get(node.edge, DOCS, "/gone/x").await;
+    assert_eq!(
+        (sorry.status, sorry.text()),
+        (StatusCode::NOT_FOUND, "<h1>sorry</h1>")
+    );
+    assert_eq!(sorry.header("etag"), "");
+    assert_eq!(
+        get(node.edge, DOCS, "/style.css").await.status,
+        StatusCode::OK
+    );
+    for missing in [
+        "/store?id=1&x=2",
+        "/broken",
+        "/hole",
+        "/secret",
+        "/rules",
+        "/_redirects",
+        "/_headers",
+        "/%5fheaders",
+    ] {
+        let answer = get(node.edge, DOCS, missing).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{missing}");
+    }
+    // Nothing that a client sends makes another header, or another host.
+    for path in [
+        "/old//evil.test",
+        "/old/%0d%0aX-A:%20b",
+        "/old/%5cevil.test",
+    ] {
+        let answer = get(node.edge, DOCS, path).await;
+        let location = answer.header("location");
+        assert!(
+            location.is_empty() || location.starts_with("/new/%"),
+            "{location}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_site_s_headers_are_sent() {
+    let rules = "\
+        /*\n\
+          X-Frame-Options: DENY\n\
+          Vary: Origin\n\
+        /docs/*\n\
+          Cache-Control: private\n\
+          Content-Type: text/plain\n\
+          X-Frame-Options: SAMEORIGIN\n\
+          Content-Length: 7\n\
+          X-Many: a\n\
+          X-Many: b\n";
+    let node = site(true, &[("_headers", rules.as_bytes()), ("404.html", b"no")]);
+    for _ in 0..2 {
+        let home = get(node.edge, DOCS, "/").await;
+        assert_eq!(home.header("x-frame-options"), "DENY");
+        assert_eq!(home.header("cache-control"), "no-cache");
+        assert_eq!(home.header("vary"), "Origin");
+        let docs = get(node.edge, DOCS, "/docs/").await;
+        assert_eq!(docs.header("x-frame-options"), "SAMEORIGIN");
+        assert_eq!(docs.header("cache-control"), "private");
+        assert_eq!(docs.header("content-type"), "text/plain");
+        assert_eq!(docs.header("content-length"), "13");
+        assert_eq!(docs.header("x-many"), "a, b");
+        let missing = get(node.edge, DOCS, "/nothing.png").await;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND);
+        assert_eq!(missing.header("x-frame-options"), "DENY");
+    }
+    let css = get(node.edge, DOCS, "/style.css").await;
+    assert_eq!(css.header("vary"), "accept-encoding, Origin");
+    let html = [("accept", "text/html")];
+    let page = get_with(node.edge, DOCS, "/users/7", &html).await;
+    assert_eq!(page.header("vary"), "Origin, accept");
+    let same = [("if-none-match", css.header("etag"))];
+    let same = get_with(node.edge, DOCS, "/style.css", &same).await;
+    assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(same.header("x-frame-options"), "DENY");
 }
 
 #[tokio::test]

@@ -18,6 +18,10 @@ pub trait Files: Send + Sync + 'static {
     /// Whether all of an unpacked artifact is still there.
     async fn is_whole(&self, digest: Digest) -> Result<bool, String>;
 
+    /// Has compressed forms of an unpacked artifact's files made, in the background; only for files that a
+    /// proxy serves.
+    fn compress(&self, _digest: Digest) {}
+
     /// An instance's own copy of an unpacked artifact.
     async fn copy(&self, instance: InstanceId, tree: PathBuf) -> Result<PathBuf, String>;
 
@@ -46,6 +50,10 @@ impl Files for OnDisk {
     async fn is_whole(&self, digest: Digest) -> Result<bool, String> {
         let whole = self.artifacts.is_whole(digest).await;
         whole.map_err(|error| error.to_string())
+    }
+
+    fn compress(&self, digest: Digest) {
+        self.artifacts.compress(digest);
     }
 
     async fn copy(&self, instance: InstanceId, tree: PathBuf) -> Result<PathBuf, String> {

@@ -139,3 +139,8 @@ pub async fn counted(metrics: &Metrics, line: &str, least: u64) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// How often memory is allocated while `work` is done, on this thread.
+pub fn allocations(work: impl FnOnce()) -> u64 {
+    allocation_counter::measure(work).count_total
+}

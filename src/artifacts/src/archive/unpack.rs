@@ -21,6 +21,9 @@ const MAX_LONG_NAME_BYTES: u64 = MAX_PATH_BYTES as u64 + 4;
 pub struct Unpacked {
     /// Regular files by path.
     pub files: BTreeMap<String, FileInfo>,
+    /// Whether there are symbolic links, by which files have further paths.
+    #[serde(default)]
+    pub links: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +87,7 @@ fn read(reader: impl Read, dir: Option<&Path>, max_bytes: u64) -> Result<Unpacke
                     None => utf8(&entry.link_name_bytes().unwrap_or_default())?,
                 };
                 checker.add(&path, &Item::Link { target: &target })?;
+                unpacked.links = true;
                 if let Some(dir) = dir {
                     make_parents(dir, &path)?;
                     std::os::unix::fs::symlink(&target, dir.join(&path))

@@ -12,9 +12,9 @@ use super::deploy_args::{Create, Deploy, Logs, Named, Scale, Update};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
-use crate::spec::{ChangeFlags, check_instances, deployment_name};
+use crate::spec::{ChangeFlags, Kind, check_instances, deployment_name};
 use crate::wait::WaitFlags;
-use crate::{pack, render, wait};
+use crate::{pack, render, site_rules, wait};
 
 pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcome {
     match command {
@@ -43,6 +43,9 @@ async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
     let spec = args.spec.to_spec()?;
     let instances = args.spec.instances(args.instances)?;
     let packed = pack::pack(&args.path).await?;
+    if spec.kind == Kind::Static.as_str() {
+        site_rules::warn(&args.path, out);
+    }
     let client = connect.client()?;
     // Asked before anything is sent; the cluster checks again when it takes the change.
     match client.deployment(name.as_str()).await {
@@ -102,6 +105,10 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
     let artifact = match packed {
         None => current.artifact,
         Some(packed) => {
+            let kind = spec.as_ref().map_or(&current.kind, |spec| &spec.kind);
+            if let (Some(path), true) = (&args.path, kind == Kind::Static.as_str()) {
+                site_rules::warn(path, out);
+            }
             pack::upload(&client, &packed, out).await?;
             packed.digest()
         }

@@ -205,8 +205,10 @@ impl RequestHead {
     }
 
     /// Path and query.
-    pub(crate) fn target(&self) -> &[u8] {
-        self.target.map_or(b"/", |target| self.fields.at(target))
+    pub(crate) fn target(&self) -> &str {
+        let target = self.target.map(|target| self.fields.at(target));
+        // The parser has taken it for text already.
+        target.map_or("/", |target| std::str::from_utf8(target).unwrap_or("/"))
     }
 
     pub(crate) fn upgrade(&self) -> Option<&[u8]> {
@@ -442,7 +444,7 @@ mod tests {
         };
         head.take(&mut inbox, end, LIMITS).unwrap();
         assert_eq!(inbox, b"abc");
-        assert_eq!(head.target(), b"/a?b=c");
+        assert_eq!(head.target(), "/a?b=c");
         assert_eq!(head.host(), Some(&b"api.example.test"[..]));
         assert_eq!(head.length, Some(Length::Sized(3)));
         assert_eq!(head.fields().get("x"), Some(&b"y"[..]));
@@ -453,9 +455,9 @@ mod tests {
     fn an_absolute_target_names_the_host() {
         let head = parse("GET http://u@a.test:80/x?y HTTP/1.1\r\nHost: b.test\r\n\r\n").unwrap();
         assert_eq!(head.host(), Some(&b"a.test:80"[..]));
-        assert_eq!(head.target(), b"/x?y");
+        assert_eq!(head.target(), "/x?y");
         let head = parse("GET HTTP://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n").unwrap();
-        assert_eq!(head.target(), b"/");
+        assert_eq!(head.target(), "/");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a file's name says about its content: type, whether it compresses, how long it may be cached.
+//! What a file's name says about its content: its type and how long it may be cached.
 
 use http::HeaderValue;
 
@@ -14,8 +14,6 @@ const HASH_CHARS_MIN: usize = 8;
 
 pub(crate) struct Content {
     pub(crate) content_type: HeaderValue,
-    /// Gzip makes it noticeably smaller: text, and not what is compressed in itself.
-    pub(crate) compresses: bool,
     pub(crate) cache_control: HeaderValue,
 }
 
@@ -38,28 +36,8 @@ pub(crate) fn of(path: &str) -> Content {
     Content {
         content_type: content_type
             .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream")),
-        compresses: is_text || compresses(mime),
         cache_control,
     }
-}
-
-fn compresses(mime: &str) -> bool {
-    let structured = mime.ends_with("+json") || mime.ends_with("+xml");
-    structured
-        || matches!(
-            mime,
-            "application/javascript"
-                | "application/json"
-                | "application/xml"
-                | "application/wasm"
-                | "application/manifest+json"
-                | "application/vnd.ms-fontobject"
-                | "application/x-javascript"
-                | "font/otf"
-                | "font/ttf"
-                | "image/bmp"
-                | "image/x-icon"
-        )
 }
 
 /// `app.3f2a9c1b.js`, `main-4e5a7c2d9b01.css`, `index-DiwrgTda.js`: one of the parts between dots,
@@ -125,7 +103,5 @@ mod tests {
         assert_eq!(of("a.json").content_type, "application/json");
         assert_eq!(of("a.svg").content_type, "image/svg+xml");
         assert_eq!(of("LICENSE").content_type, "application/octet-stream");
-        assert!(of("a.svg").compresses && of("a.wasm").compresses && of("a.css").compresses);
-        assert!(!of("a.png").compresses && !of("a.woff2").compresses && !of("a.zip").compresses);
     }
 }

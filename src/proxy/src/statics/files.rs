@@ -1,153 +1,109 @@
-//! Reading files without holding up an edge thread: small ones from memory, others in pieces, both
-//! off the thread; and their compressed forms.
+//! Reading files without holding up an edge thread: small ones from memory, others handed on as parts.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use async_compression::Level;
-use async_compression::tokio::bufread::GzipEncoder;
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, BufReader};
-use tokio::sync::Semaphore;
-use tokio_util::io::ReaderStream;
 
 use super::cache::Cache;
 use super::manifest::Entry;
+use super::open::OpenFiles;
 use super::path::SitePath;
-use crate::body::FrameStream;
 use crate::config::Limits;
 
-/// Of a file that is not kept in memory.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Compressions under way at once, so that a crowd asking for a new file does not take every core.
-const COMPRESSING_MAX: usize = 2;
-
-/// The coding a file is sent in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Coding {
-    Identity,
-    Gzip,
-}
+/// About what the cache takes for a file besides its content, so that a great many small ones count.
+const ENTRY_BYTES: usize = 128;
 
 /// Contents in memory, by hash: the same file of two releases is held once.
 pub(crate) struct Files {
-    cache: Cache<([u8; 32], Coding), Bytes>,
+    cache: Cache<[u8; 32], Bytes>,
+    open: OpenFiles,
     cached_file_bytes: u64,
-    compressing: Semaphore,
+}
+
+/// Where the bytes of a file's form lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A path of the tree.
+    Tree(String),
+    /// A name in the folder of compressed forms.
+    Packed(String),
 }
 
 impl Files {
     pub(crate) fn new(limits: &Limits) -> Files {
         Files {
             cache: Cache::new(limits.file_cache_bytes),
+            open: OpenFiles::default(),
             cached_file_bytes: limits.cached_file_bytes,
-            compressing: Semaphore::new(COMPRESSING_MAX),
         }
     }
 
     /// Whether a file is served from memory.
-    pub(crate) fn is_small(&self, entry: Entry) -> bool {
+    pub(super) fn is_small(&self, entry: Entry) -> bool {
         entry.size <= self.cached_file_bytes
     }
 
     /// The whole of a small file.
-    pub(crate) async fn small(
+    pub(super) async fn small(
         &self,
-        tree: Arc<Tree>,
-        path: &str,
+        tree: &Arc<Tree>,
+        place: &Place,
         entry: Entry,
-        coding: Coding,
     ) -> io::Result<Bytes> {
-        let key = (entry.hash, coding);
-        if let Some(bytes) = self.cache.get(&key) {
+        if let Some(bytes) = self.cache.get(&entry.hash) {
             return Ok(bytes);
         }
-        let _turn = match coding {
-            Coding::Identity => None,
-            // It is only closed with the process.
-            Coding::Gzip => self.compressing.acquire().await.ok(),
-        };
-        if let Some(bytes) = self.cache.get(&key) {
-            return Ok(bytes);
-        }
-        let known = self.cache.get(&(entry.hash, Coding::Identity));
-        let path = path.to_owned();
-        let bytes = tokio::task::spawn_blocking(move || {
-            let content = match known {
-                Some(content) => content,
-                None => tree.read(&path, entry)?,
-            };
-            match coding {
-                Coding::Identity => Ok::<_, io::Error>(content),
-                Coding::Gzip => gzip(&content),
-            }
-        })
-        .await??;
-        self.cache.put(key, bytes.clone(), bytes.len());
+        let (tree, place) = (Arc::clone(tree), place.clone());
+        let bytes = tokio::task::spawn_blocking(move || tree.read(&place, entry)).await??;
+        let taken = bytes.len() + ENTRY_BYTES;
+        self.cache.put(entry.hash, bytes.clone(), taken);
         Ok(bytes)
     }
 
-    /// Part of a large file, or all of it.
-    pub(crate) async fn pieces(
+    /// A large file, to be read in parts.
+    pub(super) async fn large(
         &self,
-        tree: Arc<Tree>,
-        path: &str,
+        tree: &Arc<Tree>,
+        place: &Place,
         entry: Entry,
-        from: u64,
-        length: u64,
-        coding: Coding,
-    ) -> io::Result<FrameStream> {
-        let path = path.to_owned();
-        let file = tokio::task::spawn_blocking(move || tree.open_file(&path, entry)).await??;
-        let mut file = tokio::fs::File::from_std(file);
-        if from > 0 {
-            file.seek(io::SeekFrom::Start(from)).await?;
+    ) -> io::Result<Arc<File>> {
+        if let Some(file) = self.open.get(&entry.hash) {
+            return Ok(file);
         }
-        let part = file.take(length);
-        Ok(match coding {
-            Coding::Identity => Box::pin(ReaderStream::with_capacity(part, PIECE_BYTES)),
-            Coding::Gzip => {
-                let part = BufReader::with_capacity(PIECE_BYTES, part);
-                // Fast, because nobody else will profit from the result.
-                let encoder = GzipEncoder::with_quality(part, Level::Fastest);
-                Box::pin(ReaderStream::with_capacity(encoder, PIECE_BYTES))
-            }
-        })
+        let (tree, place) = (Arc::clone(tree), place.clone());
+        let opened = tokio::task::spawn_blocking(move || tree.open_file(&place, entry)).await?;
+        let file = Arc::new(opened?);
+        self.open.keep(entry.hash, &file);
+        Ok(file)
     }
 }
 
-fn gzip(content: &[u8]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(content)?;
-    Ok(encoder.finish()?.into())
-}
-
-/// An unpacked artifact's folder.
-pub(crate) struct Tree {
-    pub(crate) root: PathBuf,
+/// An unpacked artifact's folder, and that of the compressed forms.
+pub(super) struct Tree {
+    pub(super) root: PathBuf,
+    pub(super) packed: PathBuf,
 }
 
 impl Tree {
     /// The path that the links on the way of another lead to, if there are any. A manifest lists files
     /// only; where links lead was checked when the artifact was unpacked, and is checked here again.
-    pub(crate) async fn behind_links(&self, asked: &SitePath) -> Option<SitePath> {
+    pub(super) async fn behind_links(&self, asked: &SitePath) -> Option<SitePath> {
         let (root, path) = (self.root.clone(), asked.as_str().to_owned());
         let real = tokio::task::spawn_blocking(move || real_path(&root, &path));
         let real = real.await.ok()??;
         (real != asked.as_str()).then(|| asked.with_path(real))
     }
 
-    fn read(&self, path: &str, entry: Entry) -> io::Result<Bytes> {
+    pub(super) fn read(&self, place: &Place, entry: Entry) -> io::Result<Bytes> {
         let mut content = Vec::with_capacity(usize::try_from(entry.size).unwrap_or_default());
-        self.open_file(path, entry)?
+        self.open_file(place, entry)?
             .take(entry.size + 1)
             .read_to_end(&mut content)?;
         if content.len() as u64 != entry.size {
@@ -156,22 +112,22 @@ impl Tree {
         Ok(content.into())
     }
 
-    /// Opens a file without leaving the tree, even if somebody had put links into it since.
-    fn open_file(&self, path: &str, entry: Entry) -> io::Result<File> {
+    /// Opens a file without leaving its folder, even if somebody had put links into it since.
+    fn open_file(&self, place: &Place, entry: Entry) -> io::Result<File> {
+        let (root, path) = match place {
+            Place::Tree(path) => (&self.root, path),
+            Place::Packed(name) => (&self.packed, name),
+        };
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let root = open(&self.root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let folder = open(root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
         let how = OpenHow::new()
             .flags(flags)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let file: OwnedFd = match openat2(&root, path, how) {
+        let file: OwnedFd = match openat2(&folder, path.as_str(), how) {
             // A kernel before 5.6, or a sandbox that does not know the call.
             Err(Errno::ENOSYS | Errno::EPERM) => {
-                let real = real_path(&self.root, path).ok_or_else(changed)?;
-                open(
-                    &self.root.join(real),
-                    flags | OFlag::O_NOFOLLOW,
-                    Mode::empty(),
-                )?
+                let real = real_path(root, path).ok_or_else(changed)?;
+                open(&root.join(real), flags | OFlag::O_NOFOLLOW, Mode::empty())?
             }
             opened => opened?,
         };

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use nebula_domain::Digest;
 use serde::Deserialize;
 use serde::de::Error as _;
-
-use super::cache::Cache;
 
 /// Largest list that is read: the most files an artifact may have, with long names.
 const MANIFEST_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -27,11 +23,35 @@ pub(crate) struct Entry {
 pub(crate) struct Manifest {
     /// By path relative to the tree, with `/` between the names.
     files: BTreeMap<String, Entry>,
+    /// Whether there may be links, by which files have further paths.
+    #[serde(default = "unknown")]
+    pub(crate) links: bool,
+}
+
+/// Lists of an earlier version do not say.
+fn unknown() -> bool {
+    true
 }
 
 impl Manifest {
     pub(crate) fn file(&self, path: &str) -> Option<Entry> {
         self.files.get(path).copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The list and its length in bytes.
+    pub(super) fn read(path: &Path) -> io::Result<(Manifest, usize)> {
+        if std::fs::metadata(path)?.len() > MANIFEST_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the manifest is over the limit (manifest_bytes_max)",
+            ));
+        }
+        let bytes = std::fs::read(path)?;
+        Ok((serde_json::from_slice(&bytes)?, bytes.len()))
     }
 }
 
@@ -43,46 +63,9 @@ impl<const N: usize> From<[&str; N]> for Manifest {
             hash: [0; 32],
         };
         let files = paths.map(|path| (path.to_owned(), entry)).into();
-        Manifest { files }
+        let links = false;
+        Manifest { files, links }
     }
-}
-
-/// Manifests in use.
-pub(crate) struct Manifests {
-    trees_dir: PathBuf,
-    cache: Cache<Digest, Arc<Manifest>>,
-}
-
-impl Manifests {
-    pub(crate) fn new(trees_dir: PathBuf, cache_bytes: usize) -> Manifests {
-        Manifests {
-            trees_dir,
-            cache: Cache::new(cache_bytes),
-        }
-    }
-
-    pub(crate) async fn get(&self, artifact: Digest) -> io::Result<Arc<Manifest>> {
-        if let Some(manifest) = self.cache.get(&artifact) {
-            return Ok(manifest);
-        }
-        let path = self.trees_dir.join(format!("{artifact}.manifest"));
-        let read = tokio::task::spawn_blocking(move || read(&path)).await?;
-        let (manifest, bytes) = read?;
-        let manifest = Arc::new(manifest);
-        self.cache.put(artifact, Arc::clone(&manifest), bytes);
-        Ok(manifest)
-    }
-}
-
-fn read(path: &Path) -> io::Result<(Manifest, usize)> {
-    if std::fs::metadata(path)?.len() > MANIFEST_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "the manifest is over the limit (manifest_bytes_max)",
-        ));
-    }
-    let bytes = std::fs::read(path)?;
-    Ok((serde_json::from_slice(&bytes)?, bytes.len()))
 }
 
 fn hash<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
@@ -103,6 +86,9 @@ mod tests {
         let manifest: Manifest = serde_json::from_str(&json).unwrap();
         let entry = manifest.file("index.html").unwrap();
         assert_eq!((entry.size, entry.hash), (1, [0xab; 32]));
+        assert!(manifest.links);
+        let json = r#"{"files": {}, "links": false}"#;
+        assert!(!serde_json::from_str::<Manifest>(json).unwrap().links);
         let short = r#"{"files": {"a": {"size": 1, "blake3": "ab"}}}"#;
         assert!(serde_json::from_str::<Manifest>(short).is_err());
     }

@@ -2,6 +2,8 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use nebula_domain::site::is_rule_file;
+
 use super::manifest::Manifest;
 
 /// What RFC 3986 does not allow in a path segment, and `%` itself.
@@ -30,6 +32,8 @@ pub(crate) struct SitePath {
     joined: String,
     /// The path ended with `/`: a folder was asked for.
     folder: bool,
+    /// One of the names is not to be seen.
+    hidden: bool,
 }
 
 /// What a manifest has for a path.
@@ -42,8 +46,8 @@ pub(crate) enum Lookup {
 }
 
 impl SitePath {
-    /// `None` for what cannot be a file's path: names that are empty, `.`, `..` or hidden, or that hold a
-    /// slash or NUL once decoded, or are not UTF-8.
+    /// `None` for what cannot be a file's path: names that are empty, `.` or `..`, or that hold a slash or NUL
+    /// once decoded, or are not UTF-8.
     pub(crate) fn parse(raw: &str) -> Option<SitePath> {
         let raw = raw.strip_prefix('/')?;
         let (names, folder) = match raw.strip_suffix('/') {
@@ -55,21 +59,27 @@ impl SitePath {
             return raw.is_empty().then(|| SitePath {
                 joined: String::new(),
                 folder,
+                hidden: false,
             });
         }
         let mut joined = String::with_capacity(names.len());
+        let mut hidden = false;
         for (index, name) in names.split('/').enumerate() {
             let name = percent_decode_str(name).decode_utf8().ok()?;
-            let hidden = name.starts_with('.') && !(index == 0 && name == ".well-known");
-            if name.is_empty() || hidden || name.contains(['/', '\0']) {
+            if matches!(&*name, "" | "." | "..") || name.contains(['/', '\0']) {
                 return None;
             }
+            hidden |= name.starts_with('.') && !(index == 0 && name == ".well-known");
             if index > 0 {
                 joined.push('/');
             }
             joined.push_str(&name);
         }
-        Some(SitePath { joined, folder })
+        Some(SitePath {
+            joined,
+            folder,
+            hidden,
+        })
     }
 
     /// The same request for another path of the tree.
@@ -77,6 +87,7 @@ impl SitePath {
         SitePath {
             joined,
             folder: self.folder,
+            hidden: false,
         }
     }
 
@@ -84,24 +95,37 @@ impl SitePath {
         &self.joined
     }
 
+    /// Names that begin with a dot are private, apart from `/.well-known/` (RFC 8615).
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// A file is found by its name, by its name without `.html`, and as the index of its folder, in that order.
     pub(crate) fn lookup(&self, manifest: &Manifest) -> Lookup {
+        let has = |path: &str| manifest.file(path).is_some();
+        if self.hidden || is_rule_file(&self.joined) {
+            return Lookup::Nothing;
+        }
         if self.folder {
             let index = match self.joined.as_str() {
                 "" => "index.html".to_owned(),
                 folder => format!("{folder}/index.html"),
             };
-            return match manifest.file(&index) {
-                Some(_) => Lookup::File(index),
-                None => Lookup::Nothing,
+            return match has(&index) {
+                true => Lookup::File(index),
+                false => Lookup::Nothing,
             };
         }
-        if manifest.file(&self.joined).is_some() {
+        if has(&self.joined) {
             return Lookup::File(self.joined.clone());
         }
-        let index = format!("{}/index.html", self.joined);
-        match manifest.file(&index) {
-            Some(_) => Lookup::Folder,
-            None => Lookup::Nothing,
+        let page = format!("{}.html", self.joined);
+        if has(&page) {
+            return Lookup::File(page);
+        }
+        match has(&format!("{}/index.html", self.joined)) {
+            true => Lookup::Folder,
+            false => Lookup::Nothing,
         }
     }
 
@@ -146,15 +170,20 @@ mod tests {
             "/a%00.html",
             "/.",
             "/./a",
+            "/%ff",
+            "/.well-known/../x",
+        ] {
+            assert_eq!(SitePath::parse(bad), None, "{bad}");
+        }
+        for hidden in [
             "/.env",
             "/.git/config",
             "/a/.well-known/b",
             "/%2egit/config",
-            "/%ff",
-            "/.well-known/../x",
             "/.well-known/.hidden",
+            "/...",
         ] {
-            assert_eq!(SitePath::parse(bad), None, "{bad}");
+            assert!(SitePath::parse(hidden).unwrap().is_hidden(), "{hidden}");
         }
     }
 
@@ -173,23 +202,47 @@ mod tests {
                 false,
             ),
         ] {
-            let joined = joined.to_owned();
-            assert_eq!(
-                SitePath::parse(raw),
-                Some(SitePath { joined, folder }),
-                "{raw}"
-            );
+            let expected = SitePath {
+                joined: joined.to_owned(),
+                folder,
+                hidden: false,
+            };
+            assert_eq!(SitePath::parse(raw), Some(expected), "{raw}");
         }
     }
 
     #[test]
-    fn folders_have_an_index_and_end_with_a_slash() {
-        let manifest = Manifest::from(["index.html", "docs/index.html", "img/a.png"]);
+    fn files_are_found_by_clean_paths() {
+        let manifest = Manifest::from([
+            "index.html",
+            "docs/index.html",
+            "img/a.png",
+            "about.html",
+            "both.html",
+            "both/index.html",
+            ".env.html",
+            "_headers",
+            "_redirects",
+        ]);
         let lookup = |raw| SitePath::parse(raw).unwrap().lookup(&manifest);
         assert_eq!(lookup("/"), Lookup::File("index.html".to_owned()));
         assert_eq!(lookup("/docs/"), Lookup::File("docs/index.html".to_owned()));
         assert_eq!(lookup("/docs"), Lookup::Folder);
         assert_eq!(lookup("/img"), Lookup::Nothing);
+        let file = |path: &str| Lookup::File(path.to_owned());
+        assert_eq!(lookup("/about"), file("about.html"));
+        assert_eq!(lookup("/about.html"), file("about.html"));
+        assert_eq!(lookup("/both"), file("both.html"));
+        assert_eq!(lookup("/both/"), file("both/index.html"));
+        for nothing in [
+            "/about/",
+            "/.env",
+            "/_headers",
+            "/%5fredirects",
+            "/_headers/",
+        ] {
+            assert_eq!(lookup(nothing), Lookup::Nothing, "{nothing}");
+        }
         assert_eq!(lookup("/index.html/"), Lookup::Nothing);
         assert_eq!(
             SitePath::parse("/a%20b/c").unwrap().to_folder(),

@@ -70,7 +70,11 @@ impl Supervisor {
             let _turn = fetches.acquire_owned().await;
             let folder = match files.ensure(digest, &sources).await {
                 Ok(tree) if !only_read => files.copy(id, tree).await,
-                tree => tree,
+                Ok(tree) => {
+                    files.compress(digest);
+                    Ok(tree)
+                }
+                Err(error) => Err(error),
             };
             Done::Fetched(id, folder)
         });
