@@ -25,7 +25,9 @@ pub mod state;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod time;
+pub mod traffic;
 pub mod voters;
 
 pub use apply::apply;
