@@ -49,6 +49,7 @@ fn create() -> Request {
             spec: Spec {
                 workload: Workload::Service(service),
                 tld: "example.test".parse().unwrap(),
+                http: Default::default(),
             },
             scale: 3,
             artifact: Digest([9; 32]),
