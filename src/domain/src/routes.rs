@@ -43,7 +43,8 @@ pub struct Route {
     pub kind: RouteKind,
     /// Ready instances on live nodes, in the order of their ids. None means 503.
     pub endpoints: Vec<Endpoint>,
-    /// Of the newest release among them. The names in it may be older than those that the route is found by.
+    /// Of the newest release that runs what the newest of them runs. The names in it may be older than those that the
+    /// route is found by.
     pub policy: Arc<HttpPolicy>,
     /// The policy's rules by their number, in the order in which they are looked at.
     order: Vec<usize>,
@@ -141,7 +142,7 @@ impl Route {
             .and_then(|instance| deployment.release(instance.release))
             .unwrap_or_else(|| deployment.current());
         let serves = |release: &Release| match newest.spec.workload {
-            Workload::Static(_) => release.number == newest.number,
+            Workload::Static(_) => release.runs_as(newest),
             Workload::Service(_) => !release.spec.is_static(),
         };
         let endpoints = ready
@@ -163,7 +164,10 @@ impl Route {
             },
             Workload::Service(_) => RouteKind::Service,
         };
-        let policy = Arc::clone(&newest.spec.http);
+        // A newer release that differs in its policy alone needs no instance of its own.
+        let mut latest = deployment.releases.iter().rev();
+        let latest = latest.find(|release| release.runs_as(newest));
+        let policy = Arc::clone(&latest.unwrap_or(newest).spec.http);
         let mut order: Vec<usize> = (0..policy.rules.len()).collect();
         // Stable: among equally long ones the first that was written goes first.
         order.sort_by_key(|rule| std::cmp::Reverse(policy.rules[*rule].path.bytes()));

@@ -95,7 +95,8 @@ pub struct Deployment {
     pub name: DeploymentName,
     /// Grows with every change a person makes; a client waits for `>=` what it was told.
     pub generation: u64,
-    /// Grows when running instances have to be replaced (a new release, a restart).
+    /// Grows when running instances have to be replaced (a new release that differs in more than its HTTP policy, a
+    /// restart).
     pub epoch: u64,
     /// Wanted copies. A static site has one on every node instead and ignores this.
     pub scale: u32,
@@ -112,6 +113,14 @@ pub struct Release {
     pub artifact: Digest,
     pub artifact_bytes: u64,
     pub created_at: Millis,
+}
+
+impl Release {
+    /// Whether instances of the one are as good as instances of the other: they differ at most in how the proxy
+    /// treats requests.
+    pub fn runs_as(&self, other: &Release) -> bool {
+        self.artifact == other.artifact && self.spec.workload == other.spec.workload
+    }
 }
 
 impl Deployment {

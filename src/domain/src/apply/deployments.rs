@@ -74,9 +74,13 @@ pub(super) fn update(
         artifact_bytes,
         created_at: now,
     };
+    // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
+    let only_policy = current.runs_as(&release) && current.spec.http != release.spec.http;
     deployment.releases.push_back(Arc::new(release));
     drop_old_releases(state, &mut deployment);
-    deployment.epoch += 1;
+    if !only_policy {
+        deployment.epoch += 1;
+    }
     deployment.generation += 1;
     Ok(put(state, deployment))
 }

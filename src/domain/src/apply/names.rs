@@ -8,6 +8,9 @@ use crate::spec::{HOST_BYTES_MAX, Spec, SpecError};
 use crate::state::{Deployment, State};
 use crate::text::nearest;
 
+/// Names that are compared for a suggestion: some milliseconds' work at most, while others' changes wait.
+const SUGGESTED_AMONG: usize = 1_000;
+
 /// Checks a spec, and that its names are free or the deployment's own.
 pub(super) fn check(state: &State, name: &DeploymentName, spec: &Spec) -> Result<(), Rejection> {
     spec.check()?;
@@ -96,6 +99,7 @@ fn check_target(state: &State, name: &DeploymentName, rule: &Rule) -> Result<(),
         return Ok(());
     }
     let known = state.deployments.keys().map(DeploymentName::as_str);
+    let known = known.take(SUGGESTED_AMONG);
     Err(match nearest(to.as_str(), known) {
         Some(near) => format!("there is no deployment named '{to}': did you mean '{near}'?"),
         None => format!("there is no deployment named '{to}'"),

@@ -226,6 +226,60 @@ fn names_change_at_once_and_the_rest_with_the_release() {
     assert_eq!(got(&after, "b.test", "/x"), "shop 410");
 }
 
+fn change(sim: &mut Sim, deployment: &str, spec: Spec) {
+    sim.ok(Command::UpdateDeployment {
+        name: name(deployment),
+        based_on: None,
+        spec: Some(spec),
+        artifact: Digest([1; 32]),
+        artifact_bytes: 1,
+        now: NOW,
+    });
+}
+
+#[test]
+fn a_policy_alone_changes_at_once_and_replaces_no_instance() {
+    let site = |code| Spec {
+        http: named(&[], vec![rule("/x", answer(code))]).http,
+        ..static_spec()
+    };
+    let mut sim = Sim::new(3, 8);
+    sim.create("shop", named(&[], vec![rule("/x", answer(404))]), 3);
+    sim.create("site", site(404), 1);
+    sim.settle();
+    let before = sim.state.instances.clone();
+    change(
+        &mut sim,
+        "shop",
+        named(&["a.test"], vec![rule("/x", answer(410))]),
+    );
+    change(&mut sim, "site", site(410));
+    let table = build(&sim.state, &sim.view);
+    assert_eq!(got(&table, "a.test", "/x"), "shop 410");
+    assert_eq!(got(&table, "site.example.test", "/x"), "site 410");
+    sim.settle();
+    assert_eq!(sim.state.instances, before);
+    // A new instance is of the newer release, and serves beside the others.
+    sim.scale("shop", 4);
+    sim.see_node(4, 8);
+    sim.ok(join_command("all", 4));
+    sim.arrive(4);
+    sim.settle();
+    let table = build(&sim.state, &sim.view);
+    for host in ["shop.example.test", "site.example.test"] {
+        assert_eq!(table.route(host).unwrap().endpoints.len(), 4, "{host}");
+    }
+    // The same spec again is what it always was: a new release for everybody.
+    let epoch = |sim: &Sim| sim.state.deployments[&name("shop")].epoch;
+    let last = epoch(&sim);
+    change(
+        &mut sim,
+        "shop",
+        named(&["a.test"], vec![rule("/x", answer(410))]),
+    );
+    assert_eq!(epoch(&sim), last + 1);
+}
+
 #[test]
 fn weights_divide_the_endpoints() {
     let mut sim = Sim::new(3, 8);
