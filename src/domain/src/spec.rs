@@ -76,7 +76,7 @@ enum StoredRef<'a> {
 impl Serialize for Spec {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (tld, http) = (&self.tld, &*self.http);
-        let plain = *http == HttpPolicy::default();
+        let plain = self.http == HttpPolicy::shared();
         let stored = match &self.workload {
             Workload::Static(site) if plain => StoredRef::Static(site, tld),
             Workload::Service(service) if plain => StoredRef::Service(service, tld),

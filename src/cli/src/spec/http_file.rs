@@ -98,6 +98,10 @@ fn place(text: &str, field: &str) -> Option<Range<usize>> {
 }
 
 #[cfg(test)]
+#[path = "http_file_fuzz.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -31,14 +31,17 @@ pub(super) fn check(state: &State, name: &DeploymentName, spec: &Spec) -> Result
             });
         }
     }
+    let before = state.deployments.get(name);
+    let before = before.map_or(&[][..], |d| &d.current().spec.http.rules);
     for (i, rule) in spec.http.rules.iter().enumerate() {
+        let at = |part: &str| format!("rules[{i}].{part}");
         check_host(rule, &own, spec)
-            .map_err(|reason| HttpError::new(format!("rules[{i}].host"), reason))
-            .and_then(|()| {
-                check_target(state, name, rule)
-                    .map_err(|reason| HttpError::new(format!("rules[{i}].to"), reason))
-            })
-            .map_err(SpecError::Http)?;
+            .map_err(|reason| SpecError::Http(HttpError::new(at("host"), reason)))?;
+        // A rule that has outlived the deployment it leads to must not stand in the way of a repair.
+        if !before.contains(rule) {
+            check_target(state, name, rule)
+                .map_err(|reason| SpecError::Http(HttpError::new(at("to"), reason)))?;
+        }
     }
     Ok(())
 }
@@ -316,13 +319,20 @@ mod tests {
             ruled(Some("shop.example.test"), Some("shop")),
             ruled(Some("*.a.test"), None),
         ] {
-            assert!(sim.clone_state_and_run(create("shop", spec)).is_ok());
+            assert!(sim.would(create("shop", spec)).is_ok());
         }
+        sim.ok(create("shop", ruled(None, Some("api"))));
+        sim.ok(Command::RemoveDeployment { name: name("api") });
+        assert!(sim.would(update("shop", ruled(None, Some("api")))).is_ok());
+        assert!(
+            sim.would(update("shop", ruled(Some("*.a.test"), Some("api"))))
+                .is_err()
+        );
     }
 
     impl Sim {
         /// What would become of a command.
-        fn clone_state_and_run(&self, command: Command) -> Result<(), Rejection> {
+        fn would(&self, command: Command) -> Result<(), Rejection> {
             let mut state = self.state.clone();
             let id = crate::RequestId(u128::MAX);
             crate::apply(&mut state, &crate::Request { id, command }).map(|_| ())
