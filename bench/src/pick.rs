@@ -98,6 +98,7 @@ fn services() -> anyhow::Result<(State, View)> {
     let spec = Spec {
         workload: Workload::Service(service),
         tld: "example.test".parse()?,
+        http: Default::default(),
     };
     let artifact = Digest([1; 32]);
     for i in 0..ROUTES {

@@ -305,5 +305,6 @@ fn spec(only_files: bool) -> Spec {
     Spec {
         workload,
         tld: "example.test".parse().expect("a domain name"),
+        http: Default::default(),
     }
 }

@@ -6,15 +6,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nebula_domain::settings::DEFAULT_TLD;
 use nebula_domain::status::{Summary, summarise, summarise_all};
-use nebula_domain::{Command, DeploymentName, DomainName, Outcome, Rejection, State};
+use nebula_domain::{Command, DeploymentName, Outcome, Rejection, State};
 use nebula_registry::Applied;
 use nebula_wire::api::{
     ApiError, CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, Deployments,
     ErrorCode, InstanceStatus, Scale, UpdateDeployment,
 };
-use nebula_wire::convert;
+use nebula_wire::convert::{self, Passwords};
 
-use crate::app::{App, Consistency};
+use crate::app::{App, Consistency, Level};
 use crate::artifacts;
 use crate::error::{Answer, Failure};
 
@@ -125,7 +125,7 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
 fn deployed(
     app: &App,
     name: &DeploymentName,
-    asked_tld: Option<&DomainName>,
+    asked: Option<Vec<String>>,
     applied: &Applied,
 ) -> Answer<Deployed> {
     let Outcome::Deployed {
@@ -139,14 +139,13 @@ fn deployed(
             "send a new request id",
         ));
     };
-    // A follower may not have applied its own proposal yet: then the host is the one that was asked for.
-    let state = app.registry.state();
-    let host = state.deployments.get(name).map(|d| d.host());
-    let host = asked_tld.map(|tld| format!("{name}.{tld}")).or(host);
-    let urls = host
-        .into_iter()
-        .map(|host| format!("http://{host}/"))
-        .collect();
+    // A follower may not have applied its own proposal yet: then the names are those that were asked for.
+    let known = || {
+        let state = app.registry.state();
+        let deployment = state.deployments.get(name);
+        deployment.map(|d| d.current().spec.urls(name))
+    };
+    let urls = asked.or_else(known).unwrap_or_default();
     Ok(Deployed {
         name: name.to_string(),
         generation,
@@ -168,8 +167,9 @@ pub async fn create(
     let spec = convert::spec(
         &body.spec,
         state.settings.get(DEFAULT_TLD).map(String::as_str),
+        Passwords::Stored(&[]),
     )?;
-    let tld = spec.tld.clone();
+    let asked = spec.urls(&name);
     let artifact = artifacts::parse(&body.artifact)?;
     let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
     let now = app.clock.now();
@@ -184,7 +184,7 @@ pub async fn create(
     let applied = app.change(&headers, command).await?;
     Ok((
         StatusCode::CREATED,
-        Json(deployed(&app, &name, Some(&tld), &applied)?),
+        Json(deployed(&app, &name, Some(asked), &applied)?),
     ))
 }
 
@@ -198,30 +198,40 @@ pub async fn update(
     Json(body): Json<UpdateDeployment>,
 ) -> Answer<Json<Deployed>> {
     let name = name(&text)?;
-    let state = app.registry.state();
-    let current_tld = state
-        .deployments
-        .get(&name)
-        .map(|d| d.current().spec.tld.to_string());
-    let spec = body
+    let keeps = body
         .spec
         .as_ref()
-        .map(|spec| convert::spec(spec, current_tld.as_deref()))
-        .transpose()?;
+        .is_some_and(|spec| spec.http.keeps_passwords());
+    let consistency = Consistency {
+        // A password that this node has not heard of yet must not be undone.
+        consistency: if keeps {
+            Level::Linearizable
+        } else {
+            Level::Stale
+        },
+    };
+    let state = app.read(consistency).await?.state;
+    let deployment = state.deployments.get(&name);
+    let current = deployment.map(|d| &d.current().spec);
+    let users = current.map_or(&[][..], |spec| &spec.http.basic_auth.users);
+    let current_tld = current.map(|spec| spec.tld.as_str());
+    let read = |spec| convert::spec(spec, current_tld, Passwords::Stored(users));
+    let spec = body.spec.as_ref().map(read).transpose()?;
+    let generation = deployment.map(|d| d.generation).filter(|_| keeps);
     let artifact = artifacts::parse(&body.artifact)?;
     let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
     let now = app.clock.now();
-    let tld = spec.as_ref().map(|spec| spec.tld.clone());
+    let asked = spec.as_ref().map(|spec| spec.urls(&name));
     let command = Command::UpdateDeployment {
         name: name.clone(),
-        based_on: body.based_on,
+        based_on: body.based_on.or(generation),
         spec,
         artifact,
         artifact_bytes,
         now,
     };
     let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, tld.as_ref(), &applied)?))
+    Ok(Json(deployed(&app, &name, asked, &applied)?))
 }
 
 /// Changes the number of instances.

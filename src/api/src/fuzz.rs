@@ -7,7 +7,7 @@ use nebula_wire::api::{
     CreateDeployment, CreateJoinToken, DeploymentSpec, JoinRequest, Scale, SettingValue,
     UpdateDeployment,
 };
-use nebula_wire::convert;
+use nebula_wire::convert::{self, Passwords};
 use serde::de::DeserializeOwned;
 
 fn body<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
@@ -16,9 +16,11 @@ fn body<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 /// A spec that is taken means the same when it is told and taken again.
 fn spec(wire: &DeploymentSpec) {
-    if let Ok(spec) = convert::spec(wire, Some("example.test")) {
+    let none = Passwords::Stored(&[]);
+    if let Ok(spec) = convert::spec(wire, Some("example.test"), none) {
         let told = convert::told_spec(&spec);
-        assert_eq!(convert::spec(&told, None), Ok(spec));
+        let stored = Passwords::Stored(&spec.http.basic_auth.users);
+        assert_eq!(convert::spec(&told, None, stored), Ok(spec.clone()));
     }
 }
 
@@ -49,7 +51,7 @@ fn read(bytes: &[u8]) -> bool {
 #[test]
 fn fuzz_json_bodies() {
     let service = r#"{"type":"service","command":"./run \u00e4","tld":"example.test","env":{"A":"1","B_2":"two\n"},"probe":{"type":"http","path":"/health","period_ms":500,"timeout_ms":100},"stop_grace_ms":3000,"spa":false}"#;
-    let site = r#"{"type":"static","spa":true}"#;
+    let site = r#"{"type":"static","spa":true,"http":{"names":["a.test/x","*.a.test"],"rules":[{"path":"/a","redirect":"/b{rest}{query}","code":302},{"headers":["x: y"],"status":404}],"weights":{"r1":1},"rate_limits":[{"limit":"10r/s burst=20 nodelay","exempt":["/h"]}],"limits":{"body":"1m","idle":"5s"},"security":{"hsts":"1d","frame_options":"off"},"cors":{"origins":["https://a.test"]},"addresses":{"deny":["10.0.0.0/8"]},"sticky":"on","basic_auth":{"users":["ann:$2a$06$If6bvum7DFjUnE9p2uDeDu0YHzrHM6tf.iqN8.yx.jNN1ILEf7h0i"]}}}"#;
     let digest = "ab".repeat(32);
     let corpus = [
         format!(r#"{{"name":"api","spec":{service},"instances":3,"artifact":"{digest}"}}"#),

@@ -182,6 +182,21 @@ mod tests {
         assert_eq!(body, "a 1");
     }
 
+    #[test]
+    fn the_document_has_the_shape_of_http_policies() {
+        let (_, document) = documented_actions();
+        let schemas = document.components.unwrap().schemas;
+        for shape in [
+            "DeploymentSpec",
+            "Http",
+            "HttpRule",
+            "HttpRateLimit",
+            "HttpBasicAuth",
+        ] {
+            assert!(schemas.contains_key(shape), "{shape}");
+        }
+    }
+
     #[tokio::test]
     async fn a_body_that_never_ends_fails() {
         let first = futures::stream::iter([Ok::<_, std::io::Error>("{")]);

@@ -4,7 +4,7 @@ use nebula_testkit::fuzz::Target;
 
 use super::*;
 use crate::duration;
-use crate::spec::{self, SpecFlags};
+use crate::spec::{self, HttpChange, SpecFlags};
 
 fn read(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -33,7 +33,7 @@ fn read(bytes: &[u8]) -> bool {
         ..SpecFlags::default()
     };
     // A refusal says what to do.
-    if let Err(refused) = flags.to_spec() {
+    if let Err(refused) = flags.to_spec(&HttpChange::default()) {
         assert!(!refused.error.hint.is_empty());
     }
     true

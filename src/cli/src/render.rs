@@ -157,6 +157,15 @@ fn spec_lines(spec: &DeploymentSpec) -> String {
     if spec.spa {
         text.push_str("  unknown pages: index.html\n");
     }
+    if let Ok(serde_json::Value::Object(http)) = serde_json::to_value(&spec.http)
+        && !http.is_empty()
+    {
+        let set: Vec<_> = http.keys().map(String::as_str).collect();
+        text.push_str(&format!("  http: {} (see --json)\n", set.join(", ")));
+    }
+    if spec.http.maintenance.on {
+        text.push_str("  maintenance: everybody gets the maintenance page\n");
+    }
     text
 }
 

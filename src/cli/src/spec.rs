@@ -1,6 +1,9 @@
 //! From flags to what the API is asked for. Everything is checked here before anything is sent.
 
 mod change;
+mod http;
+mod http_file;
+mod password;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,10 +12,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use nebula_domain::DeploymentName;
 use nebula_domain::limits::INSTANCES_PER_DEPLOYMENT;
-use nebula_wire::api::{DeploymentSpec, Probe};
-use nebula_wire::convert;
+use nebula_wire::api::{DeploymentSpec, Http, Probe};
+use nebula_wire::convert::{self, Passwords};
 
 pub use change::ChangeFlags;
+pub use http::{HttpChange, HttpFlags};
 
 use crate::error::{CliError, Outcome};
 use crate::{duration, env_file};
@@ -97,8 +101,10 @@ impl SpecFlags {
     }
 
     /// The checked spec of a new deployment. Without a `--tld` the cluster's default domain decides later.
-    pub fn to_spec(&self) -> Outcome<DeploymentSpec> {
-        checked(self.onto(blank(self.kind(), None))?)
+    pub fn to_spec(&self, http: &HttpChange) -> Outcome<DeploymentSpec> {
+        let spec = self.onto(blank(self.kind(), None))?;
+        let http = http.onto(spec.http)?;
+        checked(DeploymentSpec { http, ..spec })
     }
 
     /// The spec with what these flags say in place of what it says; the rest stays.
@@ -155,6 +161,7 @@ fn blank(kind: Kind, tld: Option<String>) -> DeploymentSpec {
         probe: None,
         stop_grace_ms: None,
         spa: false,
+        http: Http::default(),
     }
 }
 
@@ -171,7 +178,7 @@ fn probe(kind: &str, path: Option<String>, before: Option<&Probe>) -> Probe {
 /// The spec, if the cluster would take it.
 fn checked(spec: DeploymentSpec) -> Outcome<DeploymentSpec> {
     // Any domain stands in for the default one: it is not part of what is sent.
-    convert::spec(&spec, Some("default.invalid"))
+    convert::spec(&spec, Some("default.invalid"), Passwords::Unseen)
         .map_err(|e| CliError::usage(e.message, e.hint))?;
     Ok(spec)
 }
@@ -223,12 +230,15 @@ mod tests {
 
     #[test]
     fn a_command_makes_a_service_and_none_a_site() {
-        assert_eq!(service().to_spec().unwrap().kind, "service");
+        assert_eq!(
+            service().to_spec(&HttpChange::default()).unwrap().kind,
+            "service"
+        );
         let site = SpecFlags {
             spa: true,
             ..SpecFlags::default()
         };
-        let spec = site.to_spec().unwrap();
+        let spec = site.to_spec(&HttpChange::default()).unwrap();
         assert_eq!((spec.kind.as_str(), spec.spa), ("static", true));
         assert!(SpecFlags::default().is_empty());
         assert!(!site.is_empty());
@@ -246,7 +256,7 @@ mod tests {
             stop_grace: Some(Duration::from_secs(3)),
             ..service()
         };
-        let spec = flags.to_spec().unwrap();
+        let spec = flags.to_spec(&HttpChange::default()).unwrap();
         assert_eq!(spec.env["A"], "flag");
         assert_eq!(spec.env["B"], "file");
         assert_eq!(spec.probe.unwrap().path.as_deref(), Some("/health"));
@@ -303,7 +313,9 @@ mod tests {
             },
         ];
         for flags in bad {
-            let error = flags.to_spec().expect_err(&format!("{flags:?}"));
+            let error = flags
+                .to_spec(&HttpChange::default())
+                .expect_err(&format!("{flags:?}"));
             assert_eq!(error.exit as u8, 2, "{error}");
             assert!(!error.error.hint.is_empty(), "{error}");
         }

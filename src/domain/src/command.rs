@@ -194,4 +194,9 @@ pub enum Rejection {
         "node {0} still votes, and the others could decide nothing without it; try again in a moment"
     )]
     VoteNeeded(NodeId),
+    #[error("the name '{name}' belongs to the deployment '{deployment}'")]
+    NameTaken {
+        name: String,
+        deployment: DeploymentName,
+    },
 }

@@ -11,6 +11,7 @@ pub mod authority;
 pub mod backoff;
 pub mod command;
 pub mod excerpt;
+pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod names;
@@ -26,7 +27,9 @@ pub mod state;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod time;
+pub mod traffic;
 pub mod voters;
 
 pub use apply::apply;

@@ -2,32 +2,55 @@
 //!
 //! A table is immutable and replaced whole, so a request never sees half of a change.
 
-use std::collections::{BTreeMap, HashMap};
+mod find;
+#[cfg(test)]
+mod find_tests;
+mod hosts;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::ids::{Digest, InstanceId, NodeId};
+pub use find::{Found, FoundAction, RequestView};
+use hosts::Hosts;
+
+use crate::http::{Action, HostPattern, HttpPolicy, PathPrefix, Shares};
+use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
-use crate::spec::{HOST_BYTES_MAX, Workload};
+use crate::spec::Workload;
 use crate::state::{Deployment, Desired, Instance, Release, State};
 
-/// Routes of all deployments by their host name.
+/// Routes of all deployments by their host names.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// `State::revision` the table was built from.
     pub revision: u64,
     /// By lower-case host, without a port or trailing dot.
-    routes: HashMap<String, Arc<Route>>,
+    exact: Hosts,
+    /// By what is behind the star.
+    wildcards: Hosts,
+    /// Where rules of other deployments lead.
+    targets: HashMap<DeploymentName, Arc<Route>>,
 }
 
-/// Where requests for one host go.
+/// Where requests for one deployment go.
 #[derive(Debug)]
 pub struct Route {
     pub deployment: DeploymentName,
     pub kind: RouteKind,
     /// Ready instances on live nodes, in the order of their ids. None means 503.
     pub endpoints: Vec<Endpoint>,
+    /// Of the newest release that runs what the newest of them runs. The names in it may be older than those that the
+    /// route is found by.
+    pub policy: Arc<HttpPolicy>,
+    /// The policy's rules by their number, in the order in which they are looked at.
+    order: Vec<usize>,
+    /// Where the policy gives releases weights: each that has one with its endpoints.
+    shares: Shares,
+    releases: Vec<(ReleaseNumber, Vec<Endpoint>)>,
     turn: AtomicUsize,
 }
 
@@ -66,56 +89,36 @@ impl RouteTable {
                     .push(instance);
             }
         }
-        let routes = state
-            .deployments
-            .values()
-            .filter(|deployment| !deployment.removing)
-            .map(|deployment| {
-                let ready = ready.get(&deployment.name).map_or(&[][..], Vec::as_slice);
-                let route = Route::new(deployment, ready);
-                let host = deployment.host();
-                let route = match self.routes.get(&host) {
-                    Some(before) => route.following(before),
-                    None => Arc::new(route),
-                };
-                (host, route)
-            })
-            .collect();
-        RouteTable {
+        let mut table = RouteTable {
             revision: state.revision,
-            routes,
-        }
-    }
-
-    /// The route for a `Host` header's value: a port and a trailing dot are ignored, and so is case.
-    pub fn route(&self, host: &str) -> Option<&Arc<Route>> {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
+            ..RouteTable::default()
         };
-        let name = name.strip_suffix('.').unwrap_or(name);
-        if name.len() > HOST_BYTES_MAX {
-            return None;
+        let mut targets = BTreeSet::new();
+        let present = state.deployments.values().filter(|d| !d.removing);
+        for deployment in present {
+            let ready = ready.get(&deployment.name).map_or(&[][..], Vec::as_slice);
+            let route = Route::new(deployment, ready);
+            let host = deployment.host();
+            let route = match self.exact.route_of(&host, &deployment.name) {
+                Some(before) => route.following(before),
+                None => Arc::new(route),
+            };
+            targets.extend(route.targets().cloned());
+            for name in deployment.claimed_names() {
+                let (hosts, host) = match &name.host {
+                    HostPattern::Exact(host) => (&mut table.exact, host),
+                    HostPattern::Wildcard(domain) => (&mut table.wildcards, domain),
+                };
+                hosts.add(host.as_str().to_owned(), name.path.clone(), &route);
+            }
+            table.exact.add(host, PathPrefix::root(), &route);
         }
-        if name.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.routes.get(&name.to_ascii_lowercase());
+        for name in targets {
+            let there = state.deployments.get(&name).filter(|d| !d.removing);
+            let route = there.and_then(|d| table.exact.route_of(&d.host(), &name).cloned());
+            table.targets.extend(route.map(|route| (name, route)));
         }
-        self.routes.get(name)
-    }
-
-    /// All routes with their hosts, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Route>)> {
-        self.routes
-            .iter()
-            .map(|(host, route)| (host.as_str(), route))
-    }
-
-    pub fn len(&self) -> usize {
-        self.routes.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        table
     }
 }
 
@@ -139,7 +142,7 @@ impl Route {
             .and_then(|instance| deployment.release(instance.release))
             .unwrap_or_else(|| deployment.current());
         let serves = |release: &Release| match newest.spec.workload {
-            Workload::Static(_) => release.number == newest.number,
+            Workload::Static(_) => release.runs_as(newest),
             Workload::Service(_) => !release.spec.is_static(),
         };
         let endpoints = ready
@@ -161,18 +164,71 @@ impl Route {
             },
             Workload::Service(_) => RouteKind::Service,
         };
-        Route {
+        // A newer release that differs in its policy alone needs no instance of its own.
+        let mut latest = deployment.releases.iter().rev();
+        let latest = latest.find(|release| release.runs_as(newest));
+        let policy = Arc::clone(&latest.unwrap_or(newest).spec.http);
+        let mut order: Vec<usize> = (0..policy.rules.len()).collect();
+        // Stable: among equally long ones the first that was written goes first.
+        order.sort_by_key(|rule| std::cmp::Reverse(policy.rules[*rule].path.bytes()));
+        let mut route = Route {
             deployment: deployment.name.clone(),
             kind,
             endpoints,
+            policy,
+            order,
+            shares: Shares::default(),
+            releases: Vec::new(),
             turn: AtomicUsize::new(0),
+        };
+        if !route.policy.weights.is_empty() {
+            route.divide(ready);
         }
+        route
+    }
+
+    /// Sorts the endpoints by the releases that have a share.
+    fn divide(&mut self, ready: &[&Instance]) {
+        let mut releases: BTreeMap<ReleaseNumber, Vec<Endpoint>> = BTreeMap::new();
+        for endpoint in &self.endpoints {
+            let found = ready.iter().find(|i| i.id == endpoint.instance);
+            if let Some(instance) = found {
+                releases
+                    .entry(instance.release)
+                    .or_default()
+                    .push(*endpoint);
+            }
+        }
+        self.shares = self.policy.weights.among(releases.keys().copied());
+        self.releases = releases.into_iter().collect();
+    }
+
+    /// The endpoints among which a request may be balanced: all, or where releases have weights those of one
+    /// release. `draw` is a random number, or the hash of what is to stay with one release.
+    pub fn endpoints_for(&self, draw: u64) -> &[Endpoint] {
+        let Some(release) = self.shares.pick(draw) else {
+            return &self.endpoints;
+        };
+        let of = self.releases.iter().find(|(number, _)| *number == release);
+        of.map_or(&self.endpoints, |(_, endpoints)| endpoints)
+    }
+
+    /// Deployments that its rules lead to.
+    fn targets(&self) -> impl Iterator<Item = &DeploymentName> {
+        self.policy
+            .rules
+            .iter()
+            .filter_map(|rule| match &rule.action {
+                Action::Forward { to, .. } => to.as_ref(),
+                _ => None,
+            })
     }
 
     fn following(self, before: &Arc<Route>) -> Arc<Route> {
         let same = self.deployment == before.deployment
             && self.kind == before.kind
-            && self.endpoints == before.endpoints;
+            && self.endpoints == before.endpoints
+            && (Arc::ptr_eq(&self.policy, &before.policy) || self.policy == before.policy);
         if same {
             return Arc::clone(before);
         }
@@ -204,6 +260,3 @@ impl Route {
             .copied()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,13 +1,15 @@
 //! What a deployment is: the part of a release that a person writes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::excerpt::excerpt;
+use crate::http::{HostPattern, HttpError, HttpPolicy};
 use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
-use crate::names::DomainName;
+use crate::names::{DeploymentName, DomainName};
 
 /// Why a spec was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -32,17 +34,74 @@ pub enum SpecError {
     HostTooLong { host_bytes: usize },
     #[error("{0}")]
     Limit(#[from] LimitExceeded),
+    #[error("{0}")]
+    Http(#[from] HttpError),
 }
 
 /// RFC 1123 section 2.1: a host name has at most 253 octets (255 on the wire).
 pub const HOST_BYTES_MAX: usize = 253;
 
 /// One deployment's wishes, checked by [`Spec::check`] before they are proposed and again on apply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Spec {
     pub workload: Workload,
     /// The domain the deployment's host name hangs under: `<name>.<tld>`.
     pub tld: DomainName,
+    /// Its names besides that one, and how the proxy treats its requests.
+    pub http: Arc<HttpPolicy>,
+}
+
+/// A spec as the log and snapshots hold it. One with the default policy is written without it: that is how
+/// specs were written before there were policies, and most have none.
+#[derive(Deserialize)]
+#[serde(rename = "Spec")]
+enum Stored {
+    Static(StaticSite, DomainName),
+    Service(Service, DomainName),
+    StaticWithHttp(StaticSite, DomainName, Arc<HttpPolicy>),
+    ServiceWithHttp(Service, DomainName, Arc<HttpPolicy>),
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+#[serde(rename = "Spec")]
+enum StoredRef<'a> {
+    Static(&'a StaticSite, &'a DomainName),
+    Service(&'a Service, &'a DomainName),
+    StaticWithHttp(&'a StaticSite, &'a DomainName, &'a HttpPolicy),
+    ServiceWithHttp(&'a Service, &'a DomainName, &'a HttpPolicy),
+}
+
+impl Serialize for Spec {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (tld, http) = (&self.tld, &*self.http);
+        let plain = self.http == HttpPolicy::shared();
+        let stored = match &self.workload {
+            Workload::Static(site) if plain => StoredRef::Static(site, tld),
+            Workload::Service(service) if plain => StoredRef::Service(service, tld),
+            Workload::Static(site) => StoredRef::StaticWithHttp(site, tld, http),
+            Workload::Service(service) => StoredRef::ServiceWithHttp(service, tld, http),
+        };
+        stored.serialize(serializer)
+    }
+}
+
+impl From<Stored> for Spec {
+    fn from(stored: Stored) -> Spec {
+        let default = HttpPolicy::shared;
+        let (workload, tld, http) = match stored {
+            Stored::Static(site, tld) => (Workload::Static(site), tld, default()),
+            Stored::Service(service, tld) => (Workload::Service(service), tld, default()),
+            Stored::StaticWithHttp(site, tld, http) => (Workload::Static(site), tld, http),
+            Stored::ServiceWithHttp(service, tld, http) => (Workload::Service(service), tld, http),
+        };
+        Spec {
+            workload,
+            tld,
+            http,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,10 +178,21 @@ pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
 
 impl Spec {
     pub fn check(&self) -> Result<(), SpecError> {
+        self.http.check()?;
         match &self.workload {
             Workload::Static(_) => Ok(()),
             Workload::Service(service) => service.check(),
         }
+    }
+
+    /// Where people find a deployment of this name: under its own host, then its other names but those with a star.
+    pub fn urls(&self, name: &DeploymentName) -> Vec<String> {
+        let own = format!("http://{name}.{}/", self.tld);
+        let exact = self.http.names.iter().filter_map(|name| match &name.host {
+            HostPattern::Exact(host) => Some(format!("http://{host}{}", name.path)),
+            HostPattern::Wildcard(_) => None,
+        });
+        std::iter::once(own).chain(exact).collect()
     }
 
     pub fn is_static(&self) -> bool {

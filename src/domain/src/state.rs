@@ -8,6 +8,7 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
+use crate::http::Name;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
 use crate::spec::Spec;
@@ -33,6 +34,9 @@ pub struct State {
     pub remembered: Remembered,
     /// The latest times that the cluster was brought back without a majority of its voters, newest last.
     pub recoveries: Vector<Recovery>,
+    /// Whose each name is that a current policy claims, so that nobody has to look through all deployments.
+    /// It follows from them: see [`State::index_names`].
+    pub names: OrdMap<Name, DeploymentName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +95,8 @@ pub struct Deployment {
     pub name: DeploymentName,
     /// Grows with every change a person makes; a client waits for `>=` what it was told.
     pub generation: u64,
-    /// Grows when running instances have to be replaced (a new release, a restart).
+    /// Grows when running instances have to be replaced (a new release that differs in more than its HTTP policy, a
+    /// restart).
     pub epoch: u64,
     /// Wanted copies. A static site has one on every node instead and ignores this.
     pub scale: u32,
@@ -110,6 +115,14 @@ pub struct Release {
     pub created_at: Millis,
 }
 
+impl Release {
+    /// Whether instances of the one are as good as instances of the other: they differ at most in how the proxy
+    /// treats requests.
+    pub fn runs_as(&self, other: &Release) -> bool {
+        self.artifact == other.artifact && self.spec.workload == other.spec.workload
+    }
+}
+
 impl Deployment {
     pub fn current(&self) -> &Arc<Release> {
         self.releases
@@ -121,6 +134,15 @@ impl Deployment {
         self.releases
             .iter()
             .find(|release| release.number == number)
+    }
+
+    /// The names that its current policy claims besides [`Deployment::host`]. Names are taken and given back with
+    /// the change itself, whatever release is running.
+    pub fn claimed_names(&self) -> &[Name] {
+        match self.removing {
+            true => &[],
+            false => &self.current().spec.http.names,
+        }
     }
 
     /// `<name>.<tld>` of the current release.
@@ -239,6 +261,18 @@ impl State {
         self.instances
             .values()
             .filter(move |instance| instance.node == node)
+    }
+
+    /// Makes `names` anew from the deployments, for a state that was put together from its parts.
+    pub fn index_names(&mut self) {
+        let claims = |deployment: &Deployment| {
+            let names = deployment.claimed_names().to_vec();
+            names
+                .into_iter()
+                .map(|name| (name, deployment.name.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.names = self.deployments.values().flat_map(claims).collect();
     }
 
     /// The release an instance runs, while it is kept.

@@ -306,7 +306,7 @@ impl<'a> Picture<'a> {
             phase: self.phase(),
             desired: self.desired(),
             ready: self.ready(),
-            urls: vec![format!("http://{}/", self.deployment.host())],
+            urls: self.deployment.current().spec.urls(&self.deployment.name),
             instances: instances.collect(),
             problems: self.problems(),
         }

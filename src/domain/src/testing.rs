@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::apply;
 use crate::command::{Change, Command, Outcome, Rejection, Request};
+use crate::http::HttpPolicy;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
 use crate::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
@@ -47,6 +48,7 @@ pub fn service_spec() -> Spec {
             stop_grace: Duration::from_secs(1),
         }),
         tld: "example.test".parse().unwrap(),
+        http: HttpPolicy::shared(),
     }
 }
 
@@ -54,6 +56,7 @@ pub fn static_spec() -> Spec {
     Spec {
         workload: Workload::Static(StaticSite { spa: false }),
         tld: "example.test".parse().unwrap(),
+        http: HttpPolicy::shared(),
     }
 }
 

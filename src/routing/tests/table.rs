@@ -68,6 +68,7 @@ fn state(revision: u64, instances: &[(u64, u64)]) -> Arc<State> {
                 stop_grace: Duration::from_secs(1),
             }),
             tld: "example.test".parse().unwrap(),
+            http: Default::default(),
         },
         artifact: Digest([1; 32]),
         artifact_bytes: 1,

@@ -176,6 +176,7 @@ fn create(scale: u32) -> Command {
                 stop_grace: Duration::from_secs(1),
             }),
             tld: "example.test".parse().unwrap(),
+            http: Default::default(),
         },
         scale,
         artifact: Digest([1; 32]),

@@ -1,8 +1,10 @@
 //! Frames from peers that mean no good: whatever is decoded, and encoded again, says the same.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nebula_domain::http::HttpPolicy;
 use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
 use nebula_domain::time::Millis;
 use nebula_domain::{Command, Digest, InstanceId, NodeId, ReleaseNumber, Request, RequestId};
@@ -11,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec;
+use crate::convert::{self, Passwords};
 use crate::peer::registry::{Blob, OperatorToken, Proposal, RegistryAnswer, RegistryRequest};
 use crate::peer::{artifact, identity, logs, tunnel};
 
@@ -35,6 +38,15 @@ fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
     codec::encode(value).unwrap()
 }
 
+fn http() -> HttpPolicy {
+    let json = r#"{"names": ["a.test/x", "*.a.test"], "rules": [{"path": "/a", "redirect": "/b{rest}", "code": 302},
+        {"headers": ["x: y"], "methods": ["GET"], "status": 404, "body": "no"}], "weights": {"r1": 3},
+        "rate_limits": [{"limit": "10r/s burst=20", "exempt": ["/h"]}], "sticky": "on", "breaker": "on",
+        "cors": {"origins": ["https://a.test"]}, "addresses": {"deny": ["10.0.0.0/8"]},
+        "basic_auth": {"users": ["ann:$2a$06$If6bvum7DFjUnE9p2uDeDu0YHzrHM6tf.iqN8.yx.jNN1ILEf7h0i"]}}"#;
+    convert::policy(&serde_json::from_str(json).unwrap(), Passwords::Unseen).unwrap()
+}
+
 fn create() -> Request {
     let service = Service {
         command: "./serve --fast".to_owned(),
@@ -49,6 +61,7 @@ fn create() -> Request {
             spec: Spec {
                 workload: Workload::Service(service),
                 tld: "example.test".parse().unwrap(),
+                http: Arc::new(http()),
             },
             scale: 3,
             artifact: Digest([9; 32]),

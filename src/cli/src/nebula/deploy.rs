@@ -12,7 +12,7 @@ use super::deploy_args::{Create, Deploy, Logs, Named, Scale, Update};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
-use crate::spec::{ChangeFlags, Kind, check_instances, deployment_name};
+use crate::spec::{ChangeFlags, HttpChange, Kind, check_instances, deployment_name};
 use crate::wait::WaitFlags;
 use crate::{pack, render, site_rules, wait};
 
@@ -40,7 +40,8 @@ pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcom
 
 async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
     let name = deployment_name(&args.name)?;
-    let spec = args.spec.to_spec()?;
+    let http = args.http.read()?;
+    let spec = args.spec.to_spec(&http)?;
     let instances = args.spec.instances(args.instances)?;
     let packed = pack::pack(&args.path).await?;
     if spec.kind == Kind::Static.as_str() {
@@ -89,7 +90,8 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
             "add --path with the new files, or flags about the program",
         ));
     }
-    args.change.check()?;
+    let http = args.change.read_http()?;
+    args.change.check(&http)?;
     let packed = match &args.path {
         Some(path) => Some(pack::pack(path).await?),
         None => None,
@@ -100,7 +102,7 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
         .with_consistency(Consistency::Linearizable)
         .deployment(name.as_str())
         .await?;
-    let spec = changed_spec(&args.change, &current)?;
+    let spec = changed_spec(&args.change, &http, &current)?;
     let based_on = spec.as_ref().map(|_| current.generation);
     let artifact = match packed {
         None => current.artifact,
@@ -125,6 +127,7 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
 /// The whole new spec, or none to keep the current one.
 fn changed_spec(
     flags: &ChangeFlags,
+    http: &HttpChange,
     current: &DeploymentStatus,
 ) -> Outcome<Option<DeploymentSpec>> {
     if flags.is_empty() {
@@ -136,7 +139,7 @@ fn changed_spec(
             "use the same version on all machines",
         )
     })?;
-    flags.onto(spec).map(Some)
+    flags.onto(spec, http).map(Some)
 }
 
 async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {

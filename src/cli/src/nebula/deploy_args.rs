@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::spec::{ChangeFlags, SpecFlags};
+use crate::spec::{ChangeFlags, HttpFlags, SpecFlags};
 use crate::wait::WaitFlags;
 
 #[derive(Debug, Subcommand)]
@@ -15,7 +15,9 @@ Examples:
   nebula deploy create site --path ./dist --tld example.test
   nebula deploy create app --path ./dist --spa --tld example.test
   nebula deploy create api --path ./app --command 'python3 app.py' --instances 3 --env LEVEL=info \\
-      --env-file ./api.env --health-path /health --tld example.test")]
+      --env-file ./api.env --health-path /health --tld example.test
+  nebula deploy create shop --path ./dist --tld example.test --name shop.test --name '*.shop.test' --redirect-https
+  nebula deploy create wiki --path ./wiki --command ./serve --tld example.test --basic-auth ann --http ./http.toml")]
     Create(Create),
     /// List all deployments
     #[command(
@@ -37,6 +39,8 @@ Examples:
   nebula deploy update site --path ./dist
   nebula deploy update api --env LEVEL=info --unset-env DEBUG
   nebula deploy update api --path ./app --command 'python3 app.py --fast'
+  nebula deploy update api --rate-limit '10r/s burst=20 nodelay' --max-body 20MiB
+  nebula deploy update api --maintenance on
 
 Only what is named changes: without --path the files stay, and each flag replaces its own part. If somebody else
 changes the deployment at the same moment, flags about the program are refused and nothing is changed.")]
@@ -67,6 +71,8 @@ pub struct Create {
     pub instances: Option<u32>,
     #[command(flatten)]
     pub spec: SpecFlags,
+    #[command(flatten)]
+    pub http: HttpFlags,
     #[command(flatten)]
     pub wait: WaitFlags,
 }

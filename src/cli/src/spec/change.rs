@@ -3,7 +3,7 @@
 use clap::Args;
 use nebula_wire::api::{DeploymentSpec, ErrorCode};
 
-use super::{Kind, SpecFlags, blank, checked, probe, refuse_given};
+use super::{HttpChange, HttpFlags, Kind, SpecFlags, blank, checked, probe, refuse_given};
 use crate::env_file;
 use crate::error::{CliError, Exit, Outcome};
 
@@ -11,6 +11,8 @@ use crate::error::{CliError, Exit, Outcome};
 pub struct ChangeFlags {
     #[command(flatten)]
     pub spec: SpecFlags,
+    #[command(flatten)]
+    pub http: HttpFlags,
     /// Remove an environment variable; may be repeated
     #[arg(long, value_name = "KEY", value_parser = env_file::name)]
     pub unset_env: Vec<String>,
@@ -20,6 +22,12 @@ pub struct ChangeFlags {
     /// Answer unknown pages of a static site with 404 again
     #[arg(long, conflicts_with = "spa")]
     pub no_spa: bool,
+    /// Give a name back; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub unset_name: Vec<String>,
+    /// Ask no more for this user's password; may be repeated
+    #[arg(long, value_name = "USER")]
+    pub unset_basic_auth: Vec<String>,
 }
 
 impl ChangeFlags {
@@ -29,14 +37,32 @@ impl ChangeFlags {
             unset_env,
             no_health_path,
             no_spa,
+            ..
         } = self;
-        spec.is_empty() && unset_env.is_empty() && !no_health_path && !no_spa
+        spec.is_empty()
+            && unset_env.is_empty()
+            && !no_health_path
+            && !no_spa
+            && !self.changes_http()
+    }
+
+    fn changes_http(&self) -> bool {
+        !self.http.is_empty() || !self.unset_name.is_empty() || !self.unset_basic_auth.is_empty()
+    }
+
+    /// Reads what the flags about HTTP name: files, and passwords at the terminal.
+    pub fn read_http(&self) -> Outcome<HttpChange> {
+        let mut change = self.http.read()?;
+        change.unset_names.clone_from(&self.unset_name);
+        change.unset_users.clone_from(&self.unset_basic_auth);
+        Ok(change)
     }
 
     /// Refuses what cannot be right whatever the deployment is.
-    pub fn check(&self) -> Outcome {
+    pub fn check(&self, http: &HttpChange) -> Outcome {
+        http.check()?;
         if self.spec.command.is_some() {
-            self.spec.to_spec()?;
+            self.spec.to_spec(&HttpChange::default())?;
         }
         let both = |key: &&String| self.spec.env.iter().any(|(name, _)| name == *key);
         match self.unset_env.iter().find(both) {
@@ -49,10 +75,13 @@ impl ChangeFlags {
     }
 
     /// The checked spec of the next release.
-    pub fn onto(&self, current: &DeploymentSpec) -> Outcome<DeploymentSpec> {
-        // A site that becomes a program, or the other way round, keeps nothing but its domain.
+    pub fn onto(&self, current: &DeploymentSpec, http: &HttpChange) -> Outcome<DeploymentSpec> {
+        // A site that becomes a program, or the other way round, keeps its names and how they are treated, no more.
         let base = match self.spec.named_kind() {
-            Some(kind) if kind.as_str() != current.kind => blank(kind, current.tld.clone()),
+            Some(kind) if kind.as_str() != current.kind => DeploymentSpec {
+                http: current.http.clone(),
+                ..blank(kind, current.tld.clone())
+            },
             _ => current.clone(),
         };
         let mut spec = self.spec.onto(base)?;
@@ -81,6 +110,7 @@ impl ChangeFlags {
             spec.probe = Some(probe("tcp", None, spec.probe.as_ref()));
         }
         spec.spa &= !self.no_spa;
+        spec.http = http.onto(spec.http)?;
         checked(spec)
     }
 }
@@ -134,7 +164,7 @@ mod tests {
         let mut expected = service();
         expected.env.insert("B".into(), "3".into());
         expected.env.insert("C".into(), "4".into());
-        assert_eq!(env.onto(&service()), Ok(expected));
+        assert_eq!(env.onto(&service(), &HttpChange::default()), Ok(expected));
 
         let unset = ChangeFlags {
             unset_env: vec!["A".into()],
@@ -142,7 +172,7 @@ mod tests {
         };
         let mut expected = service();
         expected.env.remove("A");
-        assert_eq!(unset.onto(&service()), Ok(expected));
+        assert_eq!(unset.onto(&service(), &HttpChange::default()), Ok(expected));
 
         let command = of_spec(SpecFlags {
             command: Some("other".into()),
@@ -156,10 +186,17 @@ mod tests {
             stop_grace_ms: Some(1000),
             ..service()
         };
-        assert_eq!(command.onto(&service()), Ok(expected));
+        assert_eq!(
+            command.onto(&service(), &HttpChange::default()),
+            Ok(expected)
+        );
 
         let probed = |flags: ChangeFlags| {
-            let probe = flags.onto(&service()).unwrap().probe.unwrap();
+            let probe = flags
+                .onto(&service(), &HttpChange::default())
+                .unwrap()
+                .probe
+                .unwrap();
             (probe.kind, probe.path, probe.period_ms, probe.timeout_ms)
         };
         let path = of_spec(SpecFlags {
@@ -178,16 +215,16 @@ mod tests {
             no_spa: true,
             ..ChangeFlags::default()
         };
-        assert!(!no_spa.onto(&site()).unwrap().spa);
+        assert!(!no_spa.onto(&site(), &HttpChange::default()).unwrap().spa);
         let tld = of_spec(SpecFlags {
             tld: Some("b.test".into()),
             ..none()
         });
-        assert!(tld.onto(&site()).unwrap().spa);
+        assert!(tld.onto(&site(), &HttpChange::default()).unwrap().spa);
     }
 
     #[test]
-    fn a_change_of_type_keeps_only_the_domain() {
+    fn a_change_of_type_keeps_only_names_and_http() {
         let to_service = of_spec(SpecFlags {
             command: Some("run".into()),
             ..SpecFlags::default()
@@ -196,13 +233,19 @@ mod tests {
             command: Some("run".into()),
             ..blank(Kind::Service, Some("a.test".into()))
         };
-        assert_eq!(to_service.onto(&site()), Ok(expected));
+        assert_eq!(
+            to_service.onto(&site(), &HttpChange::default()),
+            Ok(expected)
+        );
         let to_static = of_spec(SpecFlags {
             kind: Some(Kind::Static),
             ..SpecFlags::default()
         });
         let expected = blank(Kind::Static, Some("a.test".into()));
-        assert_eq!(to_static.onto(&service()), Ok(expected));
+        assert_eq!(
+            to_static.onto(&service(), &HttpChange::default()),
+            Ok(expected)
+        );
     }
 
     #[test]
@@ -219,12 +262,17 @@ mod tests {
             },
             ..unset.clone()
         };
-        assert_eq!(both.check().unwrap_err().exit, Exit::Usage);
+        assert_eq!(
+            both.check(&HttpChange::default()).unwrap_err().exit,
+            Exit::Usage
+        );
         let unknown = ChangeFlags {
             unset_env: vec!["Z".into()],
             ..change()
         };
-        let error = unknown.onto(&service()).unwrap_err();
+        let error = unknown
+            .onto(&service(), &HttpChange::default())
+            .unwrap_err();
         assert_eq!(error.exit, Exit::Failed);
         assert!(error.to_string().contains("'Z' is not set"), "{error}");
         let no_spa = ChangeFlags {
@@ -240,11 +288,11 @@ mod tests {
             ..SpecFlags::default()
         });
         let refused = [
-            unset.onto(&site()),
-            both.onto(&site()),
-            no_spa.onto(&service()),
-            spa.onto(&service()),
-            to_service.onto(&site()),
+            unset.onto(&site(), &HttpChange::default()),
+            both.onto(&site(), &HttpChange::default()),
+            no_spa.onto(&service(), &HttpChange::default()),
+            spa.onto(&service(), &HttpChange::default()),
+            to_service.onto(&site(), &HttpChange::default()),
         ];
         for outcome in refused {
             assert_eq!(outcome.unwrap_err().exit, Exit::Usage);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use imbl::Vector;
 
+use super::names;
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
 use crate::limits::{DEPLOYMENTS, INSTANCES_PER_DEPLOYMENT, RELEASES_KEPT};
 use crate::names::DeploymentName;
-use crate::spec::{HOST_BYTES_MAX, Spec, SpecError};
+use crate::spec::Spec;
 use crate::state::{Deployment, Release, State};
 use crate::time::Millis;
 
@@ -28,7 +29,7 @@ pub(super) fn create(
             Rejection::DeploymentExists(name.clone())
         });
     }
-    check_spec(name, spec)?;
+    names::check(state, name, spec)?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
     let deployment = Deployment {
@@ -65,7 +66,7 @@ pub(super) fn update(
     }
     let current = deployment.current();
     let spec = spec.unwrap_or(&current.spec);
-    check_spec(name, spec)?;
+    names::check(state, name, spec)?;
     let release = Release {
         number: ReleaseNumber(current.number.0 + 1),
         spec: spec.clone(),
@@ -73,9 +74,13 @@ pub(super) fn update(
         artifact_bytes,
         created_at: now,
     };
+    // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
+    let only_policy = current.runs_as(&release) && current.spec.http != release.spec.http;
     deployment.releases.push_back(Arc::new(release));
     drop_old_releases(state, &mut deployment);
-    deployment.epoch += 1;
+    if !only_policy {
+        deployment.epoch += 1;
+    }
     deployment.generation += 1;
     Ok(put(state, deployment))
 }
@@ -158,17 +163,6 @@ fn changeable<'a>(state: &'a State, name: &DeploymentName) -> Result<&'a Deploym
     }
 }
 
-/// Two deployments cannot meet in one host name: its first label is the deployment's own name,
-/// which is unique and holds no dot. So only its length is left to check.
-fn check_spec(name: &DeploymentName, spec: &Spec) -> Result<(), Rejection> {
-    spec.check()?;
-    let host_bytes = name.as_str().len() + 1 + spec.tld.as_str().len();
-    if host_bytes > HOST_BYTES_MAX {
-        return Err(SpecError::HostTooLong { host_bytes }.into());
-    }
-    Ok(())
-}
-
 fn check_scale(scale: u32) -> Result<(), Rejection> {
     INSTANCES_PER_DEPLOYMENT.check("the number of instances", scale as usize)?;
     Ok(())
@@ -179,6 +173,7 @@ fn put(state: &mut State, deployment: Deployment) -> Outcome {
         generation: deployment.generation,
         release: deployment.current().number,
     };
+    names::hand_over(state, &deployment);
     state
         .deployments
         .insert(deployment.name.clone(), deployment);

@@ -7,6 +7,7 @@
 mod assign;
 mod deployments;
 mod members;
+mod names;
 
 #[cfg(test)]
 mod tests;

@@ -235,6 +235,7 @@ impl Routes {
         let spec = Spec {
             workload,
             tld: "example.test".parse().unwrap(),
+            http: Default::default(),
         };
         let release = Release {
             number: ReleaseNumber(1),

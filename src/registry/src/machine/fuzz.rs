@@ -74,6 +74,7 @@ fn commands() -> Vec<Command> {
             spec: Spec {
                 workload: Workload::Service(service),
                 tld: "example.test".parse().unwrap(),
+                http: Default::default(),
             },
             scale: 2,
             artifact: Digest([5; 32]),

@@ -59,6 +59,8 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         settings,
         remembered,
         recoveries,
+        // It follows from the deployments.
+        names: _,
     } = state;
     let mut out = Vec::new();
     push(
@@ -171,7 +173,13 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Settings(some) => state.settings.extend(some),
             Piece::Remembered(some) => state.remembered.extend(some),
             Piece::Recoveries(some) => state.recoveries.extend(some),
-            Piece::End if bytes.is_empty() => return Ok(state),
+            Piece::End if bytes.is_empty() => {
+                if state.deployments.values().any(|d| d.releases.is_empty()) {
+                    return Err(bad("the snapshot has a deployment without a release"));
+                }
+                state.index_names();
+                return Ok(state);
+            }
             Piece::End => return Err(bad("the snapshot goes on after its end")),
         }
     }

@@ -209,6 +209,7 @@ impl Node {
             spec: Spec {
                 workload,
                 tld: "test".parse().unwrap(),
+                http: Default::default(),
             },
             artifact,
             artifact_bytes: 1,

@@ -50,6 +50,7 @@ pub async fn deploy(client: &Client, state: &DevState, out: Output) -> Outcome {
             probe: None,
             stop_grace_ms: None,
             spa: false,
+            http: Default::default(),
         },
         instances: 1,
         artifact: packed.digest(),

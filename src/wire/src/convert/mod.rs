@@ -1,8 +1,18 @@
 //! Between the API's JSON and the domain's types. Whatever comes in is checked here, once.
 
+mod http;
+#[cfg(test)]
+mod http_tests;
+mod http_told;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use http::{Passwords, policy};
+pub use http_told::told_policy;
+
+use nebula_domain::http::HttpPolicy;
 use nebula_domain::names::NameError;
 use nebula_domain::spec::{
     DEFAULT_STOP_GRACE, ProbeKind, ProbeSpec, Service, Spec, StaticSite, Workload,
@@ -63,6 +73,10 @@ impl From<&Rejection> for ApiError {
             Rejection::NodeArrived(_) => (C::Conflict, "see 'nodectl members'"),
             Rejection::NodeUnknown(_) => (C::NotFound, "see 'nodectl members'"),
             Rejection::VoteNeeded(_) => (C::Conflict, "see 'nodectl members'"),
+            Rejection::NameTaken { .. } => (
+                C::Conflict,
+                "use another name, or take it from that deployment first",
+            ),
             Rejection::LastVoter(_) => (C::Conflict, "see 'nodectl token create --role voter'"),
             Rejection::DeploymentExists(_) => (
                 C::AlreadyExists,
@@ -112,7 +126,11 @@ pub fn role_name(role: Role) -> &'static str {
 }
 
 /// A spec as it arrives, with the cluster's default domain for one that names none.
-pub fn spec(wire: &DeploymentSpec, default_tld: Option<&str>) -> Result<Spec, ApiError> {
+pub fn spec(
+    wire: &DeploymentSpec,
+    default_tld: Option<&str>,
+    passwords: Passwords<'_>,
+) -> Result<Spec, ApiError> {
     let tld = wire.tld.as_deref().or(default_tld).ok_or_else(|| {
         ApiError::bad_request(
             "the deployment names no domain and the cluster has no default one",
@@ -132,7 +150,17 @@ pub fn spec(wire: &DeploymentSpec, default_tld: Option<&str>) -> Result<Spec, Ap
             ));
         }
     };
-    let spec = Spec { workload, tld };
+    let http = match wire.http.is_empty() {
+        true => HttpPolicy::shared(),
+        false => policy(&wire.http, passwords)
+            .map(Arc::new)
+            .map_err(|e| ApiError::from(&Rejection::Spec(e.into())))?,
+    };
+    let spec = Spec {
+        workload,
+        tld,
+        http,
+    };
     spec.check()
         .map_err(|e| ApiError::from(&Rejection::Spec(e)))?;
     Ok(spec)
@@ -209,9 +237,10 @@ fn probe(wire: &Probe) -> Result<ProbeSpec, ApiError> {
     Ok(spec)
 }
 
-/// A spec as it is told. [`spec`] makes the same of it again.
+/// A spec as it is told, without passwords. [`spec`] makes the same of it again where they are stored.
 pub fn told_spec(spec: &Spec) -> DeploymentSpec {
     let tld = Some(spec.tld.to_string());
+    let http = told_policy(&spec.http);
     match &spec.workload {
         Workload::Static(site) => DeploymentSpec {
             kind: "static".to_owned(),
@@ -221,6 +250,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             probe: None,
             stop_grace_ms: None,
             spa: site.spa,
+            http,
         },
         Workload::Service(service) => DeploymentSpec {
             kind: "service".to_owned(),
@@ -230,6 +260,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             probe: Some(told_probe(&service.probe)),
             stop_grace_ms: Some(millis(service.stop_grace)),
             spa: false,
+            http,
         },
     }
 }
@@ -274,32 +305,34 @@ mod tests {
             probe: None,
             stop_grace_ms: None,
             spa: false,
+            http: Default::default(),
         }
+    }
+
+    fn read(wire: &DeploymentSpec) -> Result<Spec, ApiError> {
+        spec(wire, None, Passwords::Stored(&[]))
     }
 
     #[test]
     fn services_need_a_command_and_static_sites_refuse_one() {
-        assert!(spec(&wire("static"), None).is_ok());
+        assert!(read(&wire("static")).is_ok());
         assert_eq!(
-            spec(&wire("service"), None).unwrap_err().code,
+            read(&wire("service")).unwrap_err().code,
             ErrorCode::BadRequest
         );
         let service = DeploymentSpec {
             command: Some("run".into()),
             ..wire("service")
         };
-        assert!(spec(&service, None).is_ok());
+        assert!(read(&service).is_ok());
         assert!(
-            spec(
-                &DeploymentSpec {
-                    kind: "static".into(),
-                    ..service
-                },
-                None
-            )
+            read(&DeploymentSpec {
+                kind: "static".into(),
+                ..service
+            })
             .is_err()
         );
-        assert!(spec(&wire("lambda"), None).is_err());
+        assert!(read(&wire("lambda")).is_err());
     }
 
     #[test]
@@ -321,7 +354,7 @@ mod tests {
             ..wire("static")
         };
         for told in [service, site] {
-            assert_eq!(told_spec(&spec(&told, None).unwrap()), told);
+            assert_eq!(told_spec(&read(&told).unwrap()), told);
             assert!(!format!("{told:?}").contains("hush"));
         }
     }
@@ -332,9 +365,12 @@ mod tests {
             tld: None,
             ..wire("static")
         };
-        assert!(spec(&without, None).is_err());
+        assert!(read(&without).is_err());
         assert_eq!(
-            spec(&without, Some("a.test")).unwrap().tld.as_str(),
+            spec(&without, Some("a.test"), Passwords::Unseen)
+                .unwrap()
+                .tld
+                .as_str(),
             "a.test"
         );
     }

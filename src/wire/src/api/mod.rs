@@ -1,9 +1,16 @@
 //! JSON of the HTTP API, version 1. Additive changes only; field names are the contract.
 
+mod http;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use http::{
+    Http, HttpAddresses, HttpBasicAuth, HttpCache, HttpCors, HttpLimits, HttpMaintenance,
+    HttpRateLimit, HttpRule, HttpSecurity,
+};
 
 /// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
 pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
@@ -257,6 +264,9 @@ pub struct DeploymentSpec {
     pub stop_grace_ms: Option<u64>,
     #[serde(default)]
     pub spa: bool,
+    /// How the proxy treats its requests; absent when all is as by default.
+    #[serde(default, skip_serializing_if = "Http::is_empty")]
+    pub http: Http,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -269,6 +279,7 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("probe", &self.probe)
             .field("stop_grace_ms", &self.stop_grace_ms)
             .field("spa", &self.spa)
+            .field("http", &self.http)
             .finish_non_exhaustive()
     }
 }
