@@ -11,6 +11,7 @@ pub mod balance;
 pub mod breaker;
 pub mod ejection;
 mod fields;
+pub mod hash;
 pub mod rate;
 pub mod retry;
 pub mod shed;
