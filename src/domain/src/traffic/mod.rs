@@ -12,6 +12,8 @@ pub mod breaker;
 pub mod ejection;
 mod fields;
 pub mod hash;
+pub mod instance;
+pub mod load;
 pub mod rate;
 pub mod retry;
 pub mod shed;
@@ -19,6 +21,7 @@ pub mod slow_start;
 pub mod sticky;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::time::Duration;
 

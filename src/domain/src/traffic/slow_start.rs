@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Form;
-use super::{TrafficError, check_count, check_window};
+use super::{Nanos, TrafficError, check_count, check_window, nanos};
 use crate::text::{Percent, show_duration};
 
 /// Text: `window=30s from=10%`.
@@ -43,6 +43,24 @@ impl SlowStart {
     }
 }
 
+/// A full share.
+pub const FULL: u32 = 1 << 16;
+
+impl SlowStart {
+    /// The share of its weight that an instance gets, of [`FULL`]: rising evenly from `from`, as nginx's and
+    /// Envoy's (with its aggression of 1) do.
+    pub fn share(&self, ready_since: Nanos, now: Nanos) -> u32 {
+        let window = nanos(self.window).max(1);
+        let since = now.saturating_sub(ready_since);
+        if since >= window {
+            return FULL;
+        }
+        let from = u128::from(FULL) * u128::from(self.from.get()) / 100;
+        let risen = (u128::from(FULL) - from) * u128::from(since) / u128::from(window);
+        u32::try_from(from + risen).unwrap_or(FULL).max(1)
+    }
+}
+
 impl FromStr for SlowStart {
     type Err = TrafficError;
 
@@ -61,5 +79,36 @@ impl fmt::Display for SlowStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let window = show_duration(self.window);
         write!(f, "window={window} from={}", self.from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    #[test]
+    fn a_share_rises_evenly_to_the_full_one() {
+        let start: SlowStart = "window=10s from=20%".parse().unwrap();
+        let percent =
+            |now| (u64::from(start.share(5 * SECOND, now)) * 100).div_ceil(u64::from(FULL));
+        assert_eq!(percent(0), 20, "a clock that is behind");
+        assert_eq!(percent(5 * SECOND), 20);
+        assert_eq!(percent(10 * SECOND), 60);
+        assert_eq!(percent(15 * SECOND), 100);
+        assert_eq!(percent(u64::MAX), 100);
+    }
+
+    proptest! {
+        #[test]
+        fn a_share_never_falls_and_is_never_nothing(a in 0u64..100, b in 0u64..100, from in 1u8..=100) {
+            let start = SlowStart { window: Duration::from_secs(30), from: Percent::capped(from) };
+            let share = |s: u64| start.share(0, s * SECOND);
+            prop_assert!(share(a.min(b)) <= share(a.max(b)));
+            prop_assert!((1..=FULL).contains(&share(a)));
+        }
     }
 }
