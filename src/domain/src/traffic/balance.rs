@@ -1,12 +1,26 @@
-//! Which of a deployment's instances gets a request.
+//! Which of a deployment's instances gets a request. Shared by all threads: the targets do not change, what they
+//! know of their load is atomic. A pick allocates nothing.
+//!
+//! A pick asks `usable` of few targets, not of all: that is where the caller leaves out what was tried, is ejected,
+//! has its breaker open, is full, or belongs to another release. If nothing is usable the caller asks again with
+//! less strict a condition.
+
+mod hashed;
+mod measured;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::fields::Form;
-use super::{TrafficError, check_token};
+use super::hash::{Dice, GOLDEN, mix};
+use super::instance::Instance;
+use super::slow_start::{FULL, SlowStart};
+use super::{Nanos, TrafficError, check_token};
+use crate::ids::InstanceId;
 
 /// How an instance is chosen. Text: `power-of-two`, `round-robin`, `least-connections`, `hash address`,
 /// `hash header x-user`, `hash cookie sid`.
@@ -92,3 +106,195 @@ impl fmt::Display for Balance {
         }
     }
 }
+
+/// One endpoint of a route, as a balancer sees it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub id: InstanceId,
+    pub instance: Arc<Instance>,
+    /// Its part of the requests, against the others'; 0: none. See [`weight_of_each`].
+    pub weight: u32,
+    /// It runs on this node.
+    pub local: bool,
+}
+
+/// A release's weight divided among its instances, so that releases get their shares whatever their numbers
+/// of instances. Give it release weights of at most 1,000 (percents, thousandths).
+pub fn weight_of_each(release_weight: u32, instances: usize) -> u32 {
+    /// Finer than a 500th of a thousandth.
+    const FINE: u64 = 1_000_000;
+    let each = u64::from(release_weight) * FINE / (instances.max(1) as u64);
+    u32::try_from(each)
+        .unwrap_or(u32::MAX)
+        .max(u32::from(release_weight > 0))
+}
+
+/// A request, as a balancer sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub now: Nanos,
+    pub random: u64,
+    /// [`super::hash::stable_hash`] of what [`Balance::Hash`] names; other policies do not look at it.
+    pub key: u64,
+    pub slow_start: Option<&'a SlowStart>,
+}
+
+impl Ask<'_> {
+    /// The share of its weight that a target gets now, of [`FULL`].
+    fn ramp(&self, target: &Target) -> u32 {
+        match self.slow_start {
+            None => FULL,
+            Some(start) => start.share(target.instance.ready_since, self.now),
+        }
+    }
+}
+
+/// The endpoints of a route, prepared for picking: once for each table, not for each request.
+#[derive(Debug, Default)]
+pub struct Targets {
+    targets: Vec<Target>,
+    /// Each target's seed for [`Balance::Hash`]: of its id, so the same on every node.
+    seeds: Vec<u64>,
+    /// Running sums of the weights, when they differ.
+    sums: Option<Vec<u64>>,
+    /// Where local targets are, when the others are elsewhere.
+    locals: Vec<usize>,
+    turn: AtomicU64,
+}
+
+impl Targets {
+    /// `turn` is where round robin begins: any number, or [`Targets::turn`] of the table before.
+    pub fn new(targets: Vec<Target>, turn: u64) -> Targets {
+        let first = targets.first().map_or(0, |target| target.weight);
+        let equal = first > 0 && targets.iter().all(|target| target.weight == first);
+        let sums = (!equal).then(|| {
+            let weights = targets.iter().map(|target| u64::from(target.weight));
+            let sum = |sum: &mut u64, weight: u64| {
+                *sum += weight;
+                Some(*sum)
+            };
+            weights.scan(0, sum).collect()
+        });
+        let local = |index: &usize| targets[*index].local;
+        let locals: Vec<usize> = (0..targets.len()).filter(local).collect();
+        Targets {
+            seeds: targets.iter().map(|t| mix(t.id.0 ^ GOLDEN)).collect(),
+            locals: match locals.len() == targets.len() {
+                true => Vec::new(),
+                false => locals,
+            },
+            targets,
+            sums,
+            turn: AtomicU64::new(turn),
+        }
+    }
+
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// The index of the target for a request.
+    pub fn pick(
+        &self,
+        policy: &Balance,
+        ask: &Ask<'_>,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let usable = |index: usize| self.targets[index].weight > 0 && usable(index);
+        match (policy, self.targets.len()) {
+            (_, 0) => None,
+            (_, 1) => usable(0).then_some(0),
+            (Balance::PowerOfTwo, _) => self.power_of_two(ask, usable),
+            (Balance::LeastConnections, _) => self.least_connections(ask, usable),
+            (Balance::RoundRobin, _) => self.round_robin(ask, usable),
+            (Balance::Hash(_), _) => self.hashed(ask, usable),
+        }
+    }
+
+    /// The target at a point of the weights laid end to end.
+    fn at(&self, point: u64) -> usize {
+        match &self.sums {
+            Some(sums) => sums.partition_point(|sum| *sum <= point),
+            None => usize::try_from(point).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// How long the weights are, laid end to end.
+    fn length(&self) -> u64 {
+        match &self.sums {
+            Some(sums) => sums.last().copied().unwrap_or(0),
+            None => self.targets.len() as u64,
+        }
+    }
+
+    /// The next in turn. With equal weights each in its place; otherwise points that a step of the golden ratio lays
+    /// evenly over the weights, so that any run of turns is close to the shares (Weyl's sequence).
+    fn round_robin(&self, ask: &Ask<'_>, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        // Relaxed: turns only have to be spread, nothing else is ordered by them.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let length = self.length();
+        if length == 0 {
+            return None;
+        }
+        let point = match self.sums {
+            None => turn % length,
+            Some(_) => {
+                let place = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(length);
+                u64::try_from(place >> 64).unwrap_or(0)
+            }
+        };
+        let in_turn = self.at(point);
+        let mut dice = Dice::new(ask.random);
+        let warm = |index: usize, dice: &mut Dice| self.warm(ask, index, dice);
+        if usable(in_turn) && warm(in_turn, &mut dice) {
+            return Some(in_turn);
+        }
+        // The turn of one that is not usable goes to any other: always its neighbour would give that one twice
+        // the load.
+        self.draw(ask, &mut dice, &usable)
+    }
+
+    /// Whether a target that is starting slowly takes this request.
+    fn warm(&self, ask: &Ask<'_>, index: usize, dice: &mut Dice) -> bool {
+        match ask.ramp(&self.targets[index]) {
+            FULL => true,
+            ramp => dice.below(u64::from(FULL)) < u64::from(ramp),
+        }
+    }
+
+    /// A usable target at random, by weight.
+    fn draw(
+        &self,
+        ask: &Ask<'_>,
+        dice: &mut Dice,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        /// Then the first usable one from a random place on is taken, whatever its weight: it is rare that
+        /// nearly none is usable, and then any is welcome.
+        const DRAWS: usize = 6;
+        let length = self.length();
+        if length == 0 {
+            return None;
+        }
+        for _ in 0..DRAWS {
+            let index = self.at(dice.below(length));
+            if usable(index) && self.warm(ask, index, dice) {
+                return Some(index);
+            }
+        }
+        self.from(dice.index(self.targets.len()), usable)
+    }
+
+    /// The first usable target from a place on, around.
+    fn from(&self, start: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let count = self.targets.len();
+        (start..count).chain(0..start).find(|index| usable(*index))
+    }
+}
+
+#[cfg(test)]
+mod tests;
