@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Form;
-use super::hash::{Dice, GOLDEN, mix};
+use super::hash::{Dice, GOLDEN, mix, part};
 use super::instance::Instance;
-use super::slow_start::{FULL, SlowStart};
+use super::slow_start::{FULL, Ramp, SlowStart};
 use super::{Nanos, TrafficError, check_token};
 use crate::ids::InstanceId;
 
@@ -139,16 +139,6 @@ pub struct Ask<'a> {
     pub slow_start: Option<&'a SlowStart>,
 }
 
-impl Ask<'_> {
-    /// The share of its weight that a target gets now, of [`FULL`].
-    fn ramp(&self, target: &Target) -> u32 {
-        match self.slow_start {
-            None => FULL,
-            Some(start) => start.share(target.instance.ready_since, self.now),
-        }
-    }
-}
-
 /// The endpoints of a route, prepared for picking: once for each table, not for each request.
 #[derive(Debug, Default)]
 pub struct Targets {
@@ -159,6 +149,8 @@ pub struct Targets {
     sums: Option<Vec<u64>>,
     /// Where local targets are, when the others are elsewhere.
     locals: Vec<usize>,
+    /// Since when the one that is ready for longest takes requests, and the latest one.
+    ready: (Nanos, Nanos),
     turn: AtomicU64,
 }
 
@@ -177,7 +169,9 @@ impl Targets {
         });
         let local = |index: &usize| targets[*index].local;
         let locals: Vec<usize> = (0..targets.len()).filter(local).collect();
+        let ready = || targets.iter().map(|target| target.instance.ready_since);
         Targets {
+            ready: (ready().min().unwrap_or(0), ready().max().unwrap_or(0)),
             seeds: targets.iter().map(|t| mix(t.id.0 ^ GOLDEN)).collect(),
             locals: match locals.len() == targets.len() {
                 true => Vec::new(),
@@ -205,13 +199,22 @@ impl Targets {
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let usable = |index: usize| self.targets[index].weight > 0 && usable(index);
+        let (oldest, newest) = self.ready;
+        let ramp = ask.slow_start;
+        let draw = Draw {
+            targets: self,
+            now: ask.now,
+            ramp: ramp.and_then(|start| start.ramp(oldest, newest, ask.now)),
+            usable,
+        };
+        let dice = Dice::new(ask.random);
         match (policy, self.targets.len()) {
             (_, 0) => None,
-            (_, 1) => usable(0).then_some(0),
-            (Balance::PowerOfTwo, _) => self.power_of_two(ask, usable),
-            (Balance::LeastConnections, _) => self.least_connections(ask, usable),
-            (Balance::RoundRobin, _) => self.round_robin(ask, usable),
-            (Balance::Hash(_), _) => self.hashed(ask, usable),
+            (_, 1) => (draw.usable)(0).then_some(0),
+            (Balance::PowerOfTwo, _) => draw.power_of_two(dice),
+            (Balance::LeastConnections, _) => draw.least_connections(dice),
+            (Balance::RoundRobin, _) => draw.in_turn(dice),
+            (Balance::Hash(_), _) => draw.hashed(ask.key),
         }
     }
 
@@ -230,69 +233,79 @@ impl Targets {
             None => self.targets.len() as u64,
         }
     }
+}
 
+/// One pick.
+struct Draw<'a, U> {
+    targets: &'a Targets,
+    now: Nanos,
+    /// Of those that start slowly; `None`: none does.
+    ramp: Option<Ramp<'a>>,
+    usable: U,
+}
+
+impl<U: Fn(usize) -> bool> Draw<'_, U> {
     /// The next in turn. With equal weights each in its place; otherwise points that a step of the golden ratio lays
     /// evenly over the weights, so that any run of turns is close to the shares (Weyl's sequence).
-    fn round_robin(&self, ask: &Ask<'_>, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    fn in_turn(&self, mut dice: Dice) -> Option<usize> {
         // Relaxed: turns only have to be spread, nothing else is ordered by them.
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let length = self.length();
+        let turn = self.targets.turn.fetch_add(1, Ordering::Relaxed);
+        let length = self.targets.length();
         if length == 0 {
             return None;
         }
-        let point = match self.sums {
+        let point = match self.targets.sums {
             None => turn % length,
-            Some(_) => {
-                let place = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(length);
-                u64::try_from(place >> 64).unwrap_or(0)
-            }
+            Some(_) => part(turn.wrapping_mul(GOLDEN), length),
         };
-        let in_turn = self.at(point);
-        let mut dice = Dice::new(ask.random);
-        let warm = |index: usize, dice: &mut Dice| self.warm(ask, index, dice);
-        if usable(in_turn) && warm(in_turn, &mut dice) {
+        let in_turn = self.targets.at(point);
+        if (self.usable)(in_turn) && self.is_warm(in_turn, &mut dice) {
             return Some(in_turn);
         }
         // The turn of one that is not usable goes to any other: always its neighbour would give that one twice
         // the load.
-        self.draw(ask, &mut dice, &usable)
+        self.any(&mut dice)
     }
 
     /// Whether a target that is starting slowly takes this request.
-    fn warm(&self, ask: &Ask<'_>, index: usize, dice: &mut Dice) -> bool {
-        match ask.ramp(&self.targets[index]) {
+    fn is_warm(&self, index: usize, dice: &mut Dice) -> bool {
+        match self.share(index) {
             FULL => true,
-            ramp => dice.below(u64::from(FULL)) < u64::from(ramp),
+            share => dice.below(u64::from(FULL)) < u64::from(share),
+        }
+    }
+
+    /// The share of its weight that a target gets now, of [`FULL`].
+    fn share(&self, index: usize) -> u32 {
+        match &self.ramp {
+            None => FULL,
+            Some(ramp) => ramp.share(self.targets.targets[index].instance.ready_since),
         }
     }
 
     /// A usable target at random, by weight.
-    fn draw(
-        &self,
-        ask: &Ask<'_>,
-        dice: &mut Dice,
-        usable: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    fn any(&self, dice: &mut Dice) -> Option<usize> {
         /// Then the first usable one from a random place on is taken, whatever its weight: it is rare that
         /// nearly none is usable, and then any is welcome.
         const DRAWS: usize = 6;
-        let length = self.length();
+        let length = self.targets.length();
         if length == 0 {
             return None;
         }
         for _ in 0..DRAWS {
-            let index = self.at(dice.below(length));
-            if usable(index) && self.warm(ask, index, dice) {
+            let index = self.targets.at(dice.below(length));
+            if (self.usable)(index) && self.is_warm(index, dice) {
                 return Some(index);
             }
         }
-        self.from(dice.index(self.targets.len()), usable)
+        self.around(dice).find(|index| (self.usable)(*index))
     }
 
-    /// The first usable target from a place on, around.
-    fn from(&self, start: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        let count = self.targets.len();
-        (start..count).chain(0..start).find(|index| usable(*index))
+    /// All targets, from a random place on.
+    fn around(&self, dice: &mut Dice) -> impl Iterator<Item = usize> + use<U> {
+        let count = self.targets.targets.len();
+        let start = dice.index(count);
+        (start..count).chain(0..start)
     }
 }
 

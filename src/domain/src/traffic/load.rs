@@ -78,8 +78,10 @@ impl Load {
     /// What a request is expected to take, in nanoseconds; less the longer nothing was heard, so that an instance that
     /// was slow once is tried again. 0: nothing is known.
     pub fn expected(&self, now: Nanos) -> Nanos {
-        let (average, age) = unpack(self.average.load(Ordering::Relaxed), now);
-        blend(average, kept(age))
+        match unpack(self.average.load(Ordering::Relaxed), now) {
+            (average, 0) => average,
+            (average, age) => blend(average, kept(age)),
+        }
     }
 
     /// What one more request costs here: what it is expected to take, for each that is under way and itself. Of an
@@ -114,7 +116,8 @@ fn unpack(word: u64, now: Nanos) -> (Nanos, Nanos) {
 /// How much of an average is left after a time: (1 + t/4d)^-4, which is close to e^(-t/d) and costs one division.
 #[allow(clippy::cast_precision_loss)]
 fn kept(age: Nanos) -> f64 {
-    let quarter = 1.0 + age as f64 / (4.0 * nanos(DECAY) as f64);
+    const PER_NANO: f64 = 1.0 / (4.0 * DECAY.as_nanos() as f64);
+    let quarter = 1.0 + age as f64 * PER_NANO;
     let square = quarter * quarter;
     1.0 / (square * square)
 }

@@ -206,18 +206,10 @@ pub enum Verdict {
     Pass,
     /// Send it on only after this time, so that the rate is kept.
     Wait(Duration),
-    /// Answer 429 (RFC 6585 section 4) with `Retry-After`.
+    /// Answer 429 (RFC 6585 section 4) with `Retry-After`: [`super::retry_after_seconds`].
     Refuse {
         retry_after: Duration,
     },
-}
-
-impl Verdict {
-    /// `Retry-After` counts whole seconds (RFC 9110 section 10.2.3): rounded up, at least 1.
-    pub fn retry_after_seconds(retry_after: Duration) -> u64 {
-        let whole = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-        whole.max(1)
-    }
 }
 
 /// A limit made ready for deciding.

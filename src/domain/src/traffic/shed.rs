@@ -101,8 +101,8 @@ pub enum Arrival {
     /// Let it wait, until then at the latest. [`Gate::admit_waiting`] or [`Gate::give_up`] tells the wait's end. Once
     /// it can be woken, ask [`Gate::admit_waiting`] a first time: the last one under way may have left in between.
     Queued { until: Nanos },
-    /// Answer 503 with this `Retry-After` (RFC 9110 sections 15.6.4 and 10.2.3).
-    Shed { retry_after_seconds: u64 },
+    /// Answer 503 (RFC 9110 section 15.6.4) with `Retry-After`: [`super::retry_after_seconds`].
+    Shed { retry_after: Duration },
 }
 
 /// The requests of one deployment at this node.
@@ -155,9 +155,8 @@ impl Gate {
 
     /// Sent away: a wait later the queue that was full is another one.
     pub fn shed(capacity: &Capacity) -> Arrival {
-        let whole = capacity.wait.as_secs() + u64::from(capacity.wait.subsec_nanos() > 0);
         Arrival::Shed {
-            retry_after_seconds: whole.max(1),
+            retry_after: capacity.wait,
         }
     }
 
@@ -205,7 +204,7 @@ mod tests {
         until: 1_500_000_000,
     };
     const SHED: Arrival = Arrival::Shed {
-        retry_after_seconds: 2,
+        retry_after: Duration::from_millis(1_500),
     };
 
     #[test]
@@ -239,10 +238,7 @@ mod tests {
             let gate = Gate::default();
             let arrive = || gate.arrive(&capacity, true, 0);
             assert_eq!(arrive(), Arrival::Admitted);
-            let shed = Arrival::Shed {
-                retry_after_seconds: 1,
-            };
-            assert_eq!(arrive(), shed);
+            assert_eq!(arrive(), Gate::shed(&capacity));
         }
     }
 

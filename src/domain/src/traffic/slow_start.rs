@@ -50,14 +50,45 @@ impl SlowStart {
     /// The share of its weight that an instance gets, of [`FULL`]: rising evenly from `from`, as nginx's and
     /// Envoy's (with its aggression of 1) do.
     pub fn share(&self, ready_since: Nanos, now: Nanos) -> u32 {
-        let window = nanos(self.window).max(1);
+        let window = nanos(self.window);
         let since = now.saturating_sub(ready_since);
         if since >= window {
             return FULL;
         }
-        let from = u128::from(FULL) * u128::from(self.from.get()) / 100;
-        let risen = (u128::from(FULL) - from) * u128::from(since) / u128::from(window);
+        let from = u64::from(FULL) * u64::from(self.from.get()) / 100;
+        // At most 2^16 times an hour: fits.
+        let risen = (u64::from(FULL) - from) * since / window;
         u32::try_from(from + risen).unwrap_or(FULL).max(1)
+    }
+
+    /// The ramp of some instances, of which the longest and the latest ready are these. `None`: none is starting, or all
+    /// are equally far, as after a restart of the proxy.
+    pub fn ramp(&self, oldest: Nanos, newest: Nanos, now: Nanos) -> Option<Ramp<'_>> {
+        let best = self.share(oldest, now);
+        let starting = oldest != newest && now.saturating_sub(newest) < nanos(self.window);
+        starting.then_some(Ramp {
+            start: self,
+            best,
+            now,
+        })
+    }
+}
+
+/// A slow start at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Ramp<'a> {
+    start: &'a SlowStart,
+    /// The share of the one that is furthest: the others' are seen against it.
+    best: u32,
+    now: Nanos,
+}
+
+impl Ramp<'_> {
+    /// As [`SlowStart::share`], with [`FULL`] for the one that is furthest.
+    pub fn share(&self, ready_since: Nanos) -> u32 {
+        let share = u64::from(self.start.share(ready_since, self.now));
+        let share = share * u64::from(FULL) / u64::from(self.best);
+        u32::try_from(share).unwrap_or(FULL).clamp(1, FULL)
     }
 }
 
@@ -100,6 +131,20 @@ mod tests {
         assert_eq!(percent(10 * SECOND), 60);
         assert_eq!(percent(15 * SECOND), 100);
         assert_eq!(percent(u64::MAX), 100);
+    }
+
+    #[test]
+    fn shares_are_seen_against_the_one_that_is_furthest() {
+        let start: SlowStart = "window=10s from=10%".parse().unwrap();
+        let ramp = |oldest: u64, newest: u64, now: u64| {
+            start.ramp(oldest * SECOND, newest * SECOND, now * SECOND)
+        };
+        assert!(ramp(5, 5, 6).is_none(), "all equally far");
+        assert!(ramp(0, 5, 15).is_none(), "all over");
+        let both = ramp(0, 5, 5).unwrap();
+        assert_eq!(both.share(0), FULL);
+        // 10% against 55%.
+        assert!(both.share(5 * SECOND).abs_diff(FULL * 10 / 55) < 10);
     }
 
     proptest! {

@@ -96,8 +96,10 @@ impl fmt::Display for StickyPolicy {
 const MAC_BYTES: usize = 16;
 /// Sixteen digits of an instance, a dot and the MAC.
 const VALUE_BYTES_MAX: usize = 16 + 1 + 2 * MAC_BYTES;
-/// Of this cookie only: keys may serve other purposes.
-const PURPOSE: &[u8] = b"nebula sticky session 1\0";
+/// The key is derived for this purpose alone (BLAKE3's `derive_key`): others may be derived from the same.
+const PURPOSE: &str = "nebula 2026 sticky session cookie";
+/// What is signed: the instance's number and the deployment's name, of at most 63 bytes.
+const SIGNED_BYTES_MAX: usize = 8 + 63;
 
 /// What the cookies of a cluster are signed with.
 #[derive(Clone)]
@@ -119,8 +121,8 @@ pub enum Stickiness {
 }
 
 impl StickyKey {
-    pub fn new(key: [u8; 32]) -> StickyKey {
-        StickyKey(key)
+    pub fn new(key: &[u8; 32]) -> StickyKey {
+        StickyKey(blake3::derive_key(PURPOSE, key))
     }
 
     /// The cookie's value for an instance.
@@ -165,13 +167,15 @@ impl StickyKey {
     }
 
     fn mac(&self, deployment: &DeploymentName, instance: InstanceId) -> [u8; MAC_BYTES] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(PURPOSE);
-        // Of fixed length and first, so that no two inputs read the same.
-        hasher.update(&instance.0.to_le_bytes());
-        hasher.update(deployment.as_str().as_bytes());
+        // The number is of fixed length and first, so no two inputs read the same.
+        let name = deployment.as_str().as_bytes();
+        let mut signed = [0; SIGNED_BYTES_MAX];
+        let length = (8 + name.len()).min(SIGNED_BYTES_MAX);
+        signed[..8].copy_from_slice(&instance.0.to_le_bytes());
+        signed[8..length].copy_from_slice(&name[..length - 8]);
+        let hash = blake3::keyed_hash(&self.0, &signed[..length]);
         let mut mac = [0; MAC_BYTES];
-        hasher.finalize_xof().fill(&mut mac);
+        mac.copy_from_slice(&hash.as_bytes()[..MAC_BYTES]);
         mac
     }
 }
@@ -208,7 +212,7 @@ mod tests {
     use super::*;
 
     fn key() -> StickyKey {
-        StickyKey::new([7; 32])
+        StickyKey::new(&[7; 32])
     }
 
     fn name(text: &str) -> DeploymentName {
@@ -222,7 +226,7 @@ mod tests {
         let verify = |key: &StickyKey, of: &str| key.verify(&name(of), value.as_bytes());
         assert_eq!(verify(&key(), "shop"), Some(InstanceId(31)));
         assert_eq!(verify(&key(), "shop2"), None);
-        assert_eq!(verify(&StickyKey::new([8; 32]), "shop"), None);
+        assert_eq!(verify(&StickyKey::new(&[8; 32]), "shop"), None);
         assert_eq!(format!("{:?}", key()), "StickyKey(..)");
     }
 

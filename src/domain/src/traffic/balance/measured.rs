@@ -1,68 +1,61 @@
 //! Balancing by what is measured: power of two choices, and least connections.
 
-use super::{Ask, FULL, Targets};
+use super::Draw;
 use crate::traffic::hash::Dice;
 
 /// A local target is taken unless another costs less by more than this part: what is measured is noisy, and each hop
 /// saved is work saved on two nodes.
 const LOCAL_MARGIN: u64 = 4;
+/// At so many targets least connections looks; the best of so many taken from a random place on is nearly the best of
+/// all, and a look at 500 would cost more than it gains.
+const LOOKS: usize = 64;
 
-impl Targets {
+impl<U: Fn(usize) -> bool> Draw<'_, U> {
     /// Of two the cheaper one (Mitzenmacher, "The Power of Two Choices", 2001): nearly as even as looking at all,
     /// without all threads running to the same one.
     ///
     /// With equal weights the two are different, and one of them is local if any is. With different weights both are drawn
     /// by weight and may be the same, which gives a target of little weight little; local ones are preferred
     /// only between the two then, since otherwise a release here would get more than its share.
-    pub(super) fn power_of_two(
-        &self,
-        ask: &Ask<'_>,
-        usable: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let mut dice = Dice::new(ask.random);
-        if self.sums.is_some() {
-            let one = self.draw(ask, &mut dice, &usable)?;
-            let other = self.draw(ask, &mut dice, &usable)?;
-            return Some(self.cheaper(ask, one, other));
+    pub(super) fn power_of_two(&self, mut dice: Dice) -> Option<usize> {
+        if self.targets.sums.is_some() {
+            let one = self.any(&mut dice)?;
+            let other = self.any(&mut dice)?;
+            return Some(self.cheaper(one, other));
         }
-        let one = match self.draw_local(ask, &mut dice, &usable) {
+        let one = match self.any_local(&mut dice) {
             Some(local) => local,
-            None => self.draw(ask, &mut dice, &usable)?,
+            None => self.any(&mut dice)?,
         };
         // Any but the first: its place is given to the last.
-        let last = self.targets.len() - 1;
+        let last = self.targets.targets.len() - 1;
         let other = match dice.index(last) {
             index if index == one => last,
             index => index,
         };
-        let other = match usable(other) {
+        let other = match (self.usable)(other) {
             true => Some(other),
-            false => self.from(other, |index| index != one && usable(index)),
+            false => self
+                .around(&mut dice)
+                .find(|index| *index != one && (self.usable)(*index)),
         };
         match other {
-            Some(other) if self.warm(ask, other, &mut dice) => Some(self.cheaper(ask, one, other)),
+            Some(other) if self.is_warm(other, &mut dice) => Some(self.cheaper(one, other)),
             _ => Some(one),
         }
     }
 
-    fn draw_local(
-        &self,
-        ask: &Ask<'_>,
-        dice: &mut Dice,
-        usable: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let count = self.locals.len();
-        if count == 0 {
-            return None;
-        }
-        let index = self.locals[dice.index(count)];
-        (usable(index) && self.warm(ask, index, dice)).then_some(index)
+    fn any_local(&self, dice: &mut Dice) -> Option<usize> {
+        let locals = &self.targets.locals;
+        let index = *locals.get(dice.index(locals.len()))?;
+        ((self.usable)(index) && self.is_warm(index, dice)).then_some(index)
     }
 
-    fn cheaper(&self, ask: &Ask<'_>, one: usize, other: usize) -> usize {
-        let cost = |index: usize| self.targets[index].instance.load.cost(ask.now);
+    fn cheaper(&self, one: usize, other: usize) -> usize {
+        let targets = &self.targets.targets;
+        let cost = |index: usize| targets[index].instance.load.cost(self.now);
         let (a, b) = (cost(one), cost(other));
-        let other_wins = match (self.targets[one].local, self.targets[other].local) {
+        let other_wins = match (targets[one].local, targets[other].local) {
             (true, false) => b.saturating_add(b / LOCAL_MARGIN) < a,
             (false, true) => b <= a.saturating_add(a / LOCAL_MARGIN),
             _ => b < a,
@@ -71,25 +64,44 @@ impl Targets {
     }
 
     /// The fewest requests under way for its weight; of equals a local one, and of these any.
-    pub(super) fn least_connections(
-        &self,
-        ask: &Ask<'_>,
-        usable: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let count = self.targets.len();
-        let start = Dice::new(ask.random).index(count);
-        let around = (start..count).chain(0..start);
+    pub(super) fn least_connections(&self, mut dice: Dice) -> Option<usize> {
+        if self.targets.sums.is_none() && self.ramp.is_none() {
+            return self.least_of_some(&mut dice, |index| u64::from(self.under_way(index)) << 1);
+        }
         let busy = |index: usize| {
-            let target = &self.targets[index];
-            // One more than there are: of two without any the heavier is to be taken.
-            let after = u128::from(target.instance.load.in_flight()) + 1;
-            // Weights times shares fit into 48 bits: nothing that is counted is lost.
-            let weight = u128::from(target.weight) * u128::from(ask.ramp(target));
-            let full = u128::from(u32::MAX) * u128::from(FULL);
-            (after * full / weight.max(1), !target.local)
+            let weight = self.targets.targets[index].weight;
+            let weight = f64::from(weight) * f64::from(self.share(index));
+            // One more than there are: of two without any the heavier is to be taken. It is not negative: its
+            // bits are in the order of its values.
+            let busy = (f64::from(self.under_way(index)) + 1.0) / weight;
+            busy.to_bits() & !1
         };
-        around
-            .filter(|index| usable(*index))
-            .min_by_key(|index| busy(*index))
+        self.least_of_some(&mut dice, busy)
+    }
+
+    fn under_way(&self, index: usize) -> u32 {
+        self.targets.targets[index].instance.load.in_flight()
+    }
+
+    /// The usable target of the least value, an even number, among [`LOOKS`] of them. Whether it is usable is asked
+    /// only of one that is better than those before.
+    fn least_of_some(&self, dice: &mut Dice, value: impl Fn(usize) -> u64) -> Option<usize> {
+        let count = self.targets.targets.len();
+        let mut index = dice.index(count);
+        let mut least: Option<(u64, usize)> = None;
+        for _ in 0..count.min(LOOKS) {
+            let value = value(index) | u64::from(!self.targets.targets[index].local);
+            if least.is_none_or(|(least, _)| value < least) && (self.usable)(index) {
+                least = Some((value, index));
+            }
+            index += 1;
+            if index == count {
+                index = 0;
+            }
+        }
+        match least {
+            Some((_, index)) => Some(index),
+            None => self.any(dice),
+        }
     }
 }

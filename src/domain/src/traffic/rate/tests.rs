@@ -78,15 +78,6 @@ fn a_burst_without_delay_goes_on_at_once() {
 }
 
 #[test]
-fn retry_after_is_whole_seconds() {
-    let seconds = |ms| Verdict::retry_after_seconds(Duration::from_millis(ms));
-    assert_eq!(
-        [seconds(0), seconds(1), seconds(1_000), seconds(1_001)],
-        [1, 1, 1, 2]
-    );
-}
-
-#[test]
 fn a_share_slows_the_rate_and_shrinks_the_burst() {
     let half = gcra("10r/s burst=20 nodelay").shared(Share::WHOLE);
     assert_eq!(half, gcra("10r/s burst=20 nodelay"));
