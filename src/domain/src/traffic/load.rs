@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Nanos, nanos};
 
-/// In this time an average falls to about 41% of a peak, as Finagle's falls to 37% in its ten seconds.
+/// In this time an average falls to 38% of a peak; Finagle's falls to 37% in its ten seconds.
 const DECAY: Duration = Duration::from_secs(10);
 /// A time taken is kept in units of 2^8 ns: up to 18 minutes in 32 bits.
 const TAKEN_SHIFT: u32 = 8;
@@ -47,8 +47,9 @@ impl Load {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The head of a response came, or no more can come, after so long. A failure only ever makes the average rise: an
-    /// instance that is quick to say 500 must not draw all requests to itself.
+    /// The head of a response came, or no more can come, after so long. A failure only ever makes the average rise, or an
+    /// instance that is quick to say 500 would draw all requests to itself. (It still draws some, since it has fewer under
+    /// way than others: leaving it out is for [`super::breaker`].)
     pub fn observe(&self, taken: Duration, failed: bool, now: Nanos) {
         let taken = nanos(taken);
         let mut word = self.average.load(Ordering::Relaxed);
@@ -113,13 +114,16 @@ fn unpack(word: u64, now: Nanos) -> (Nanos, Nanos) {
     (average, age << WHEN_SHIFT)
 }
 
-/// How much of an average is left after a time: (1 + t/4d)^-4, which is close to e^(-t/d) and costs one division.
+/// How much of an average is left after a time: (1 + t/16d)^-16, which is close to e^(-t/d), costs one division, and
+/// is the same on every machine.
 #[allow(clippy::cast_precision_loss)]
 fn kept(age: Nanos) -> f64 {
-    const PER_NANO: f64 = 1.0 / (4.0 * DECAY.as_nanos() as f64);
-    let quarter = 1.0 + age as f64 * PER_NANO;
-    let square = quarter * quarter;
-    1.0 / (square * square)
+    const PER_NANO: f64 = 1.0 / (16.0 * DECAY.as_nanos() as f64);
+    let mut power = 1.0 + age as f64 * PER_NANO;
+    for _ in 0..4 {
+        power *= power;
+    }
+    1.0 / power
 }
 
 #[allow(

@@ -17,6 +17,8 @@ pub mod load;
 pub mod rate;
 pub mod retry;
 pub mod shed;
+#[cfg(test)]
+mod simulation;
 pub mod slow_start;
 pub mod sticky;
 #[cfg(test)]
