@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::Response;
+use nebula_domain::http::HttpPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::body::{FilePart, ResponseBody};
 use crate::config::Limits;
 use crate::edge::Stop;
+use crate::finish::Finish;
 use crate::h1::{
     End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer, Wire,
     chunk_size, find_end,
@@ -171,12 +173,13 @@ impl<T: Socket> Client<T> {
         })
     }
 
-    /// Sends an answer that is made here; whether the connection may carry another request. `persistent` says so as far as
+    /// Sends an answer that is made here, finished by the deployment's policy; whether the connection may carry another request. `persistent` says so as far as
     /// the answer goes.
     pub(crate) async fn respond(
         &mut self,
         limits: &Limits,
         response: Response<ResponseBody>,
+        policy: Option<&HttpPolicy>,
         persistent: bool,
     ) -> bool {
         let (parts, body) = response.into_parts();
@@ -192,7 +195,8 @@ impl<T: Socket> Client<T> {
         if !wanted {
             delivery.framing = Framing::Plain;
         }
-        headers::write_own(self.wire.outbox(), &parts, body.length(), delivery);
+        let finish = policy.map_or(Finish::NONE, |policy| Finish::of(policy, &self.head));
+        headers::write_own(self.wire.outbox(), &parts, body.length(), finish, delivery);
         let mut sent = match body {
             _ if !wanted => self.flush(limits).await,
             body => self.body(limits, body, delivery.framing).await,

@@ -51,9 +51,6 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Path and query of a request. As much as servers behind a proxy commonly take.
     pub max_target_bytes: usize,
-    /// One request's body. More than anybody uploads in one piece; a body without an end would hold an instance's connection for
-    /// good.
-    pub max_body_bytes: u64,
     /// How long a client may take none of what waits for it. As patient as other proxies are.
     pub client_stall: Duration,
     /// How long a connection is read on after its last answer, when the client still sends: long enough for the answer to arrive.
@@ -114,7 +111,6 @@ impl Default for Limits {
             max_headers: 100,
             max_header_bytes: 32 * 1024,
             max_target_bytes: 8 * 1024,
-            max_body_bytes: 16 << 30,
             client_stall: Duration::from_secs(60),
             linger: Duration::from_secs(2),
             upgraded_idle: Duration::from_secs(3600),

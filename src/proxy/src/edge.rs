@@ -21,6 +21,7 @@ pub(crate) use thread::Stop;
 use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
+use crate::guard::Guard;
 use crate::listener;
 use crate::metrics::ProxyMetrics;
 use crate::statics::Sites;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: ProxyMetrics,
     pub(crate) sites: Arc<Sites>,
     pub(crate) ejections: Ejections,
+    pub(crate) guard: Guard,
 }
 
 /// What one edge thread works with.
@@ -79,6 +81,7 @@ impl Proxy {
                 me: config.me,
                 ejections: Ejections::new(config.limits.ejection),
                 limits: config.limits,
+                guard: Guard::new(),
                 table,
                 locals,
                 mesh,
@@ -122,6 +125,10 @@ impl Edge {
             pool: Arc::new(Pool::new(&shared.limits)),
             shared,
         }
+    }
+
+    pub(crate) fn table(&self) -> watch::Ref<'_, Arc<RouteTable>> {
+        self.shared.table.borrow()
     }
 
     /// The route of a host by the table that is in force at this moment: what a supervisor relies on

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::Drain;
 use crate::config::Limits;
+use crate::finish::Finish;
 use crate::h1::{
     End, Framing, Length, Moved, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer, Wire,
     find_lenient_end,
@@ -22,6 +23,9 @@ use crate::upstream::{Io, Upstream};
 pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
     pub(crate) asked: Asked<'a>,
+    pub(crate) finish: Finish<'a>,
+    /// Bytes of the body's content.
+    pub(crate) max_body: u64,
     pub(crate) drain: &'a Drain,
     /// Told of the status, before the client is.
     pub(crate) answered: &'a (dyn Fn(u16) + Send + Sync),
@@ -92,7 +96,7 @@ where
 {
     headers::write_request(upstream.wire.outbox(), request.head, &request.asked);
     let length = request.head.body_length();
-    let mut upload = Upload::new(length, limits);
+    let mut upload = Upload::new(length, request.max_body);
     *link.body_begun |= upload.state == UploadState::Moving;
     if upload.state == UploadState::Moving && request.head.expects_continue && !link.continued {
         // Now that somebody takes the body.
@@ -120,12 +124,12 @@ where
 }
 
 impl Upload {
-    fn new(length: Length, limits: &Limits) -> Upload {
+    fn new(length: Length, max: u64) -> Upload {
         let framing = match length {
             Length::Chunked => Framing::Chunked,
             _ => Framing::Plain,
         };
-        let relay = Relay::new(length, framing, limits.max_body_bytes);
+        let relay = Relay::new(length, framing, max);
         let state = match relay.is_read() {
             true => UploadState::Done,
             false => UploadState::Moving,
@@ -334,6 +338,7 @@ where
         link.wire.outbox(),
         &upstream.head,
         request.asked.id,
+        request.finish,
         delivery,
     );
     let mut relay = Relay::new(length, delivery.framing, u64::MAX);

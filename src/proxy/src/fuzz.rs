@@ -23,6 +23,7 @@ fn check(head: &RequestHead, host: &[u8]) {
     let asked = Asked {
         origin: &Origin::new(CLIENT),
         host,
+        target: head.target(),
         id: &id,
     };
     headers::write_request(&mut out, head, &asked);
@@ -124,7 +125,7 @@ fn fuzz_requests() {
                 if let Some(host) = head.host() {
                     let text = String::from_utf8_lossy(host);
                     assert!(RouteTable::default().route(&text).is_none());
-                    statics::read_head(&statics::Ask::of(head));
+                    statics::read_head(&statics::Ask::of(head, None));
                     check(head, host);
                     understood = true;
                 }

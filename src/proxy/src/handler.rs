@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Method;
-use nebula_domain::routes::{Route, RouteKind};
+use http::{Method, Response};
+use nebula_domain::http::path::{self as http_path, canonical};
+use nebula_domain::http::RedirectParts;
+use nebula_domain::routes::{FoundAction, RequestView, Route, RouteKind};
 use nebula_wire::peer::tunnel::Site;
 
+use crate::body::ResponseBody;
 use crate::client::{Client, Socket};
 use crate::edge::Edge;
 use crate::exchange::{Link, Request};
+use crate::finish::Finish;
 use crate::forward::forward;
 use crate::h1::{Refusal, RequestHead};
 use crate::headers::{Asked, Origin, RequestId, X_REQUEST_ID};
-use crate::pages::Problem;
+use crate::pages::{self, Problem};
 use crate::statics::Ask;
 
 /// A host is shown in a page up to this length: longer than any that could be a name.
@@ -21,6 +25,16 @@ const SHOWN_HOST_CHARS: usize = 255;
 
 /// Counted for a client that went before it was answered; the code that nginx has made known for it.
 const CLIENT_GONE: u16 = 499;
+
+/// What a request comes to by its host, path and fields.
+struct Routed {
+    route: Arc<Route>,
+    /// Where it goes when not to an instance or a file.
+    own: Option<Response<ResponseBody>>,
+    /// Path and query without the prefix that a rule strips.
+    stripped: Option<String>,
+    missing: Option<String>,
+}
 
 /// Answers the request whose head was read; whether the connection may carry another one. A request is counted before
 /// the end of its answer can be seen.
@@ -30,11 +44,11 @@ where
 {
     let _tracked = edge.shared.metrics.begin(Instant::now());
     let id = RequestId::of(client.head.fields());
-    let mut deployment = None;
+    let mut route = None;
     let answered = match find(edge, &client.head) {
-        Ok(route) => {
-            deployment = Some(Arc::clone(&route));
-            by_route(edge, route, origin, &id, client).await
+        Ok(routed) => {
+            route = Some(Arc::clone(&routed.route));
+            by_route(edge, routed, origin, &id, client).await
         }
         Err(problem) => Err(problem),
     };
@@ -42,7 +56,7 @@ where
         Ok(persistent) => return persistent,
         Err(problem) => problem,
     };
-    let deployment = deployment.as_ref().map(|route| route.deployment.as_str());
+    let deployment = route.as_ref().map(|route| route.deployment.as_str());
     if problem == Problem::ClientGone {
         edge.shared.metrics.answered(deployment, CLIENT_GONE);
         return false;
@@ -51,8 +65,9 @@ where
     let status = response.status().as_u16();
     edge.shared.metrics.answered(deployment, status);
     let persistent = problem.leaves_connection();
+    let policy = route.as_ref().map(|route| &*route.policy);
     let limits = &edge.shared.limits;
-    client.respond(limits, response, persistent).await
+    client.respond(limits, response, policy, persistent).await
 }
 
 /// Answers what could not be read as a request.
@@ -66,23 +81,76 @@ where
     let response = Problem::Refused(refusal).response(None, &id);
     let status = response.status().as_u16();
     edge.shared.metrics.answered(None, status);
-    client.respond(&edge.shared.limits, response, false).await;
+    client
+        .respond(&edge.shared.limits, response, None, false)
+        .await;
 }
 
-fn find(edge: &Edge, head: &RequestHead) -> Result<Arc<Route>, Problem> {
+fn find(edge: &Edge, head: &RequestHead) -> Result<Routed, Problem> {
     if head.method == Method::CONNECT {
         return Err(Problem::NotAProxy);
     }
     let host = head.host().ok_or(Problem::BadHost)?;
-    edge.route(host).ok_or_else(|| {
-        let shown = String::from_utf8_lossy(host);
-        Problem::UnknownHost(shown.chars().take(SHOWN_HOST_CHARS).collect())
+    let host = std::str::from_utf8(host).map_err(|_| Problem::BadHost)?;
+    let (path, query) = split(head.target());
+    let path = canonical(path);
+    let request = RequestView {
+        method: head.method.as_str(),
+        path: &path,
+        header: &|name| head.fields().first(name),
+    };
+    let table = edge.table();
+    let Some(found) = table.find(host, &request) else {
+        let shown = host.chars().take(SHOWN_HOST_CHARS).collect();
+        return Err(Problem::UnknownHost(shown));
+    };
+    let (mut own, mut stripped, mut missing) = (None, None, None);
+    match found.action {
+        FoundAction::Forward { strip_bytes: 0 } => {}
+        FoundAction::Forward { strip_bytes } => {
+            let mut target = http_path::stripped(&path, strip_bytes).to_owned();
+            if let Some(query) = query {
+                target.push('?');
+                target.push_str(query);
+            }
+            stripped = Some(target);
+        }
+        FoundAction::Redirect {
+            to,
+            code,
+            prefix_bytes,
+        } => {
+            let location = to.location(&RedirectParts {
+                scheme: "http",
+                host,
+                path: &path,
+                prefix_bytes,
+                query,
+            });
+            own = Some(pages::redirect(code.get(), &location));
+        }
+        FoundAction::Answer { code, body } => own = Some(pages::fixed(code.get(), body)),
+        FoundAction::Missing { deployment } => missing = Some(deployment.to_string()),
+    }
+    Ok(Routed {
+        route: Arc::clone(found.route),
+        own,
+        stripped,
+        missing,
     })
+}
+
+/// Path and query of a target.
+fn split(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
 }
 
 async fn by_route<T>(
     edge: &Edge,
-    route: Arc<Route>,
+    routed: Routed,
     origin: &Origin,
     id: &RequestId,
     client: &mut Client<T>,
@@ -90,11 +158,32 @@ async fn by_route<T>(
 where
     T: Socket,
 {
-    let deployment = Arc::clone(&route);
+    let Routed {
+        route,
+        own,
+        stripped,
+        missing,
+    } = routed;
+    let policy = Arc::clone(&route.policy);
+    let limits = &edge.shared.limits;
     let answered = |status| {
-        let name = deployment.deployment.as_str();
+        let name = route.deployment.as_str();
         edge.shared.metrics.answered(Some(name), status);
     };
+    let (path, _) = split(client.head.target());
+    let path = canonical(path);
+    let guard = &edge.shared.guard;
+    guard.admit(&route, origin.client, &client.head, &path).await?;
+    drop(path);
+    if let Some(name) = missing {
+        return Err(Problem::NotReady(name));
+    }
+    let own = own.or_else(|| Finish::of(&policy, &client.head).preflight(&client.head));
+    if let Some(mut response) = own {
+        response.headers_mut().insert(X_REQUEST_ID, id.header());
+        answered(response.status().as_u16());
+        return Ok(client.respond(limits, response, Some(&policy), true).await);
+    }
     let (mut site, mut avoid) = (None, None);
     if let RouteKind::Static { artifact, spa } = route.kind {
         site = Some(Site { artifact, spa });
@@ -102,15 +191,14 @@ where
         if route.endpoints.iter().any(|endpoint| endpoint.node == me) {
             let name = route.deployment.as_str();
             let sites = &edge.shared.sites;
-            let ask = Ask::of(&client.head);
+            let ask = Ask::of(&client.head, stripped.as_deref());
             match sites.answer(Site { artifact, spa }, name, &ask).await {
                 // The files should be here and are not readable; another node's may be.
                 Err(Problem::Unreadable(_)) if route.endpoints.len() > 1 => avoid = Some(me),
                 Ok(mut response) => {
                     response.headers_mut().insert(X_REQUEST_ID, id.header());
                     answered(response.status().as_u16());
-                    let limits = &edge.shared.limits;
-                    return Ok(client.respond(limits, response, true).await);
+                    return Ok(client.respond(limits, response, Some(&policy), true).await);
                 }
                 Err(problem) => return Err(problem),
             }
@@ -127,8 +215,11 @@ where
         asked: Asked {
             origin,
             host: head.host().unwrap_or_default(),
+            target: stripped.as_deref().unwrap_or(head.target()),
             id,
         },
+        finish: Finish::of(&policy, head),
+        max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
         head,
         drain,
         answered: &answered,
@@ -139,5 +230,5 @@ where
         continued: false,
         body_begun,
     };
-    forward(edge, route, &request, &mut link, site, avoid).await
+    forward(edge, Arc::clone(&route), &request, &mut link, site, avoid).await
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, response};
 
+use crate::finish::Finish;
 use crate::h1::{Fields, Framing, Kind, Length, RequestHead, ResponseHead, Version};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -64,6 +65,7 @@ impl RequestId {
 
 /// Where a connection's requests come from, in the fields that say so; written once for all of them.
 pub(crate) struct Origin {
+    pub(crate) client: IpAddr,
     lines: Vec<u8>,
     /// The beginning of the `Forwarded` field (RFC 7239), up to the host.
     forwarded: Vec<u8>,
@@ -78,6 +80,7 @@ impl Origin {
             IpAddr::V6(_) => format!("\"[{client}]\""),
         };
         Origin {
+            client,
             lines: format!(
                 "X-Forwarded-For: {client}\r\nX-Real-IP: {client}\r\nX-Forwarded-Proto: http\r\n"
             )
@@ -92,6 +95,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) origin: &'a Origin,
     /// What the request was routed by.
     pub(crate) host: &'a [u8],
+    /// Path and query as the instance gets them.
+    pub(crate) target: &'a str,
     pub(crate) id: &'a RequestId,
 }
 
@@ -100,7 +105,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     let fields = head.fields();
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(asked.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     line(out, b"Host", asked.host);
     for field in fields.list() {
@@ -164,6 +169,7 @@ pub(crate) fn write_response(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     id: &RequestId,
+    finish: Finish<'_>,
     delivery: Delivery,
 ) {
     status_line(out, head.status, head.reason());
@@ -184,11 +190,12 @@ pub(crate) fn write_response(
             Kind::Claim | Kind::Expect | Kind::Host | Kind::Te | Kind::Other => true,
         };
         let name = fields.name(field);
-        if passes && !head.is_named_by_connection(name) {
+        if passes && !head.is_named_by_connection(name) && !finish.replaces(name) {
             line(out, name, fields.value(field));
         }
     }
     line(out, b"X-Request-Id", id.as_bytes());
+    finish.write(out, |name| fields.first(name).is_some());
     if !dated {
         date(out);
     }
@@ -235,13 +242,17 @@ pub(crate) fn write_own(
     out: &mut Vec<u8>,
     head: &response::Parts,
     length: Option<u64>,
+    finish: Finish<'_>,
     delivery: Delivery,
 ) {
     let reason = head.status.canonical_reason().unwrap_or_default();
     status_line(out, head.status.as_u16(), reason.as_bytes());
     for (name, value) in &head.headers {
-        line(out, name.as_str().as_bytes(), value.as_bytes());
+        if !finish.replaces(name.as_str().as_bytes()) {
+            line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
     }
+    finish.write(out, |name| head.headers.contains_key(name));
     date(out);
     // The answer to a HEAD says a length that its body has not.
     let said = head.headers.contains_key(header::CONTENT_LENGTH);
@@ -342,6 +353,7 @@ pub(crate) mod tests {
         let asked = Asked {
             origin: &origin,
             host: head.host().unwrap(),
+            target: head.target(),
             id: &id,
         };
         let mut out = Vec::new();

@@ -17,9 +17,11 @@ mod edge;
 mod ejection;
 mod error;
 mod exchange;
+mod finish;
 mod forward;
 #[cfg(test)]
 mod fuzz;
+mod guard;
 mod h1;
 mod handler;
 mod headers;

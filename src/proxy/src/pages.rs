@@ -1,6 +1,8 @@
 //! The answers the proxy gives by itself: what happened and what an operator should look at, as HTML
 //! or JSON. Never addresses, paths or errors of the inside.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -17,6 +19,18 @@ pub(crate) enum Problem {
     Refused(Refusal),
     /// Nobody is there to be answered.
     ClientGone,
+    /// The client's address is not let in.
+    Forbidden(String),
+    /// A name and password are asked for, for this realm.
+    Unauthorized(String),
+    /// Over a rate.
+    TooMany { name: String, retry_after: Duration },
+    Maintenance {
+        name: String,
+        /// HTML; empty for the page from here.
+        page: String,
+        retry_after: Duration,
+    },
     /// The request names no host, or more than one.
     BadHost,
     /// A tunnel through the edge was asked for (`CONNECT`).
@@ -58,6 +72,30 @@ impl Problem {
                 "client_gone",
                 "The client has gone.".to_owned(),
                 String::new(),
+            ),
+            Problem::Forbidden(name) => (
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                format!("'{name}' does not let this address in."),
+                format!("Run: nebula deploy status {name}, and look at its addresses"),
+            ),
+            Problem::Unauthorized(_) => (
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "A name and password are needed.".to_owned(),
+                "Send them by basic authentication.".to_owned(),
+            ),
+            Problem::TooMany { name, .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                format!("'{name}' takes fewer requests than these."),
+                "Wait as long as Retry-After says.".to_owned(),
+            ),
+            Problem::Maintenance { name, .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "maintenance",
+                format!("'{name}' is being worked on."),
+                "Come back later.".to_owned(),
             ),
             Problem::BadHost => (
                 StatusCode::BAD_REQUEST,
@@ -161,7 +199,11 @@ impl Problem {
         let id = request_id.as_str();
         let accept = accept.and_then(|accept| HeaderValue::from_bytes(accept).ok());
         let (content_type, body) = if crate::statics::accepts_html(accept.as_ref()) {
-            ("text/html; charset=utf-8", html(&text, id))
+            let page = match self {
+                Problem::Maintenance { page, .. } if !page.is_empty() => page.clone(),
+                _ => html(&text, id),
+            };
+            ("text/html; charset=utf-8", page)
         } else {
             ("application/json", json(&text, id))
         };
@@ -172,11 +214,45 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
         headers.insert(X_REQUEST_ID, request_id.header());
-        if let Problem::NotAllowed(_) = self {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        match self {
+            Problem::NotAllowed(_) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            Problem::Unauthorized(realm) => {
+                // RFC 7617 section 2.1: the password is text.
+                let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
+                if let Ok(challenge) = HeaderValue::try_from(challenge) {
+                    headers.insert(header::WWW_AUTHENTICATE, challenge);
+                }
+            }
+            Problem::TooMany { retry_after, .. } | Problem::Maintenance { retry_after, .. } => {
+                let seconds = nebula_domain::traffic::retry_after_seconds(*retry_after);
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            _ => {}
         }
         response
     }
+}
+
+/// A rule's redirect.
+pub(crate) fn redirect(code: u16, location: &str) -> Response<ResponseBody> {
+    let mut response = fixed(code, "");
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A rule's answer.
+pub(crate) fn fixed(code: u16, body: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::from(Bytes::copy_from_slice(body.as_bytes())));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::NOT_FOUND);
+    if !body.is_empty() {
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+    }
+    response
 }
 
 fn refused(refusal: Refusal) -> (StatusCode, &'static str, String, String) {

@@ -136,12 +136,12 @@ impl Tunnels {
             let host = client.head.host().unwrap_or_default();
             let name = host.split(|b| *b == b'.').next().unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
-            let ask = Ask::of(&client.head);
+            let ask = Ask::of(&client.head, None);
             let answered = self.sites.answer(site, &name, &ask).await;
             let response = answered.unwrap_or_else(|problem| {
                 problem.response(client.head.fields().get("accept"), &id)
             });
-            if !client.respond(&self.limits, response, true).await {
+            if !client.respond(&self.limits, response, None, true).await {
                 break;
             }
         }

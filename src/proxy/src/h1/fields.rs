@@ -149,12 +149,19 @@ impl Fields {
     }
 
     /// The value of the only field of that name; `None` when there is none, or more than one.
-    pub(crate) fn get<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
-        let mut all = self.all(name);
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        let is = |field: &&Field| self.name(field).eq_ignore_ascii_case(name.as_bytes());
+        let mut all = self.list.iter().filter(is);
         match (all.next(), all.next()) {
-            (Some(value), None) => Some(value),
+            (Some(field), None) => Some(self.value(field)),
             _ => None,
         }
+    }
+
+    /// The value of the first field of that name.
+    pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
+        let is = |field: &&Field| self.name(field).eq_ignore_ascii_case(name.as_bytes());
+        self.list.iter().find(is).map(|field| self.value(field))
     }
 
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {

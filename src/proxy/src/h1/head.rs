@@ -196,6 +196,11 @@ impl RequestHead {
         &self.fields
     }
 
+    /// Its size, the empty line included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.fields.bytes.len()
+    }
+
     pub(crate) fn has_body(&self) -> bool {
         matches!(self.length, Some(Length::Sized(_) | Length::Chunked))
     }

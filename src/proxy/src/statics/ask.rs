@@ -14,12 +14,13 @@ pub(crate) struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    pub(crate) fn of(head: &'a RequestHead) -> Ask<'a> {
+    /// `stripped` is path and query, where they are not those of the head.
+    pub(crate) fn of(head: &'a RequestHead, stripped: Option<&'a str>) -> Ask<'a> {
         let mut fields = Fields::default();
         for field in head.fields().list() {
             fields.add(head.fields().name(field), head.fields().value(field));
         }
-        let target = head.target();
+        let target = stripped.unwrap_or(head.target());
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nebula_domain::http::HttpPolicy;
 use nebula_domain::observed::{
     Health, InstanceFacts, LocalInstance, LocalInstances, NodeView, Phase,
 };
@@ -146,12 +147,16 @@ pub fn single_with(adjust: impl FnOnce(&mut Limits)) -> Node {
 impl Node {
     /// Routes `api.example.test` to instances numbered from 1, all on this node, at these addresses.
     pub fn route_api(&self, addresses: &[SocketAddr]) {
+        self.route_api_by(addresses, |_| {});
+    }
+
+    pub fn route_api_by(&self, addresses: &[SocketAddr], policy: impl FnOnce(&mut HttpPolicy)) {
         let instances: Vec<_> = (1..).zip(addresses.iter().copied()).collect();
         self.run(&instances);
         let me = self.mesh.me().0;
         let endpoints: Vec<_> = instances.iter().map(|(id, _)| (*id, me)).collect();
-        self.table
-            .send_replace(Arc::new(Routes::new().service("api", &endpoints).table()));
+        let routes = Routes::new().policy(policy).service("api", &endpoints);
+        self.table.send_replace(Arc::new(routes.table()));
     }
 
     /// The programs that run on this node.
@@ -202,11 +207,21 @@ impl Node {
 pub struct Routes {
     state: State,
     view: View,
+    policy: Arc<HttpPolicy>,
 }
 
 impl Routes {
     pub fn new() -> Routes {
         Routes::default()
+    }
+
+    /// Of the deployments that follow.
+    pub fn policy(mut self, set: impl FnOnce(&mut HttpPolicy)) -> Routes {
+        let mut policy = HttpPolicy::default();
+        set(&mut policy);
+        policy.check().unwrap();
+        self.policy = Arc::new(policy);
+        self
     }
 
     /// A program at `<name>.example.test` with ready instances `(instance, node)`.
@@ -235,7 +250,7 @@ impl Routes {
         let spec = Spec {
             workload,
             tld: "example.test".parse().unwrap(),
-            http: Default::default(),
+            http: Arc::clone(&self.policy),
         };
         let release = Release {
             number: ReleaseNumber(1),

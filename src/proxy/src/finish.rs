@@ -1,0 +1,122 @@
+//! What a deployment's policy adds to every answer: fields for browsers' safety, permissions for other sites, its own fields.
+
+use http::{Response, StatusCode, header};
+use nebula_domain::http::{Cors, HttpPolicy};
+
+use crate::body::ResponseBody;
+use crate::h1::RequestHead;
+
+/// Of one request.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    policy: Option<&'a HttpPolicy>,
+    /// The site that a script asks from, when it may.
+    origin: Option<&'a [u8]>,
+}
+
+impl<'a> Finish<'a> {
+    /// For answers that belong to no deployment, or that another node's edge finishes.
+    pub(crate) const NONE: Finish<'static> = Finish {
+        policy: None,
+        origin: None,
+    };
+
+    pub(crate) fn of(policy: &'a HttpPolicy, head: &'a RequestHead) -> Finish<'a> {
+        let asks = |cors: &Cors| {
+            let origin = head.fields().get("origin")?;
+            cors.allows(origin).then_some(origin)
+        };
+        Finish {
+            policy: Some(policy),
+            origin: Some(&policy.cors).filter(|cors| cors.is_on()).and_then(asks),
+        }
+    }
+
+    /// Whether a field of the application's answer is left out because the policy says it.
+    pub(crate) fn replaces(&self, name: &[u8]) -> bool {
+        let Some(policy) = self.policy else {
+            return false;
+        };
+        let is_cors = || {
+            policy.cors.is_on()
+                && name.len() > 21
+                && name[..21].eq_ignore_ascii_case(b"access-control-allow-")
+        };
+        is_cors()
+            || policy
+                .response_headers
+                .iter()
+                .any(|field| field.name.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Writes what is to be added; `has` says what the answer has already.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, has: impl Fn(&str) -> bool) {
+        let Some(policy) = self.policy else {
+            return;
+        };
+        let mut line = |name: &str, value: &[u8]| {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        };
+        for (name, value) in policy.security.fields() {
+            if !has(name) {
+                line(name, value.as_str().as_bytes());
+            }
+        }
+        for field in &policy.response_headers {
+            line(field.name.as_str(), field.value.as_str().as_bytes());
+        }
+        if !policy.cors.is_on() {
+            return;
+        }
+        // Caches must not give one site's permission to another.
+        line("Vary", b"Origin");
+        let Some(origin) = self.origin else {
+            return;
+        };
+        line("Access-Control-Allow-Origin", origin);
+        if policy.cors.credentials {
+            line("Access-Control-Allow-Credentials", b"true");
+        }
+        if !policy.cors.expose.is_empty() {
+            let exposed = list(policy.cors.expose.iter().map(|name| name.as_str()));
+            line("Access-Control-Expose-Headers", exposed.as_bytes());
+        }
+    }
+
+    /// The answer to a browser that asks whether a script may ask (Fetch, "CORS-preflight request").
+    pub(crate) fn preflight(&self, head: &RequestHead) -> Option<Response<ResponseBody>> {
+        let cors = &self.policy?.cors;
+        let asks = head.method == http::Method::OPTIONS
+            && head.fields().get("origin").is_some()
+            && head.fields().get("access-control-request-method").is_some();
+        if !cors.is_on() || !asks {
+            return None;
+        }
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        if self.origin.is_some() {
+            let methods = ["GET", "HEAD", "POST"].into_iter();
+            let methods = list(methods.chain(cors.methods.iter().map(|m| m.as_str())));
+            let headers = list(cors.headers.iter().map(|name| name.as_str()));
+            let age = cors.max_age.as_secs().to_string();
+            for (name, value) in [
+                (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
+                (header::ACCESS_CONTROL_ALLOW_HEADERS, headers),
+                (header::ACCESS_CONTROL_MAX_AGE, age),
+            ] {
+                if let Ok(value) = value.parse()
+                    && !std::matches!(&value, v if http::HeaderValue::is_empty(v))
+                {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+        }
+        Some(response)
+    }
+}
+
+fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
