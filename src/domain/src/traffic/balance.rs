@@ -1,9 +1,9 @@
 //! Which of a deployment's instances gets a request. Shared by all threads: the targets do not change, what they
 //! know of their load is atomic. A pick allocates nothing.
 //!
-//! A pick asks `usable` of few targets, not of all: that is where the caller leaves out what was tried, is ejected,
-//! has its breaker open, is full, or belongs to another release. If nothing is usable the caller asks again with
-//! less strict a condition.
+//! A pick asks `usable` of few targets, not of all: that is where the caller leaves out what was tried, what
+//! [`Instance::may_begin`] refuses, and what belongs to another release. If nothing is usable the caller asks again with less
+//! strict a condition.
 
 mod hashed;
 mod measured;
@@ -151,8 +151,13 @@ pub struct Targets {
     locals: Vec<usize>,
     /// Since when the one that is ready for longest takes requests, and the latest one.
     ready: (Nanos, Nanos),
-    turn: AtomicU64,
+    turn: Turn,
 }
+
+/// In a cache line of its own: round robin writes it, and all else here is only read.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Turn(AtomicU64);
 
 impl Targets {
     /// `turn` is where round robin begins: any number, or [`Targets::turn`] of the table before.
@@ -179,12 +184,12 @@ impl Targets {
             },
             targets,
             sums,
-            turn: AtomicU64::new(turn),
+            turn: Turn(AtomicU64::new(turn)),
         }
     }
 
     pub fn turn(&self) -> u64 {
-        self.turn.load(Ordering::Relaxed)
+        self.turn.0.load(Ordering::Relaxed)
     }
 
     pub fn targets(&self) -> &[Target] {
@@ -249,7 +254,7 @@ impl<U: Fn(usize) -> bool> Draw<'_, U> {
     /// evenly over the weights, so that any run of turns is close to the shares (Weyl's sequence).
     fn in_turn(&self, mut dice: Dice) -> Option<usize> {
         // Relaxed: turns only have to be spread, nothing else is ordered by them.
-        let turn = self.targets.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = self.targets.turn.0.fetch_add(1, Ordering::Relaxed);
         let length = self.targets.length();
         if length == 0 {
             return None;

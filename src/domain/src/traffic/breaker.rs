@@ -197,6 +197,19 @@ impl Breaker {
         }
     }
 
+    /// A request that was admitted found nothing out: a probe's place is free for another at once.
+    pub fn not_used(&self, admission: Admission, now: Nanos) {
+        let Admission::Probe { period } = admission else {
+            return;
+        };
+        let mut inner = self.inner();
+        let open = self.barred_until.load(Ordering::Relaxed) != 0;
+        if open && inner.period == period && inner.admitted > inner.succeeded {
+            inner.admitted -= 1;
+            self.barred_until.store(now.max(1), Ordering::Relaxed);
+        }
+    }
+
     fn ended_closed(
         &self,
         policy: &BreakerPolicy,

@@ -165,6 +165,14 @@ impl Outlier {
         self.until.store(until, Ordering::Relaxed);
     }
 
+    /// The request of [`Outlier::probe`] found nothing out: another may at once.
+    pub fn not_probed(&self, now: Nanos) {
+        let back = |until| (until != 0).then_some(now.max(1));
+        let _ = self
+            .until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+    }
+
     /// A request failed that was no probe. `all` are the outliers of the deployment's endpoints, this one
     /// among them. What counts as a failure is the caller's to say; nginx: errors and time-outs.
     pub fn failed<'a>(

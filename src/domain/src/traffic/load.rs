@@ -17,7 +17,9 @@ const TAKEN_SHIFT: u32 = 8;
 /// idle instance only looks as slow as it last was.
 const WHEN_SHIFT: u32 = 20;
 
+/// In a cache line of its own: all threads write here, and what lies beside it they only read.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct Load {
     /// Requests sent to the instance whose responses have not ended.
     in_flight: AtomicU32,

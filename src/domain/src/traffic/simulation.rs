@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::{Ask, Balance, Target, Targets};
-use super::breaker::{Admission, BreakerPolicy, BreakerState, Entry};
-use super::ejection::{EjectionPolicy, Outlier, Standing};
+use super::breaker::{BreakerPolicy, BreakerState};
+use super::ejection::EjectionPolicy;
 use super::hash::mix;
-use super::instance::Instance;
+use super::instance::{HealthPolicy, Heard, Instance, Place};
 use super::retry::{Body, Budget, Deadlines, Failure, RetryPolicy, Tries, may_repeat};
 use super::{Nanos, nanos};
 use crate::ids::InstanceId;
@@ -32,10 +32,8 @@ const QUICK: Answer = Answer::Good(Duration::from_millis(10));
 
 struct Sent {
     to: usize,
-    at: Nanos,
     answer: Answer,
-    probe: bool,
-    admission: Admission,
+    place: Place,
     tries: Tries,
     tried: Vec<usize>,
 }
@@ -93,6 +91,14 @@ impl<'a> Simulation<'a> {
         &self.targets.targets()[index].instance
     }
 
+    fn health(&self) -> HealthPolicy<'_> {
+        HealthPolicy {
+            ejection: Some(&self.ejection),
+            breaker: self.breaker.as_ref(),
+            per_instance: u32::MAX,
+        }
+    }
+
     fn send(&mut self, mut tries: Tries, tried: Vec<usize>, now: Nanos) {
         let ask = Ask {
             now,
@@ -100,31 +106,25 @@ impl<'a> Simulation<'a> {
             key: 0,
             slow_start: None,
         };
+        let health = self.health();
         let fresh = |index: usize| !tried.contains(&index);
-        let well = |index: usize| {
-            let instance = self.instance(index);
-            fresh(index)
-                && instance.outlier.standing(now) != Standing::Ejected
-                && (self.breaker.is_none() || instance.breaker.may_enter(now))
+        let well = |index: usize| fresh(index) && self.instance(index).may_begin(&health, now);
+        let policy = Balance::PowerOfTwo;
+        let place = match self.targets.pick(&policy, &ask, well) {
+            Some(to) => self
+                .instance(to)
+                .begin(&health, now)
+                .map(|place| (to, place)),
+            None => {
+                let to = self.targets.pick(&policy, &ask, fresh);
+                to.and_then(|to| Some((to, self.instance(to).begin_anyway(&health, now)?)))
+            }
         };
-        let pick =
-            |usable: &dyn Fn(usize) -> bool| self.targets.pick(&Balance::PowerOfTwo, &ask, usable);
-        let Some(to) = pick(&well).or_else(|| pick(&fresh)) else {
+        let Some((to, place)) = place else {
             self.failed[second(now)] += 1;
             return;
         };
         tries.begin(&Deadlines::default(), now);
-        let instance = self.instance(to);
-        let probe = instance.outlier.probe(&self.ejection, now);
-        let admission = match self
-            .breaker
-            .map(|policy| instance.breaker.enter(&policy, now))
-        {
-            Some(Entry::Admitted(admission)) => admission,
-            // Without a breaker, and when there is no other instance.
-            Some(Entry::Refused) | None => Admission::Normal,
-        };
-        assert!(instance.load.begin(u32::MAX));
         let answer = (self.behaviour)(to, now);
         let takes = match answer {
             Answer::Good(takes) | Answer::Bad(takes) => takes,
@@ -135,10 +135,8 @@ impl<'a> Simulation<'a> {
         self.under_way.push(Reverse((end, self.sent.len() as u64)));
         self.sent.push(Some(Sent {
             to,
-            at: now,
             answer,
-            probe,
-            admission,
+            place,
             tries,
             tried,
         }));
@@ -157,31 +155,21 @@ impl<'a> Simulation<'a> {
     }
 
     fn finish(&mut self, mut sent: Sent, now: Nanos) {
+        let heard = match sent.answer {
+            Answer::Good(_) => Heard::Answer,
+            Answer::Bad(_) => Heard::Error,
+            Answer::Refused => Heard::Nothing,
+        };
+        let all = self
+            .targets
+            .targets()
+            .iter()
+            .map(|target| &*target.instance);
         let instance = self.instance(sent.to);
-        let good = matches!(sent.answer, Answer::Good(_));
-        let answered = sent.answer != Answer::Refused;
-        instance.load.end();
-        instance
-            .load
-            .observe(Duration::from_nanos(now - sent.at), !good, now);
-        if let Some(policy) = &self.breaker {
-            let _ = instance.breaker.ended(policy, sent.admission, good, now);
-        }
-        match sent.probe {
-            true => instance.outlier.probed(&self.ejection, answered, now),
-            false if !answered => {
-                let all: Vec<&Outlier> = self
-                    .targets
-                    .targets()
-                    .iter()
-                    .map(|t| &t.instance.outlier)
-                    .collect();
-                instance.outlier.failed(&self.ejection, all, now);
-            }
-            false => {}
-        }
-        if answered {
-            self.failed[second(now)] += u32::from(!good);
+        instance.heard(&self.health(), &sent.place, heard, all, now);
+        instance.end();
+        if heard != Heard::Nothing {
+            self.failed[second(now)] += u32::from(heard == Heard::Error);
             return;
         }
         let may_repeat = may_repeat(b"GET", Body::Whole, Failure::Connect);

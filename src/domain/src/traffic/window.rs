@@ -23,7 +23,9 @@ pub(super) struct Counts {
     pub(super) of_kind: u64,
 }
 
+/// In cache lines of its own, because all threads write here.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(super) struct Window {
     parts: [AtomicU64; PARTS as usize],
 }
