@@ -1,6 +1,6 @@
 //! What a deployment's policy adds to every answer: fields for browsers' safety, permissions for other sites, its own fields.
 
-use http::{Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use nebula_domain::http::{Cors, HttpPolicy};
 
 use crate::body::ResponseBody;
@@ -28,25 +28,28 @@ impl<'a> Finish<'a> {
         };
         Finish {
             policy: Some(policy),
-            origin: Some(&policy.cors).filter(|cors| cors.is_on()).and_then(asks),
+            origin: Some(&policy.cors)
+                .filter(|cors| cors.is_on())
+                .and_then(asks),
         }
     }
 
-    /// Whether a field of the application's answer is left out because the policy says it.
+    /// Whether a field of the application's answer, or of a site's, is left out because the policy says it.
     pub(crate) fn replaces(&self, name: &[u8]) -> bool {
         let Some(policy) = self.policy else {
             return false;
         };
-        let is_cors = || {
-            policy.cors.is_on()
-                && name.len() > 21
-                && name[..21].eq_ignore_ascii_case(b"access-control-allow-")
+        let is = |said: &str| name.eq_ignore_ascii_case(said.as_bytes());
+        let permits = || {
+            let said = [
+                "access-control-allow-origin",
+                "access-control-allow-credentials",
+                "access-control-expose-headers",
+            ];
+            policy.cors.is_on() && said.into_iter().any(is)
         };
-        is_cors()
-            || policy
-                .response_headers
-                .iter()
-                .any(|field| field.name.as_str().as_bytes().eq_ignore_ascii_case(name))
+        let mut fields = policy.response_headers.iter();
+        fields.any(|field| is(field.name.as_str())) || permits()
     }
 
     /// Writes what is to be added; `has` says what the answer has already.
@@ -106,8 +109,8 @@ impl<'a> Finish<'a> {
                 (header::ACCESS_CONTROL_ALLOW_HEADERS, headers),
                 (header::ACCESS_CONTROL_MAX_AGE, age),
             ] {
-                if let Ok(value) = value.parse()
-                    && !std::matches!(&value, v if http::HeaderValue::is_empty(v))
+                if let Ok(value) = HeaderValue::try_from(value)
+                    && !value.is_empty()
                 {
                     response.headers_mut().insert(name, value);
                 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, Response};
-use nebula_domain::http::path::{self as http_path, canonical};
 use nebula_domain::http::RedirectParts;
+use nebula_domain::http::path::{self as http_path, canonical};
 use nebula_domain::routes::{FoundAction, RequestView, Route, RouteKind};
 use nebula_wire::peer::tunnel::Site;
 
@@ -173,7 +173,9 @@ where
     let (path, _) = split(client.head.target());
     let path = canonical(path);
     let guard = &edge.shared.guard;
-    guard.admit(&route, origin.client, &client.head, &path).await?;
+    guard
+        .admit(&route, origin.client, &client.head, &path)
+        .await?;
     drop(path);
     if let Some(name) = missing {
         return Err(Problem::NotReady(name));

@@ -24,7 +24,10 @@ pub(crate) enum Problem {
     /// A name and password are asked for, for this realm.
     Unauthorized(String),
     /// Over a rate.
-    TooMany { name: String, retry_after: Duration },
+    TooMany {
+        name: String,
+        retry_after: Duration,
+    },
     Maintenance {
         name: String,
         /// HTML; empty for the page from here.

@@ -11,8 +11,8 @@ use common::client::{ask, get, get_with, post, say};
 use common::{Routes, single};
 use http::{HeaderValue, Method, StatusCode};
 use nebula_domain::Digest;
-use nebula_domain::http::{ByteSize, Origin, PasswordHash, RateRule, Rule, User};
 use nebula_domain::http::{Action, AddressRules};
+use nebula_domain::http::{ByteSize, Origin, PasswordHash, RateRule, Rule, User};
 
 const API: &str = "api.example.test";
 
@@ -44,13 +44,13 @@ async fn rules_lead_elsewhere() {
                     "/old",
                     Action::Redirect {
                         to: "https://new.test/n{rest}{query}".parse().unwrap(),
-                        code: "308".parse().unwrap(),
+                        code: 308.try_into().unwrap(),
                     },
                 ),
                 rule(
                     "/gone",
                     Action::Status {
-                        code: "410".parse().unwrap(),
+                        code: 410.try_into().unwrap(),
                         body: "no more".to_owned(),
                     },
                 ),
@@ -59,8 +59,16 @@ async fn rules_lead_elsewhere() {
         .service("api", &[(1, 1)]);
     node.table.send_replace(std::sync::Arc::new(routes.table()));
 
-    assert!(get(node.edge, API, "/apis").await.text().starts_with("GET /apis\n"));
-    assert_eq!(get(node.edge, API, "/api/v1?q=1").await.text(), "other /v1?q=1");
+    assert!(
+        get(node.edge, API, "/apis")
+            .await
+            .text()
+            .starts_with("GET /apis\n")
+    );
+    assert_eq!(
+        get(node.edge, API, "/api/v1?q=1").await.text(),
+        "other /v1?q=1"
+    );
     assert_eq!(get(node.edge, API, "/%61pi/x").await.text(), "other /x");
     assert_eq!(get(node.edge, API, "/api").await.text(), "other /");
     let moved = get(node.edge, API, "/old/a?b").await;
@@ -88,7 +96,10 @@ async fn addresses_maintenance_and_passwords_keep_out() {
     });
     let page = get_with(node.edge, API, "/", &[("accept", "text/html")]).await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!((page.text(), page.header("retry-after")), ("<h1>soon</h1>", "300"));
+    assert_eq!(
+        (page.text(), page.header("retry-after")),
+        ("<h1>soon</h1>", "300")
+    );
     node.route_api_by(&[app], |policy| {
         policy.maintenance.on = true;
         policy.maintenance.exempt = vec!["127.0.0.0/8".parse().unwrap()];
@@ -103,7 +114,11 @@ async fn addresses_maintenance_and_passwords_keep_out() {
     });
     let asked = get(node.edge, API, "/").await;
     assert_eq!(asked.status, StatusCode::UNAUTHORIZED);
-    assert!(asked.header("www-authenticate").starts_with("Basic realm=\"Restricted\""));
+    assert!(
+        asked
+            .header("www-authenticate")
+            .starts_with("Basic realm=\"Restricted\"")
+    );
     // ann:secret, twice, and ann:wrong.
     for (given, status) in [
         ("Basic YW5uOnNlY3JldA==", StatusCode::OK),
@@ -141,7 +156,10 @@ async fn requests_over_a_size_are_refused() {
         policy.limits.head = ByteSize::kib(1);
         policy.limits.uri = ByteSize(100);
     });
-    assert_eq!(post(node.edge, API, "/", "four").await.status, StatusCode::OK);
+    assert_eq!(
+        post(node.edge, API, "/", "four").await.status,
+        StatusCode::OK
+    );
     let five = post(node.edge, API, "/", "fiver").await;
     assert_eq!(five.status, StatusCode::PAYLOAD_TOO_LARGE);
     let chunked = format!(
@@ -149,7 +167,10 @@ async fn requests_over_a_size_are_refused() {
     );
     assert!(say(node.edge, &chunked).await.starts_with("HTTP/1.1 413"));
     let long = format!("/{}", "x".repeat(100));
-    assert_eq!(get(node.edge, API, &long).await.status, StatusCode::URI_TOO_LONG);
+    assert_eq!(
+        get(node.edge, API, &long).await.status,
+        StatusCode::URI_TOO_LONG
+    );
     let large = "x".repeat(1024);
     let large = get_with(node.edge, API, "/", &[("x-large", &large)]).await;
     assert_eq!(large.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
@@ -174,20 +195,30 @@ async fn answers_carry_what_browsers_should_know() {
         policy.cors.max_age = Duration::from_secs(60);
     });
     let plain = get(node.edge, API, "/").await;
-    assert_eq!(plain.header("x-frame-options"), "DENY", "the application's goes first");
+    assert_eq!(
+        plain.header("x-frame-options"),
+        "DENY",
+        "the application's goes first"
+    );
     assert_eq!(plain.header("x-content-type-options"), "nosniff");
     assert_eq!(plain.header("server"), "none");
     assert_eq!(plain.header("access-control-allow-origin"), "");
     assert_eq!(plain.header("vary"), "Origin");
     let allowed = get_with(node.edge, API, "/", &[("origin", "https://a.test")]).await;
-    assert_eq!(allowed.header("access-control-allow-origin"), "https://a.test");
+    assert_eq!(
+        allowed.header("access-control-allow-origin"),
+        "https://a.test"
+    );
     let asks = [
         ("origin", "https://a.test"),
         ("access-control-request-method", "PUT"),
     ];
     let preflight = ask(node.edge, Method::OPTIONS, API, "/", &asks).await;
     assert_eq!(preflight.status, StatusCode::NO_CONTENT);
-    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD, POST, PUT");
+    assert_eq!(
+        preflight.header("access-control-allow-methods"),
+        "GET, HEAD, POST, PUT"
+    );
     assert_eq!(preflight.header("access-control-max-age"), "60");
     let asks = [("origin", "https://b.test"), asks[1]];
     let stranger = ask(node.edge, Method::OPTIONS, API, "/", &asks).await;

@@ -12,6 +12,7 @@ pub mod limits;
 mod name;
 mod networks;
 pub mod path;
+mod pending;
 mod protect;
 mod redirect;
 mod rules;

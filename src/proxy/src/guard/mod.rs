@@ -97,8 +97,11 @@ impl Guard {
                 None => Key::from(client),
             },
         };
-        let rates = self.rates.get_or_init(|| RateTable::new(Default::default()));
-        let rule_number = stable_hash(route.deployment.as_str().as_bytes()).wrapping_add(number as u64);
+        let rates = self
+            .rates
+            .get_or_init(|| RateTable::new(Default::default()));
+        let rule_number =
+            stable_hash(route.deployment.as_str().as_bytes()).wrapping_add(number as u64);
         let gcra = Gcra::from(&rule.limit);
         match rates.request(rule_number, key, &gcra, self.now()) {
             Verdict::Pass => Ok(Duration::ZERO),

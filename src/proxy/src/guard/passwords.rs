@@ -72,7 +72,9 @@ impl Passwords {
 
     fn remembers(&self, known: &[u8; 32]) -> bool {
         let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-        right.get(known).is_some_and(|since| since.elapsed() < REMEMBERED)
+        right
+            .get(known)
+            .is_some_and(|since| since.elapsed() < REMEMBERED)
     }
 
     fn remember(&self, known: [u8; 32]) {
@@ -111,8 +113,19 @@ mod tests {
         assert_eq!(read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), aladdin);
         assert_eq!(read("bAsIc  QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), aladdin);
         // The first colon divides.
-        assert_eq!(read("Basic YTpiOmM="), Some(("a".to_owned(), "b:c".to_owned())));
-        for bad in ["", "Basic", "Basic ", "Basic !", "Bearer x", "Basic QQ==", "Basic /w=="] {
+        assert_eq!(
+            read("Basic YTpiOmM="),
+            Some(("a".to_owned(), "b:c".to_owned()))
+        );
+        for bad in [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic !",
+            "Bearer x",
+            "Basic QQ==",
+            "Basic /w==",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -1,0 +1,65 @@
+//! Parts of a policy that the proxy does not carry out yet. They have their form and their checks; whoever sets one is told,
+//! instead of relying on what does not happen.
+
+use super::{AccessLog, Cache, Hsts, HttpError, HttpPolicy, Https, SecurityHeaders, Upstream};
+
+impl HttpPolicy {
+    /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
+    pub fn check_carried_out(&self) -> Result<(), HttpError> {
+        let plain = HttpPolicy::default();
+        let hsts = |headers: &SecurityHeaders| headers.hsts;
+        let pending = [
+            ("weights", !self.weights.is_empty()),
+            ("https", self.https != Https::default()),
+            (
+                "security.hsts",
+                hsts(&self.security).is_some() && hsts(&self.security) != Some(Hsts::default()),
+            ),
+            ("deadlines", self.deadlines != plain.deadlines),
+            ("limits.idle", self.limits.idle != plain.limits.idle),
+            ("capacity", self.capacity != plain.capacity),
+            ("retry", self.retry != plain.retry),
+            ("hedge", self.hedge.is_some()),
+            ("upstream", self.upstream != Upstream::default()),
+            ("balance", self.balance != plain.balance),
+            ("sticky", self.sticky.is_some()),
+            ("ejection", self.ejection != plain.ejection),
+            ("breaker", self.breaker.is_some()),
+            ("slow_start", self.slow_start.is_some()),
+            ("cache", self.cache != Cache::default()),
+            ("access_log", self.access_log != AccessLog::default()),
+            (
+                "rate_limits.cluster",
+                self.rate_limits.iter().any(|rule| rule.cluster),
+            ),
+        ];
+        match pending.iter().find(|(_, set)| *set) {
+            Some((field, _)) => Err(HttpError::new(
+                *field,
+                "the proxy does not carry this out yet: leave it out",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_have_no_effect_is_refused() {
+        HttpPolicy::default().check_carried_out().unwrap();
+        HttpPolicy {
+            security: SecurityHeaders::OFF,
+            ..HttpPolicy::default()
+        }
+        .check_carried_out()
+        .unwrap();
+        let logged = HttpPolicy {
+            access_log: AccessLog::Json,
+            ..HttpPolicy::default()
+        };
+        assert_eq!(logged.check_carried_out().unwrap_err().field, "access_log");
+    }
+}
