@@ -17,8 +17,8 @@ use crate::body::{FilePart, ResponseBody};
 use crate::config::Limits;
 use crate::edge::Stop;
 use crate::h1::{
-    End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer, Wire,
-    chunk_size, find_end,
+    End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer,
+    Trailers, Wire, chunk_size, find_end,
 };
 use crate::headers::{self, Delivery};
 use crate::sendfile;
@@ -124,14 +124,13 @@ impl<T: Socket> Client<T> {
     fn look(&mut self, limits: &Limits, searched: &mut usize) -> Result<bool, Refusal> {
         let inbox = &mut self.wire.inbox;
         // RFC 9112 section 2.2: empty lines before a request are ignored.
-        let empty = inbox
-            .chunks_exact(2)
-            .take_while(|line| line == b"\r\n")
-            .count();
-        if *searched == 0 && empty > 0 {
-            inbox.drain(..2 * empty);
+        let lines = inbox.chunks_exact(2).take_while(|line| line == b"\r\n");
+        let empty = 2 * lines.count();
+        if empty > 0 {
+            inbox.drain(..empty);
+            *searched = 0;
         }
-        if inbox.is_empty() {
+        if is_idle(inbox) {
             return Ok(false);
         }
         match find_end(inbox, *searched)? {
@@ -157,7 +156,7 @@ impl<T: Socket> Client<T> {
         deadline: Instant,
         stop: &mut (impl Future<Output = ()> + Unpin),
     ) -> Poll<Read> {
-        let idle = self.wire.inbox.is_empty();
+        let idle = is_idle(&self.wire.inbox);
         if idle {
             self.wire.shrink();
             self.head.shrink();
@@ -187,7 +186,9 @@ impl<T: Socket> Client<T> {
         };
         let wanted = headers::has_body(&self.head.method, status);
         // Where the next request begins is not known any more.
-        let persistent = persistent && !self.body_begun && self.is_persistent();
+        // Nor where the client may or may not send a body that it was not told to.
+        let unsure = self.head.has_body() && self.head.expects_continue;
+        let persistent = persistent && !self.body_begun && !unsure && self.is_persistent();
         let mut delivery = Delivery::of(self.head.version, persistent, length);
         if !wanted {
             delivery.framing = Framing::Plain;
@@ -214,8 +215,10 @@ impl<T: Socket> Client<T> {
                 self.wire.outbox().extend_from_slice(&bytes);
             }
             ResponseBody::Whole(bytes) => {
-                if !self.flush(limits).await || !self.write(&bytes, Framing::Plain) {
-                    return false;
+                for piece in bytes.chunks(READ_BYTES) {
+                    if !self.flush(limits).await || !self.write(piece, Framing::Plain) {
+                        return false;
+                    }
                 }
             }
             ResponseBody::File(part) if self.wire.io.plain().is_some() => {
@@ -313,12 +316,13 @@ impl<T: Socket> Client<T> {
 
     /// Reads the body of the request that was answered, to where the next one begins; whether it came to that.
     async fn discard(&mut self, limits: &Limits) -> bool {
-        if self.head.expects_continue {
-            // Whether the client sends it is not known.
-            return false;
-        }
         let mut nowhere = Wire::new(tokio::io::empty());
-        let mut relay = Relay::new(self.head.body_length(), Framing::Plain, DISCARDED_BYTES_MAX);
+        let mut relay = Relay::new(
+            self.head.body_length(),
+            Framing::Plain,
+            DISCARDED_BYTES_MAX,
+            Trailers::Drop,
+        );
         let deadline = Instant::now() + limits.linger;
         poll_fn(|cx| {
             loop {
@@ -356,4 +360,9 @@ impl<T: Socket> Client<T> {
         })
         .await;
     }
+}
+
+/// Nothing of a request has come; perhaps half of an empty line.
+fn is_idle(inbox: &[u8]) -> bool {
+    matches!(inbox, b"" | b"\r")
 }

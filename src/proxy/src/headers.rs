@@ -119,7 +119,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     if let Some(protocol) = head.upgrade() {
         out.extend_from_slice(b"Connection: upgrade\r\n");
         line(out, b"Upgrade", protocol);
-    } else if fields.has_token(Kind::Te, "trailers") {
+    } else if head.accepts_trailers() {
         out.extend_from_slice(b"TE: trailers\r\nConnection: te\r\n");
     }
     out.extend_from_slice(&asked.origin.lines);

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 /// Read at once. Larger ones cost no fewer system calls over loopback and real networks, and one that its reader does not
 /// keep up with holds as much.
@@ -132,7 +133,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// Whether a connection that nobody is using may be used again: it is open, and nothing came that nobody asked for.
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.inbox.is_empty() && self.unwritten() == 0 && self.poll_fill(&mut cx, 1).is_pending()
+        // Out of its turn a task is told that nothing has come whatever has.
+        has_budget_remaining()
+            && self.inbox.is_empty()
+            && self.unwritten() == 0
+            && self.poll_fill(&mut cx, 1).is_pending()
     }
 }
 
