@@ -157,10 +157,16 @@ impl Client {
             }
             let address = target.name.clone();
             let mut turned_down = |error: ClientError| {
-                // A node that is cut off, or has no room, says so; one of the others may do better.
+                // A node that is cut off, or has no room, says so; one of the others may do better. One that others do
+                // not hear knows only that the time was over.
                 let elsewhere = matches!(
                     error.code(),
-                    Some(ErrorCode::NoQuorum | ErrorCode::Unavailable | ErrorCode::DiskFull)
+                    Some(
+                        ErrorCode::NoQuorum
+                            | ErrorCode::Unavailable
+                            | ErrorCode::DiskFull
+                            | ErrorCode::Timeout
+                    )
                 ) || matches!(error, ClientError::Untrusted { .. });
                 if !elsewhere {
                     return Err(error);
