@@ -172,7 +172,12 @@ impl Client {
                     return Err(error);
                 }
                 let reason = error.to_string();
-                refused.get_or_insert(error);
+                // That there is no quorum says more than that it took too long.
+                let vague =
+                    refused.as_ref().and_then(ClientError::code) == Some(ErrorCode::Timeout);
+                if refused.is_none() || (vague && error.code() == Some(ErrorCode::NoQuorum)) {
+                    refused = Some(error);
+                }
                 Ok(reason)
             };
             let reason = match attempt(target.clone(), patience).await? {

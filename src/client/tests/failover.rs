@@ -61,6 +61,15 @@ async fn without_a_quorum_anywhere_the_cluster_s_own_words_are_kept() {
     let error = client.restart_deployment("api").await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::NoQuorum));
     assert!(error.is_temporary());
+    // Also when another one had not noticed yet.
+    let late = pki.serve(|_| refuse(ErrorCode::Timeout)).await;
+    for addresses in [[&late.address, &one.address], [&one.address, &late.address]] {
+        let error = pki
+            .client(&addresses.map(|a| a.as_str()))
+            .restart_deployment("api")
+            .await;
+        assert_eq!(error.unwrap_err().code(), Some(ErrorCode::NoQuorum));
+    }
 }
 
 #[tokio::test]
