@@ -4,11 +4,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::Response;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -33,11 +34,19 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Makes the end of the connection an error for the other side.
+    fn reset(&self) {}
 }
 
 impl Socket for TcpStream {
     fn plain(&self) -> Option<&TcpStream> {
         Some(self)
+    }
+
+    fn reset(&self) {
+        // Without it the connection ends as if all had been well, which is no worse than HTTP/1.0 ever was.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -49,6 +58,8 @@ pub(crate) struct Client<T> {
     pub(crate) timer: Timer,
     /// Something of the latest request's body may be gone.
     pub(crate) body_begun: bool,
+    /// An answer that only the connection's end would end was cut off: a clean end would make it look whole.
+    pub(crate) cut_off: bool,
     pub(crate) drain: Drain,
 }
 
@@ -89,6 +100,7 @@ impl<T: Socket> Client<T> {
             head: RequestHead::default(),
             timer: Timer::default(),
             body_begun: false,
+            cut_off: false,
             drain,
         }
     }
@@ -201,6 +213,7 @@ impl<T: Socket> Client<T> {
         if sent && delivery.persistent && self.head.has_body() {
             sent = self.discard(limits).await;
         }
+        self.cut_off = !sent && delivery.ends_with_connection(length);
         sent && delivery.persistent
     }
 
@@ -341,6 +354,9 @@ impl<T: Socket> Client<T> {
     /// Ends the connection so that its last answer arrives: one that is closed while the client still sends is reset,
     /// and what was sent before is lost with it.
     pub(crate) async fn close(mut self, limits: &Limits) {
+        if self.cut_off {
+            return self.wire.io.reset();
+        }
         let deadline = Instant::now() + limits.linger;
         let mut left = DISCARDED_BYTES_MAX;
         let ended = poll_fn(|cx| self.wire.poll_shutdown(cx)).await;

@@ -35,6 +35,8 @@ pub(crate) struct Link<'a, T> {
     pub(crate) continued: bool,
     /// Something of the request's body may be gone.
     pub(crate) body_begun: &'a mut bool,
+    /// As in [`crate::client::Client::cut_off`].
+    pub(crate) cut_off: &'a mut bool,
 }
 
 /// The response is through.
@@ -372,6 +374,7 @@ where
             .map(|()| false)
     })
     .await;
+    *link.cut_off = !whole && delivery.ends_with_connection(length);
     Exchanged {
         persistent: whole && delivery.persistent,
         reusable: whole

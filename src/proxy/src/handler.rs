@@ -121,6 +121,7 @@ where
         head,
         timer,
         body_begun,
+        cut_off,
         drain,
     } = client;
     let request = Request {
@@ -138,6 +139,7 @@ where
         timer,
         continued: false,
         body_begun,
+        cut_off,
     };
     forward(edge, route, &request, &mut link, site, avoid).await
 }

@@ -157,6 +157,12 @@ impl Delivery {
             },
         }
     }
+
+    /// Nothing but the connection's end tells the client that a body of this length is through.
+    pub(crate) fn ends_with_connection(&self, length: Length) -> bool {
+        let unsized_ = matches!(length, Length::Chunked | Length::UntilClose);
+        unsized_ && self.framing == Framing::Plain
+    }
 }
 
 /// Writes an instance's head as a client gets it.

@@ -94,10 +94,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
     /// Takes bytes to be written: at once as far as that goes without copying, the rest with the next flush. Nothing
     /// may wait already.
     pub(crate) fn write_through(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
@@ -157,7 +153,10 @@ mod tests {
         .await;
         assert_eq!(wire.unwritten(), 2);
         let mut seen = [0; 10];
-        let (flushed, read) = tokio::join!(wire.flush(), other.read_exact(&mut seen));
+        let (flushed, read) = tokio::join!(
+            std::future::poll_fn(|cx| wire.poll_flush(cx)),
+            other.read_exact(&mut seen)
+        );
         flushed.unwrap();
         read.unwrap();
         assert_eq!(&seen, b"0123456789");
