@@ -218,7 +218,7 @@ impl Cluster {
         let voters = status.borrow().voters.clone();
         let view = through.membership.view().borrow().clone();
         let asked = async {
-            if voters.contains(&node) && view.is_alive(node) {
+            if voters.contains(&node) {
                 let alive = |voter: &&NodeId| **voter != node && view.is_alive(**voter);
                 let (others, alive) = (voters.len() - 1, voters.iter().filter(alive).count());
                 if others > 0 && alive * 2 <= others {

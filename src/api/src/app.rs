@@ -21,10 +21,10 @@ use tokio::sync::watch;
 use crate::access;
 use crate::error::{Answer, Failure};
 
-/// A change is given this long before its client is told that it may or may not have happened.
-pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
-/// A linearizable read, likewise.
-pub const READ_DEADLINE: Duration = Duration::from_secs(3);
+/// A change is given this long before its client is told that it may or may not have happened, and a linearizable read
+/// before it fails. Longer than an election, and so short that a node that is cut off, in whatever way, says so within
+/// three seconds: its client may do better at another one.
+pub const DEADLINE: Duration = Duration::from_millis(2800);
 
 /// Facts about this node that no other part of the API's dependencies knows.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Read {
 impl App {
     pub async fn read(&self, consistency: Consistency) -> Answer<Read> {
         let state = match consistency.consistency {
-            Level::Linearizable => self.registry.read(READ_DEADLINE).await?,
+            Level::Linearizable => self.registry.read(DEADLINE).await?,
             Level::Stale => self.registry.state(),
         };
         let status = self.registry.status().borrow().clone();
@@ -145,9 +145,7 @@ impl App {
     /// Hands the caller's own token on: the leader does not take this node's word for it when it is a worker.
     async fn propose(&self, headers: &HeaderMap, request: Request) -> Answer<Applied> {
         let operator = access::bearer(headers).map(|token| OperatorToken(token.to_owned()));
-        let proposed = self
-            .registry
-            .propose_for(operator, request, CHANGE_DEADLINE);
+        let proposed = self.registry.propose_for(operator, request, DEADLINE);
         Ok(proposed.await?)
     }
 

@@ -107,7 +107,7 @@ pub async fn revoke(
     let token = TokenId(id);
     if !app
         .registry
-        .read(crate::app::READ_DEADLINE)
+        .read(crate::app::DEADLINE)
         .await?
         .join_tokens
         .contains_key(&token)

@@ -157,16 +157,27 @@ impl Client {
             }
             let address = target.name.clone();
             let mut turned_down = |error: ClientError| {
-                // A node that is cut off, or has no room, says so; one of the others may do better.
+                // A node that is cut off, or has no room, says so; one of the others may do better. One that others do
+                // not hear knows only that the time was over.
                 let elsewhere = matches!(
                     error.code(),
-                    Some(ErrorCode::NoQuorum | ErrorCode::Unavailable | ErrorCode::DiskFull)
+                    Some(
+                        ErrorCode::NoQuorum
+                            | ErrorCode::Unavailable
+                            | ErrorCode::DiskFull
+                            | ErrorCode::Timeout
+                    )
                 ) || matches!(error, ClientError::Untrusted { .. });
                 if !elsewhere {
                     return Err(error);
                 }
                 let reason = error.to_string();
-                refused.get_or_insert(error);
+                // That there is no quorum says more than that it took too long.
+                let vague =
+                    refused.as_ref().and_then(ClientError::code) == Some(ErrorCode::Timeout);
+                if refused.is_none() || (vague && error.code() == Some(ErrorCode::NoQuorum)) {
+                    refused = Some(error);
+                }
                 Ok(reason)
             };
             let reason = match attempt(target.clone(), patience).await? {

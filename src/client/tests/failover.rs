@@ -40,15 +40,17 @@ async fn a_dead_address_is_passed_over_and_the_live_one_remembered() {
 }
 
 #[tokio::test]
-async fn a_node_without_quorum_sends_the_same_request_elsewhere() {
+async fn a_node_without_quorum_or_out_of_time_sends_the_same_request_elsewhere() {
     let pki = Pki::new();
-    let cut_off = pki.serve(|_| refuse(ErrorCode::NoQuorum)).await;
-    let live = pki.serve(|_| ok(deployed())).await;
-    let client = pki.client(&[&cut_off.address, &live.address]);
-    client.scale_deployment("api", 2).await.unwrap();
-    let id = cut_off.seen()[0].header(REQUEST_ID_HEADER).unwrap();
-    assert_eq!(id.len(), 32);
-    assert_eq!(live.seen()[0].header(REQUEST_ID_HEADER), Some(id));
+    for code in [ErrorCode::NoQuorum, ErrorCode::Timeout] {
+        let cut_off = pki.serve(move |_| refuse(code)).await;
+        let live = pki.serve(|_| ok(deployed())).await;
+        let client = pki.client(&[&cut_off.address, &live.address]);
+        client.scale_deployment("api", 2).await.unwrap();
+        let id = cut_off.seen()[0].header(REQUEST_ID_HEADER).unwrap();
+        assert_eq!(id.len(), 32);
+        assert_eq!(live.seen()[0].header(REQUEST_ID_HEADER), Some(id));
+    }
 }
 
 #[tokio::test]
@@ -59,6 +61,15 @@ async fn without_a_quorum_anywhere_the_cluster_s_own_words_are_kept() {
     let error = client.restart_deployment("api").await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::NoQuorum));
     assert!(error.is_temporary());
+    // Also when another one had not noticed yet.
+    let late = pki.serve(|_| refuse(ErrorCode::Timeout)).await;
+    for addresses in [[&late.address, &one.address], [&one.address, &late.address]] {
+        let error = pki
+            .client(&addresses.map(|a| a.as_str()))
+            .restart_deployment("api")
+            .await;
+        assert_eq!(error.unwrap_err().code(), Some(ErrorCode::NoQuorum));
+    }
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ pub enum Rejection {
     #[error("the plan was made for revision {planned}, the state is at {current}")]
     StalePlan { planned: u64, current: u64 },
     #[error(
-        "node {0} still votes, and the others could decide nothing without it; try again in a moment"
+        "node {0} still votes: its vote has to be taken before it is removed; try again in a moment"
     )]
     VoteNeeded(NodeId),
     #[error("the name '{name}' belongs to the deployment '{deployment}'")]

@@ -6,6 +6,8 @@
 //!   five the leader's work grows faster than the safety.
 //! - Only members whose log has caught up become voters: a new voter that still copies the log would
 //!   count towards the quorum and stall every commit.
+//! - Nobody becomes a voter beside one that has not heard of it: voters refuse their votes to strangers, so such a set
+//!   could be unable to elect once the others are lost. A dead one does not hold this up: its place may be the one to fill.
 //! - A voter that was removed from the cluster, or is about to be, leaves the set, even if an even number is left; another
 //!   member takes its place as soon as there is one.
 //! - A dead voter is replaced when a live member can take its place. The count does not change, so
@@ -32,6 +34,8 @@ pub struct Candidate {
     pub alive: bool,
     /// Its log is as long as the leader's, or nearly: a vote of its own would not stall commits.
     pub caught_up: bool,
+    /// Its log tells it of every present member.
+    pub knows_members: bool,
 }
 
 /// The set of voters to change to, or `None` when the present one is right.
@@ -47,9 +51,19 @@ pub fn plan(
         .filter(|id| members.get(id).is_some_and(|m| m.role == Role::Voter))
         .copied()
         .collect();
+    let knows_others =
+        |id: &NodeId| *id == leader || members.get(id).is_some_and(|m| m.knows_members || !m.alive);
+    let all_know = voters.iter().all(knows_others);
     let mut spares: Vec<NodeId> = members
         .iter()
-        .filter(|(id, m)| m.role == Role::Voter && m.alive && m.caught_up && !current.contains(id))
+        .filter(|_| all_know)
+        .filter(|(id, m)| {
+            m.role == Role::Voter
+                && m.alive
+                && m.caught_up
+                && m.knows_members
+                && !current.contains(id)
+        })
         .map(|(id, _)| *id)
         .rev()
         .collect();
@@ -98,7 +112,8 @@ mod tests {
         ids.iter().copied().map(NodeId).collect()
     }
 
-    /// One letter for each node from 1: `v`oter, `w`orker; capitals are caught up; `x` dead, `-` removed.
+    /// One letter for each node from 1: `v`oter, `w`orker; capitals are caught up; `s` a voter that knows not all members;
+    /// `x` dead, `-` removed.
     fn members(text: &str) -> BTreeMap<NodeId, Candidate> {
         (1..)
             .map(NodeId)
@@ -113,6 +128,7 @@ mod tests {
                     },
                     alive: letter != 'x',
                     caught_up: letter.is_ascii_uppercase(),
+                    knows_members: !"sx".contains(letter),
                 };
                 (id, candidate)
             })
@@ -143,6 +159,16 @@ mod tests {
     fn waits_for_logs_to_catch_up() {
         check("VVv", &[1], None);
         check("VVVVv", &[1], Some(&[1, 2, 3]));
+    }
+
+    #[test]
+    fn nobody_votes_beside_a_voter_that_has_not_heard_of_it() {
+        check("VVsVV", &[1, 2, 3], None);
+        check("VsxV", &[1, 2, 3], None);
+        check("VVVVs", &[1], Some(&[1, 2, 3]));
+        // It is replaced once it is dead, and does not keep another from leaving.
+        check("VVxVV", &[1, 2, 3], Some(&[1, 2, 4]));
+        check("VWsVV", &[1, 2, 3], Some(&[1, 3]));
     }
 
     #[test]
@@ -190,11 +216,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_plan_is_safe_and_final(nodes in "[vVwWx-]{1,9}", current in proptest::collection::btree_set(1u64..10, 1..6)) {
+        fn every_plan_is_safe_and_final(nodes in "[vVwWsx-]{1,9}", current in proptest::collection::btree_set(1u64..10, 1..6)) {
             let mut all = members(&nodes);
             let current: BTreeSet<NodeId> = current.into_iter().map(NodeId).chain([LEADER])
                 .filter(|id| id.0 <= nodes.len() as u64).collect();
-            all.insert(LEADER, Candidate { role: Role::Voter, alive: true, caught_up: true });
+            all.insert(LEADER, Candidate { role: Role::Voter, alive: true, caught_up: true, knows_members: true });
             let Some(next) = plan(LEADER, &all, &current) else { return Ok(()) };
             prop_assert!(next.contains(&LEADER));
             let live = next.iter().filter(|id| **id == LEADER || all[id].alive).count();
@@ -202,6 +228,9 @@ mod tests {
             prop_assert!(next.iter().all(|id| all.contains_key(id)));
             for new in next.difference(&current) {
                 prop_assert!(all[new].alive && all[new].caught_up && all[new].role == Role::Voter);
+                for kept in next.intersection(&current) {
+                    prop_assert!(all[kept].knows_members || !all[kept].alive, "{kept} would refuse its vote to {new}");
+                }
             }
             let votes = |id: &&NodeId| all.get(id).is_some_and(|m| m.role == Role::Voter);
             let kept = current.iter().filter(votes).count();

@@ -4,12 +4,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::Response;
 use nebula_domain::http::HttpPolicy;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -19,8 +20,8 @@ use crate::config::Limits;
 use crate::edge::Stop;
 use crate::finish::Finish;
 use crate::h1::{
-    End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer, Wire,
-    chunk_size, find_end,
+    End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer,
+    Trailers, Wire, chunk_size, find_end,
 };
 use crate::headers::{self, Delivery};
 use crate::sendfile;
@@ -35,11 +36,19 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Makes the end of the connection an error for the other side.
+    fn reset(&self) {}
 }
 
 impl Socket for TcpStream {
     fn plain(&self) -> Option<&TcpStream> {
         Some(self)
+    }
+
+    fn reset(&self) {
+        // Without it the connection ends as if all had been well, which is no worse than HTTP/1.0 ever was.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -51,6 +60,8 @@ pub(crate) struct Client<T> {
     pub(crate) timer: Timer,
     /// Something of the latest request's body may be gone.
     pub(crate) body_begun: bool,
+    /// An answer that only the connection's end would end was cut off: a clean end would make it look whole.
+    pub(crate) cut_off: bool,
     pub(crate) drain: Drain,
 }
 
@@ -91,6 +102,7 @@ impl<T: Socket> Client<T> {
             head: RequestHead::default(),
             timer: Timer::default(),
             body_begun: false,
+            cut_off: false,
             drain,
         }
     }
@@ -126,14 +138,13 @@ impl<T: Socket> Client<T> {
     fn look(&mut self, limits: &Limits, searched: &mut usize) -> Result<bool, Refusal> {
         let inbox = &mut self.wire.inbox;
         // RFC 9112 section 2.2: empty lines before a request are ignored.
-        let empty = inbox
-            .chunks_exact(2)
-            .take_while(|line| line == b"\r\n")
-            .count();
-        if *searched == 0 && empty > 0 {
-            inbox.drain(..2 * empty);
+        let lines = inbox.chunks_exact(2).take_while(|line| line == b"\r\n");
+        let empty = 2 * lines.count();
+        if empty > 0 {
+            inbox.drain(..empty);
+            *searched = 0;
         }
-        if inbox.is_empty() {
+        if is_idle(inbox) {
             return Ok(false);
         }
         match find_end(inbox, *searched)? {
@@ -159,7 +170,7 @@ impl<T: Socket> Client<T> {
         deadline: Instant,
         stop: &mut (impl Future<Output = ()> + Unpin),
     ) -> Poll<Read> {
-        let idle = self.wire.inbox.is_empty();
+        let idle = is_idle(&self.wire.inbox);
         if idle {
             self.wire.shrink();
             self.head.shrink();
@@ -190,7 +201,9 @@ impl<T: Socket> Client<T> {
         };
         let wanted = headers::has_body(&self.head.method, status);
         // Where the next request begins is not known any more.
-        let persistent = persistent && !self.body_begun && self.is_persistent();
+        // Nor where the client may or may not send a body that it was not told to.
+        let unsure = self.head.has_body() && self.head.expects_continue;
+        let persistent = persistent && !self.body_begun && !unsure && self.is_persistent();
         let mut delivery = Delivery::of(self.head.version, persistent, length);
         if !wanted {
             delivery.framing = Framing::Plain;
@@ -204,6 +217,7 @@ impl<T: Socket> Client<T> {
         if sent && delivery.persistent && self.head.has_body() {
             sent = self.discard(limits).await;
         }
+        self.cut_off = !sent && delivery.ends_with_connection(length);
         sent && delivery.persistent
     }
 
@@ -218,8 +232,10 @@ impl<T: Socket> Client<T> {
                 self.wire.outbox().extend_from_slice(&bytes);
             }
             ResponseBody::Whole(bytes) => {
-                if !self.flush(limits).await || !self.write(&bytes, Framing::Plain) {
-                    return false;
+                for piece in bytes.chunks(READ_BYTES) {
+                    if !self.flush(limits).await || !self.write(piece, Framing::Plain) {
+                        return false;
+                    }
                 }
             }
             ResponseBody::File(part) if self.wire.io.plain().is_some() => {
@@ -317,12 +333,13 @@ impl<T: Socket> Client<T> {
 
     /// Reads the body of the request that was answered, to where the next one begins; whether it came to that.
     async fn discard(&mut self, limits: &Limits) -> bool {
-        if self.head.expects_continue {
-            // Whether the client sends it is not known.
-            return false;
-        }
         let mut nowhere = Wire::new(tokio::io::empty());
-        let mut relay = Relay::new(self.head.body_length(), Framing::Plain, DISCARDED_BYTES_MAX);
+        let mut relay = Relay::new(
+            self.head.body_length(),
+            Framing::Plain,
+            DISCARDED_BYTES_MAX,
+            Trailers::Drop,
+        );
         let deadline = Instant::now() + limits.linger;
         poll_fn(|cx| {
             loop {
@@ -341,6 +358,9 @@ impl<T: Socket> Client<T> {
     /// Ends the connection so that its last answer arrives: one that is closed while the client still sends is reset,
     /// and what was sent before is lost with it.
     pub(crate) async fn close(mut self, limits: &Limits) {
+        if self.cut_off {
+            return self.wire.io.reset();
+        }
         let deadline = Instant::now() + limits.linger;
         let mut left = DISCARDED_BYTES_MAX;
         let ended = poll_fn(|cx| self.wire.poll_shutdown(cx)).await;
@@ -360,4 +380,9 @@ impl<T: Socket> Client<T> {
         })
         .await;
     }
+}
+
+/// Nothing of a request has come; perhaps half of an empty line.
+fn is_idle(inbox: &[u8]) -> bool {
+    matches!(inbox, b"" | b"\r")
 }

@@ -75,6 +75,9 @@ pub struct Limits {
     /// From a request's last byte to the response's head: the usual patience of browsers' users
     /// and of other proxies. Also how long an upload may stand still meanwhile.
     pub response_head_timeout: Duration,
+    /// How long a request waits for an instance to become ready when none is. Health spreads by gossip, so that an edge may hear
+    /// a little later than others that a deployment is up; a client that was just told so is not to find it down.
+    pub ready_wait: Duration,
     /// How long an unused connection to an instance is kept. Under the 5 s after which common
     /// servers close theirs, so that a request seldom meets a connection that is just being closed.
     pub upstream_idle: Duration,
@@ -119,6 +122,7 @@ impl Default for Limits {
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),
             response_head_timeout: Duration::from_secs(60),
+            ready_wait: Duration::from_millis(500),
             upstream_idle: Duration::from_secs(4),
             upstream_idle_unrepeatable: Duration::from_secs(1),
             upstream_idle_per_instance: 64,

@@ -14,6 +14,7 @@ use nebula_mesh::Mesh;
 use nebula_telemetry::Metrics;
 use nebula_wire::peer::Protocol;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub use handle::ProxyHandle;
 pub(crate) use thread::Stop;
@@ -136,5 +137,23 @@ impl Edge {
     pub(crate) fn route(&self, host: &[u8]) -> Option<Arc<Route>> {
         let host = std::str::from_utf8(host).ok()?;
         self.shared.table.borrow().route(host).cloned()
+    }
+
+    /// The host's route once it has an endpoint, if that is soon; the same route otherwise.
+    pub(crate) async fn ready(&self, route: Arc<Route>, host: &[u8]) -> Arc<Route> {
+        let mut tables = self.shared.table.clone();
+        let newer = async {
+            while tables.changed().await.is_ok() {
+                let newer = self.route(host).filter(|newer| newer.kind == route.kind);
+                if let Some(newer) = newer.filter(|newer| !newer.endpoints.is_empty()) {
+                    return newer;
+                }
+            }
+            std::future::pending().await
+        };
+        match timeout(self.shared.limits.ready_wait, newer).await {
+            Ok(newer) => newer,
+            Err(_) => route,
+        }
     }
 }

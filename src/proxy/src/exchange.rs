@@ -12,8 +12,8 @@ use crate::client::Drain;
 use crate::config::Limits;
 use crate::finish::Finish;
 use crate::h1::{
-    End, Framing, Length, Moved, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer, Wire,
-    find_lenient_end,
+    End, Framing, Length, Moved, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer,
+    Trailers, Wire, find_lenient_end,
 };
 use crate::headers::{self, Asked, Delivery};
 use crate::switch;
@@ -39,6 +39,8 @@ pub(crate) struct Link<'a, T> {
     pub(crate) continued: bool,
     /// Something of the request's body may be gone.
     pub(crate) body_begun: &'a mut bool,
+    /// As in [`crate::client::Client::cut_off`].
+    pub(crate) cut_off: &'a mut bool,
 }
 
 /// The response is through.
@@ -99,11 +101,10 @@ where
     let mut upload = Upload::new(length, request.max_body);
     *link.body_begun |= upload.state == UploadState::Moving;
     if upload.state == UploadState::Moving && request.head.expects_continue && !link.continued {
-        // Now that somebody takes the body.
+        // Now that somebody takes the body. It goes out while the response is waited for.
         link.wire
             .outbox()
             .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        link.wire.flush().await.map_err(|_| Fault::ClientGone)?;
         link.continued = true;
     }
     let mut waiting = Waiting {
@@ -129,7 +130,7 @@ impl Upload {
             Length::Chunked => Framing::Chunked,
             _ => Framing::Plain,
         };
-        let relay = Relay::new(length, framing, max);
+        let relay = Relay::new(length, framing, max, Trailers::Pass);
         let state = match relay.is_read() {
             true => UploadState::Done,
             false => UploadState::Moving,
@@ -194,6 +195,12 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         if self.receive(cx, link, upstream)? {
             return Poll::Ready(Ok(()));
         }
+        // Interim responses; a client that takes none of them takes no answer either, and the time for that runs.
+        if link.wire.unwritten() > 0
+            && let Poll::Ready(Err(_)) = link.wire.poll_flush(cx)
+        {
+            return Poll::Ready(Err(Fault::ClientGone));
+        }
         if self.upload.state != UploadState::Moving && has_gone(cx, link.wire) {
             return Poll::Ready(Err(Fault::ClientGone));
         }
@@ -203,7 +210,8 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         let deadline = self.last + self.limits.response_head_timeout;
         link.timer.poll(cx, deadline).map(|()| {
             Err(Fault::TimedOut {
-                complete: self.upload.state != UploadState::Moving,
+                // With something unwritten it is the instance that takes no more.
+                complete: self.upload.state != UploadState::Moving || upstream.wire.unwritten() > 0,
             })
         })
     }
@@ -218,11 +226,11 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         if self.upload.state == UploadState::Moving {
-            let begun = self.upload.relay.content();
+            let begun = self.upload.relay.has_begun();
             if self.upload.poll(cx, link.wire, &mut upstream.wire)? {
                 self.last = Instant::now();
             }
-            if self.upload.state == UploadState::Unwanted && begun == 0 {
+            if self.upload.state == UploadState::Unwanted && !begun {
                 return self.unwritten(upstream);
             }
         } else if upstream.wire.unwritten() > 0
@@ -237,7 +245,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
     /// answer may be under way already.
     fn unwritten(&mut self, upstream: &mut Upstream) -> Result<(), Fault> {
         let nothing =
-            upstream.wire.unwritten() >= self.head_bytes && self.upload.relay.content() == 0;
+            upstream.wire.unwritten() >= self.head_bytes && !self.upload.relay.has_begun();
         upstream.wire.discard();
         match nothing {
             true => Err(Fault::NotSent),
@@ -269,7 +277,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
                             let asked = self.request.head.upgrade().is_some();
                             return asked.then_some(true).ok_or(Fault::Broken);
                         }
-                        self.interim(cx, link, upstream)?;
+                        self.interim(link, upstream);
                     }
                     End::After(searched) => {
                         if searched > self.limits.max_header_bytes {
@@ -288,13 +296,8 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         }
     }
 
-    /// Passes on what an instance says before its answer, to a client that knows of such.
-    fn interim<T>(
-        &self,
-        cx: &mut Context<'_>,
-        link: &mut Link<'_, T>,
-        upstream: &Upstream,
-    ) -> Result<(), Fault>
+    /// Passes on what an instance says before its answer, to a client that knows of such and takes it.
+    fn interim<T>(&self, link: &mut Link<'_, T>, upstream: &Upstream)
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -302,11 +305,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         // The edge has said itself that the client may go on.
         if knows && upstream.head.status != 100 && link.wire.unwritten() < READ_BYTES {
             headers::write_interim(link.wire.outbox(), &upstream.head);
-            if let Poll::Ready(Err(_)) = link.wire.poll_flush(cx) {
-                return Err(Fault::ClientGone);
-            }
         }
-        Ok(())
     }
 }
 
@@ -341,16 +340,19 @@ where
         request.finish,
         delivery,
     );
-    let mut relay = Relay::new(length, delivery.framing, u64::MAX);
-    let mut last = Instant::now();
+    let trailers = match request.head.accepts_trailers() {
+        true => Trailers::Pass,
+        false => Trailers::Drop,
+    };
+    let mut relay = Relay::new(length, delivery.framing, u64::MAX, trailers);
+    // When the client took something last, and how much it had not taken then.
+    let (mut last, mut left) = (Instant::now(), 0);
     let whole = poll_fn(|cx| {
-        if upload.state == UploadState::Moving {
-            // Its errors show in what becomes of the connection.
-            match upload.poll(cx, link.wire, &mut upstream.wire) {
-                Ok(true) => last = Instant::now(),
-                Ok(false) => {}
-                Err(_) => upload.state = UploadState::Unwanted,
-            }
+        if upload.state == UploadState::Moving
+            && upload.poll(cx, link.wire, &mut upstream.wire).is_err()
+        {
+            // It shows in what becomes of the connection.
+            upload.state = UploadState::Unwanted;
         }
         loop {
             match relay.poll(cx, &mut upstream.wire, link.wire) {
@@ -364,7 +366,12 @@ where
             return Poll::Ready(false);
         }
         // A stream may be silent for as long as it likes; a client that takes nothing may not.
-        if link.wire.unwritten() == 0 {
+        let unwritten = link.wire.unwritten();
+        if unwritten < left {
+            last = Instant::now();
+        }
+        left = unwritten;
+        if unwritten == 0 {
             return Poll::Pending;
         }
         link.timer
@@ -372,6 +379,7 @@ where
             .map(|()| false)
     })
     .await;
+    *link.cut_off = !whole && delivery.ends_with_connection(length);
     Exchanged {
         persistent: whole && delivery.persistent,
         reusable: whole

@@ -48,6 +48,9 @@ where
     let mut tried: Vec<InstanceId> = Vec::new();
     let mut problem = None;
 
+    if route.endpoints.is_empty() {
+        route = edge.ready(route, request.asked.host).await;
+    }
     while tried.len() < edge.shared.limits.attempts {
         let Some(endpoint) = choose(edge, &route, avoid, &tried) else {
             break;

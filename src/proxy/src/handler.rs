@@ -211,6 +211,7 @@ where
         head,
         timer,
         body_begun,
+        cut_off,
         drain,
     } = client;
     let request = Request {
@@ -231,6 +232,7 @@ where
         timer,
         continued: false,
         body_begun,
+        cut_off,
     };
     forward(edge, Arc::clone(&route), &request, &mut link, site, avoid).await
 }

@@ -124,7 +124,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     if let Some(protocol) = head.upgrade() {
         out.extend_from_slice(b"Connection: upgrade\r\n");
         line(out, b"Upgrade", protocol);
-    } else if fields.has_token(Kind::Te, "trailers") {
+    } else if head.accepts_trailers() {
         out.extend_from_slice(b"TE: trailers\r\nConnection: te\r\n");
     }
     out.extend_from_slice(&asked.origin.lines);
@@ -161,6 +161,12 @@ impl Delivery {
                 false => Framing::Plain,
             },
         }
+    }
+
+    /// Nothing but the connection's end tells the client that a body of this length is through.
+    pub(crate) fn ends_with_connection(&self, length: Length) -> bool {
+        let unsized_ = matches!(length, Length::Chunked | Length::UntilClose);
+        unsized_ && self.framing == Framing::Plain
     }
 }
 

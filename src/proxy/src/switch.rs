@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::h1::{Framing, Length, Moved, Relay, RelayError, Timer, Wire};
+use crate::h1::{Framing, Length, Moved, Relay, RelayError, Timer, Trailers, Wire};
 
 /// One direction.
 struct Direction {
@@ -26,7 +26,7 @@ enum State {
 impl Direction {
     fn new() -> Direction {
         Direction {
-            relay: Relay::new(Length::UntilClose, Framing::Plain, u64::MAX),
+            relay: Relay::new(Length::UntilClose, Framing::Plain, u64::MAX, Trailers::Drop),
             state: State::Open,
         }
     }

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::{Client, Drain, Read};
 use crate::config::Limits;
+use crate::h1::FIELDS_MAX;
 use crate::headers::RequestId;
 use crate::metrics::ProxyMetrics;
 use crate::statics::{Ask, Sites};
@@ -30,6 +31,9 @@ const OPEN_WAIT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(5);
 /// Held for each direction of a tunnel; what waits beyond that waits at the sender.
 const COPY_BYTES: usize = 16 * 1024;
+
+/// What an edge adds to a head that it hands on: some 300 bytes, and a host and an id of any length twice.
+const ADDED_BYTES: usize = 2 * 1024;
 
 /// Answers `Protocol::Tunnel`.
 pub(crate) struct Tunnels {
@@ -53,7 +57,11 @@ impl Tunnels {
         Tunnels {
             locals,
             sites,
-            limits: limits.clone(),
+            limits: Limits {
+                max_headers: FIELDS_MAX,
+                max_header_bytes: limits.max_header_bytes + ADDED_BYTES,
+                ..limits.clone()
+            },
             // The opener's patience is `tunnel_timeout`; an answer after that is of no use.
             connect_timeout: limits.connect_timeout.min(limits.tunnel_timeout),
             drain_max: limits.tunnel_drain,

@@ -218,6 +218,13 @@ async fn a_cut_off_response_does_not_look_complete() {
     let response = send(node.edge, request.unwrap()).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
+
+    // Where only the connection's end ends the body, that end is an error.
+    let mut socket = TcpStream::connect(node.edge).await.unwrap();
+    let head = format!("GET / HTTP/1.0\r\nHost: {API}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let cut = socket.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(cut.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

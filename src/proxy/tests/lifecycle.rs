@@ -130,3 +130,20 @@ async fn what_is_in_flight_is_counted() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_request_waits_a_moment_for_the_first_instance() {
+    let node = common::single_with(|limits| limits.ready_wait = PATIENCE);
+    node.route_api(&[]);
+    let edge = node.edge;
+    let asked = tokio::spawn(async move {
+        let request = request(Method::GET, API, "/", &[]).body(String::new());
+        whole(send(edge, request.unwrap()).await).await
+    });
+    until("the request waits", || {
+        node.metric("nebula_http_requests_in_flight") == 1
+    })
+    .await;
+    node.route_api(&[common::apps::named("up").await]);
+    assert_eq!(asked.await.unwrap().text(), "up");
+}

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,11 +22,13 @@ use nebula_telemetry::Random;
 use nebula_wire::codec;
 use nebula_wire::peer::Protocol;
 use openraft::ServerState;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::storage::RaftLogStorage;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 
 use crate::limits;
+use crate::log::LogStore;
 use crate::peers::{RaftAnswer, RaftRequest};
 use crate::room::Space;
 use crate::status::{Heard, Status};
@@ -130,6 +133,21 @@ pub async fn listen(
     }
 }
 
+/// The highest term that this node was asked to vote in and did not, because the candidate's log lacks what this one has.
+/// openraft forgets such a term; a term below that of all others cannot win.
+#[derive(Clone, Default)]
+pub struct Refused(Arc<AtomicU64>);
+
+impl Refused {
+    pub fn note(&self, term: u64) {
+        self.0.fetch_max(term, Ordering::Relaxed);
+    }
+
+    fn term(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Stands for election when it is time.
 pub struct Vigil {
     pub raft: Raft,
@@ -137,6 +155,8 @@ pub struct Vigil {
     pub heard: Heard,
     /// When this node last gave its vote to another one.
     pub pledged: Heard,
+    pub refused: Refused,
+    pub log: LogStore,
     pub space: watch::Receiver<Space>,
     pub lease: Duration,
     pub random: Random,
@@ -189,12 +209,34 @@ impl Vigil {
                 continue;
             }
             tracing::info!("nobody hears the leader; standing for election");
-            if self.raft.trigger().elect().await.is_err() {
+            if !self.stand().await {
                 return;
             }
             not_before = Instant::now() + self.random.jitter(pause) + turn;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Asks for votes, in a term above all that this node knows of; whether Raft goes on.
+    ///
+    /// Raft has voters take over the term of every candidate, of one that they refuse as well (Ongaro's thesis, figure
+    /// 3.1). openraft does not: the one node with the latest log, which alone can win, would stand a term too late while
+    /// others, who cannot win, count on. So it gives its vote in that term to itself, which it tells nobody, and stands in the
+    /// next.
+    async fn stand(&self) -> bool {
+        let refused = self.refused.term();
+        let term = self.raft.metrics().borrow().vote.leader_id().get_term();
+        if refused > term {
+            let Ok(log) = self.log.clone().get_log_state().await else {
+                return false;
+            };
+            let mine = Vote::new(refused, self.mesh.me().0);
+            let ask = VoteRequest::new(mine, log.last_log_id);
+            if self.raft.vote(ask).await.is_err() {
+                return false;
+            }
+        }
+        self.raft.trigger().elect().await.is_ok()
     }
 
     /// Whether so many, this node included, have not heard a leader for a lease that they could elect one.

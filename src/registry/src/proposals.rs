@@ -97,8 +97,9 @@ impl Proposer {
         }
     }
 
-    /// The removal of a node without which the voters could decide nothing: the others would refuse it from then on,
-    /// and the cluster would stand still for good. It has to hand its vote over first.
+    /// The removal of a node that votes. Whoever has applied it refuses that node from then on, while the configuration
+    /// still counts its vote: some would have stopped to hear their own leader, and of two voters one could decide
+    /// nothing, for good. Its vote is taken first, by marking it as leaving, also when it is dead.
     fn forbidden(&self, waiting: &Waiting) -> Option<Rejection> {
         let Ok(Command::RemoveNode { node }) = waiting.item.request().map(|r| &r.command) else {
             return None;
@@ -108,13 +109,10 @@ impl Proposer {
         }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let mut configs = metrics
-            .membership_config
-            .membership()
-            .get_joint_config()
-            .iter();
-        let is_needed = configs.any(|voters| voters.len() <= 2 && voters.contains(&node.0));
-        is_needed.then_some(Rejection::VoteNeeded(*node))
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        voters
+            .any(|id| id == node.0)
+            .then_some(Rejection::VoteNeeded(*node))
     }
 
     async fn write(&self, batch: Vec<Waiting>) {

@@ -92,6 +92,7 @@ impl Registry {
         let (proposals, proposal_queue) = mpsc::channel(limits::PROPOSALS_QUEUED);
         let (readers, reader_queue) = mpsc::channel(limits::READERS_QUEUED);
         let (heard, pledged, answers) = (Heard::default(), Heard::default(), Heard::default());
+        let refused = elections::Refused::default();
         let patience = config.timing.lease * LEASES_OF_PATIENCE;
         let observer = Observer::new(
             raft.clone(),
@@ -144,6 +145,7 @@ impl Registry {
                 log: log.clone(),
                 heard: heard.clone(),
                 pledged: pledged.clone(),
+                refused: refused.clone(),
                 status: status.clone(),
                 state: published.state.clone(),
                 space: room.watch(),
@@ -174,6 +176,8 @@ impl Registry {
                 mesh: mesh.clone(),
                 heard,
                 pledged,
+                refused,
+                log: log.clone(),
                 space: room.watch(),
                 lease: config.timing.lease,
                 random: random.clone(),

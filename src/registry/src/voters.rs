@@ -98,14 +98,16 @@ impl Voters {
         }
 
         let last = metrics.last_log_index.unwrap_or(0);
-        let caught_up = |id: NodeId| {
+        // Members become Raft's after they have become the state's, so whoever has this entry has heard of them all.
+        let members_at = metrics.membership_config.log_id().map_or(0, |id| id.index);
+        let has = |id: NodeId, index: u64| {
             let matched = metrics
                 .replication
                 .as_ref()
                 .and_then(|r| r.get(&id.0).copied().flatten());
-            id.0 == metrics.id
-                || matched.is_some_and(|at| at.index + limits::CAUGHT_UP_ENTRIES >= last)
+            id.0 == metrics.id || matched.is_some_and(|at| at.index >= index)
         };
+        let caught_up = |id| has(id, last.saturating_sub(limits::CAUGHT_UP_ENTRIES));
         let candidates: BTreeMap<NodeId, Candidate> = {
             let view = self.view.borrow();
             let candidate = |(id, node): (&NodeId, &nebula_domain::state::Node)| {
@@ -118,12 +120,15 @@ impl Voters {
                     },
                     alive: view.is_alive(*id),
                     caught_up: caught_up(*id),
+                    knows_members: has(*id, members_at),
                 };
                 (*id, candidate)
             };
             nodes.iter().map(candidate).collect()
         };
-        let behind = candidates.values().any(|c| c.alive && !c.caught_up);
+        let behind = candidates
+            .values()
+            .any(|c| c.alive && !(c.caught_up && c.knows_members));
         let next = match voters::plan(NodeId(metrics.id), &candidates, &current) {
             Some(next) => next,
             None if configs.len() > 1 => current,

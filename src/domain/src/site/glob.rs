@@ -2,8 +2,8 @@
 
 /// Stars in one pattern. Each may make a match as long again as the path.
 const STARS_MAX: usize = 8;
-/// Of one pattern; longer than any path of an artifact.
-const PATTERN_BYTES_MAX: usize = 2048;
+/// Of one pattern. A match costs at most as many comparisons as pattern and path have bytes, multiplied.
+const PATTERN_BYTES_MAX: usize = 512;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Glob {

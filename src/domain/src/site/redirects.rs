@@ -230,7 +230,8 @@ impl Rule {
             return None;
         }
         // What the rule did not ask for is passed on.
-        if let (Some(query), true, false) = (query, self.query.is_empty(), self.target.has_query) {
+        let passes = self.query.is_empty() && !self.target.has_query;
+        if let Some(query) = query.filter(|query| passes && !query.is_empty()) {
             let at = filled.find('#').unwrap_or(filled.len());
             filled.insert_str(at, query);
             filled.insert(at, '?');

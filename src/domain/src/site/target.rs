@@ -132,17 +132,18 @@ impl Target {
             match piece {
                 Piece::Literal(text) => filled.push_str(text),
                 Piece::Placeholder(name) => {
-                    let Some(found) = captured.iter().find(|c| c.name == name) else {
-                        continue;
-                    };
-                    let set = if found.is_splat { FILLED } else { FILLED_NAME };
-                    let begins_path = filled == "/";
-                    filled.extend(utf8_percent_encode(&found.value, set));
-                    // Names are never empty, so that only a broken caller gets here.
-                    if begins_path && filled.starts_with("//") {
-                        filled.remove(0);
+                    if let Some(found) = captured.iter().find(|c| c.name == name) {
+                        let set = if found.is_splat { FILLED } else { FILLED_NAME };
+                        filled.extend(utf8_percent_encode(&found.value, set));
                     }
                 }
+            }
+        }
+        // Two slashes, which a browser takes `\` for as well, begin a host: one is there where a placeholder
+        // that holds nothing stood between them.
+        if !self.is_url {
+            while filled[1..].starts_with(['/', '\\']) {
+                filled.remove(1);
             }
         }
         filled

@@ -122,7 +122,18 @@ fn no_rule_leads_back_to_where_it_was_asked_or_to_another_host() {
     for path in ["a", "b", "b/c", "x", ""] {
         assert_eq!(rules.find(path, None, false), None, "{path}");
     }
-    let rules = redirects("/go/* /:splat\n/out/* https://example.test/:splat");
+    let rules = redirects(
+        "/go/* /:splat\n/out/* https://example.test/:splat\n/in/* /:splat/x\n\
+         /by a=:a b=:b /:a/:b\n/back a=:a /:a\\x",
+    );
+    for (path, query, expected) in [
+        ("in", "", "/x"),
+        ("by", "a=&b=evil.test", "/evil.test"),
+        ("by", "a=/&b=evil.test", "/%2F/evil.test"),
+        ("back", "a=", "/x"),
+    ] {
+        assert_eq!(rules.find(path, Some(query), false), to(301, expected));
+    }
     for (path, expected) in [
         ("go//evil.test", "/evil.test"),
         ("go/\\evil.test", "/%5Cevil.test"),

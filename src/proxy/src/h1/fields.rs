@@ -47,32 +47,35 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn of(name: &[u8]) -> Kind {
+    pub(super) fn of(name: &[u8]) -> Kind {
         let is = |as_: &str| name.eq_ignore_ascii_case(as_.as_bytes());
+        // With underscores, too: many programs take such a name for the same.
+        let like = |as_: &str| is_like(name, as_);
         match name.len() {
             2 if is("te") => Kind::Te,
             4 if is("host") => Kind::Host,
             4 if is("date") => Kind::Date,
             6 if is("expect") => Kind::Expect,
             7 if is("upgrade") => Kind::Upgrade,
-            9 if is("forwarded") || is_claim(name, "x-real-ip") => Kind::Claim,
+            9 if is("forwarded") || like("x-real-ip") => Kind::Claim,
             10 if is("connection") => Kind::Connection,
-            10 if is("keep-alive") => Kind::HopByHop,
+            10 if like("keep-alive") => Kind::HopByHop,
             12 if is("x-request-id") => Kind::RequestId,
-            12 if is_claim(name, "x-request-id") => Kind::Claim,
+            12 if like("x-request-id") => Kind::Claim,
             14 if is("content-length") => Kind::ContentLength,
-            14 if is("http2-settings") => Kind::HopByHop,
-            16 if is("proxy-connection") => Kind::HopByHop,
+            14 if like("content-length") || like("http2-settings") => Kind::HopByHop,
+            16 if like("proxy-connection") => Kind::HopByHop,
             17 if is("transfer-encoding") => Kind::TransferEncoding,
-            18 if is("proxy-authenticate") => Kind::HopByHop,
-            19 if is("proxy-authorization") => Kind::HopByHop,
-            12.. if is_claim(&name[..12], "x-forwarded-") => Kind::Claim,
+            17 if like("transfer-encoding") => Kind::HopByHop,
+            18 if like("proxy-authenticate") => Kind::HopByHop,
+            19 if like("proxy-authorization") => Kind::HopByHop,
+            12.. if is_like(&name[..12], "x-forwarded-") => Kind::Claim,
             _ => Kind::Other,
         }
     }
 }
 
-fn is_claim(name: &[u8], as_: &str) -> bool {
+fn is_like(name: &[u8], as_: &str) -> bool {
     name.len() == as_.len()
         && name
             .iter()
@@ -205,6 +208,14 @@ mod tests {
         }
         for other in ["X-Forwarded", "Forwarded-For", "X-Real-Ips", "X-Requested"] {
             assert_eq!(Kind::of(other.as_bytes()), Kind::Other, "{other}");
+        }
+        for framing in [
+            "Content_Length",
+            "transfer_encoding",
+            "Keep_Alive",
+            "Proxy_Connection",
+        ] {
+            assert_eq!(Kind::of(framing.as_bytes()), Kind::HopByHop, "{framing}");
         }
         assert_eq!(Kind::of(b"X-Request-ID"), Kind::RequestId);
         assert_eq!(Kind::of(b"transfer-ENCODING"), Kind::TransferEncoding);

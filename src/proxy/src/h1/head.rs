@@ -83,6 +83,8 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     /// Path and query, as they came; none in an absolute target that ends with its host.
     target: Option<Span>,
+    /// The target is `*`: the server as a whole.
+    of_server: bool,
     /// The authority of an absolute target.
     authority: Option<Span>,
     pub(crate) length: Option<Length>,
@@ -147,7 +149,10 @@ impl RequestHead {
         };
         let (authority, target) = split_target(&self.method, target)?;
         self.authority = authority.map(|authority| Span::of(bytes, authority.as_bytes()));
-        self.target = target.map(|target| Span::of(bytes, target.as_bytes()));
+        self.of_server = target == Some("*");
+        self.target = target
+            .filter(|_| !self.of_server)
+            .map(|target| Span::of(bytes, target.as_bytes()));
         Fields::read(parsed.headers, bytes, list);
         self.read_fields()
     }
@@ -209,8 +214,16 @@ impl RequestHead {
         self.length.unwrap_or(Length::None)
     }
 
+    /// Whether the client wants to see trailer fields (RFC 9110 section 10.1.4).
+    pub(crate) fn accepts_trailers(&self) -> bool {
+        self.fields.has_token(Kind::Te, "trailers")
+    }
+
     /// Path and query.
     pub(crate) fn target(&self) -> &str {
+        if self.of_server {
+            return "*";
+        }
         let target = self.target.map(|target| self.fields.at(target));
         // The parser has taken it for text already.
         target.map_or("/", |target| std::str::from_utf8(target).unwrap_or("/"))
@@ -225,12 +238,16 @@ impl RequestHead {
     pub(crate) fn host(&self) -> Option<&[u8]> {
         let mut hosts = self.fields.of_kind(Kind::Host);
         let (first, second) = (hosts.next(), hosts.next());
-        let host = match self.authority {
-            _ if second.is_some() => None,
-            Some(authority) => Some(self.fields.at(authority)),
-            None => first,
-        };
-        host.filter(|host| !host.is_empty() && host.iter().all(|b| is_host_byte(*b)))
+        let is_host = |host: &&[u8]| !host.is_empty() && host.iter().all(|b| is_host_byte(*b));
+        let field = first.filter(|_| second.is_none()).filter(is_host);
+        match self.authority {
+            // HTTP/1.0 knows the field not.
+            Some(authority) if field.is_some() || self.version == Version::Ten => {
+                Some(self.fields.at(authority)).filter(is_host)
+            }
+            Some(_) => None,
+            None => field,
+        }
     }
 
     /// Whether `Connection` says of this field that it stays behind. What frames or routes the message is not the
@@ -298,6 +315,9 @@ impl ResponseHead {
         let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
             return Err(Unreadable);
         };
+        if status < 100 {
+            return Err(Unreadable);
+        }
         self.status = status;
         self.version = match version {
             0 => Version::Ten,
@@ -400,6 +420,8 @@ fn split_target<'a>(
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
     match target {
+        // RFC 9112 section 3.2.4.
+        "" if *method == Method::OPTIONS => Ok((Some(host), Some("*"))),
         "" => Ok((Some(host), None)),
         target if target.starts_with('/') => Ok((Some(host), Some(target))),
         _ => Err(Refusal::Malformed("its target has no path")),
@@ -520,6 +542,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
             "GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\n\r\n",
         ] {
             assert_eq!(parse(bad).unwrap().host(), None, "{bad:?}");
         }
@@ -579,6 +602,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
             "ICY 200 OK\r\n\r\n",
         ] {
             assert!(read(bad).is_err(), "{bad:?}");

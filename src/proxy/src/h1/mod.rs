@@ -10,13 +10,15 @@ mod head;
 mod length;
 mod relay;
 mod timer;
+mod trailers;
 mod wire;
 
 pub(crate) use fields::{Fields, Kind};
 pub(crate) use head::{
-    End, HeadLimits, Refusal, RequestHead, ResponseHead, Version, find_end, find_lenient_end,
+    End, FIELDS_MAX, HeadLimits, Refusal, RequestHead, ResponseHead, Version, find_end,
+    find_lenient_end,
 };
 pub(crate) use length::Length;
-pub(crate) use relay::{Framing, Moved, Relay, RelayError, chunk_size};
+pub(crate) use relay::{Framing, Moved, Relay, RelayError, Trailers, chunk_size};
 pub(crate) use timer::Timer;
 pub(crate) use wire::{READ_BYTES, Wire};

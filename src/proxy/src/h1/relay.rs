@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::chunked::{Decoder, Malformed, Piece};
 use super::length::Length;
+use super::trailers;
 use super::wire::{READ_BYTES, Wire};
 
 /// How a body is framed where it goes.
@@ -32,9 +33,20 @@ enum Source {
 pub(crate) struct Relay {
     source: Source,
     framing: Framing,
+    /// Something was taken from the sender: content, or the coding around it.
+    begun: bool,
     /// Bytes of content so far.
     content: u64,
     max: u64,
+    trailers: Trailers,
+}
+
+/// What becomes of the fields behind a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trailers {
+    Pass,
+    /// The receiver has not said that it wants any (RFC 9110 section 6.5.1).
+    Drop,
 }
 
 /// Why a body did not get through.
@@ -61,7 +73,7 @@ pub(crate) enum Moved {
 
 impl Relay {
     /// `max` bounds the content, in bytes.
-    pub(crate) fn new(length: Length, framing: Framing, max: u64) -> Relay {
+    pub(crate) fn new(length: Length, framing: Framing, max: u64, trailers: Trailers) -> Relay {
         let source = match length {
             Length::None => Source::Done,
             Length::Sized(length) => Source::Sized(length),
@@ -71,8 +83,10 @@ impl Relay {
         Relay {
             source,
             framing,
+            begun: false,
             content: 0,
             max,
+            trailers,
         }
     }
 
@@ -81,9 +95,9 @@ impl Relay {
         matches!(self.source, Source::Done)
     }
 
-    /// Bytes of content that have been read.
-    pub(crate) fn content(&self) -> u64 {
-        self.content
+    /// Whether something of the body is no longer with the sender.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Moves what can be moved now. Ready after every move, so that its caller sees progress.
@@ -195,8 +209,8 @@ impl Relay {
                     .map_err(RelayError::To)?;
             }
             used += content + coding;
-            self.finish_if_complete(&mut write)
-                .map_err(RelayError::To)?;
+            self.begun |= used > 0;
+            self.finish_if_complete(&mut write)?;
         }
         Ok(used)
     }
@@ -218,7 +232,7 @@ impl Relay {
     fn finish_if_complete(
         &mut self,
         write: &mut impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> Result<(), RelayError> {
         let complete = match &self.source {
             Source::Sized(left) => *left == 0,
             Source::Chunked(decoder) => decoder.is_done(),
@@ -227,12 +241,16 @@ impl Relay {
         if !complete {
             return Ok(());
         }
-        if self.framing == Framing::Chunked {
-            write(b"0\r\n")?;
-            if let Source::Chunked(decoder) = &self.source {
-                write(decoder.trailer())?;
+        if let Source::Chunked(decoder) = &self.source {
+            // Looked at also where they are dropped: what is no field is no end of a body either.
+            let fields = trailers::read(decoder.trailer()).map_err(RelayError::Malformed)?;
+            if self.framing == Framing::Chunked {
+                write(b"0\r\n").map_err(RelayError::To)?;
+                if self.trailers == Trailers::Pass {
+                    write(&fields).map_err(RelayError::To)?;
+                }
+                write(b"\r\n").map_err(RelayError::To)?;
             }
-            write(b"\r\n")?;
         }
         self.source = Source::Done;
         Ok(())
@@ -269,7 +287,7 @@ mod tests {
         let (sender, from) = duplex(cut);
         let (to, mut receiver) = duplex(7);
         let (mut from, mut to) = (Wire::new(from), Wire::new(to));
-        let mut relay = Relay::new(length, framing, 1000);
+        let mut relay = Relay::new(length, framing, 1000, Trailers::Pass);
         let sent = sent.to_vec();
         let send = async move {
             let mut sender = sender;
@@ -320,6 +338,26 @@ mod tests {
         assert!(matches!(seen, Err(RelayError::Malformed(_))));
         let (seen, _) = through(Length::UntilClose, Framing::Plain, &[7; 1001], 64).await;
         assert!(matches!(seen, Err(RelayError::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn trailers_are_fields_and_say_nothing_of_the_message() {
+        let coded = |trailer: &str| format!("1\r\na\r\n0\r\n{trailer}\r\n").into_bytes();
+        let claims = coded(
+            "X-Sum: 1\r\nX-Forwarded-For: 6.6.6.6\r\nContent-Length: 5\r\nAuthorization: x\r\n",
+        );
+        let (seen, _) = through(Length::Chunked, Framing::Chunked, &claims, 64).await;
+        let seen = String::from_utf8(seen.unwrap()).unwrap();
+        assert!(seen.ends_with("\r\n0\r\nX-Sum: 1\r\n\r\n"), "{seen:?}");
+        for bad in [
+            "GET / HTTP/1.1\r\n",
+            "X\0: 1\r\n",
+            " folded\r\n",
+            "X : 1\r\n",
+        ] {
+            let (seen, _) = through(Length::Chunked, Framing::Chunked, &coded(bad), 64).await;
+            assert!(matches!(seen, Err(RelayError::Malformed(_))), "{bad:?}");
+        }
     }
 
     #[test]

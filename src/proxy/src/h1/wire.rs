@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 /// Read at once. Larger ones cost no fewer system calls over loopback and real networks, and one that its reader does not
 /// keep up with holds as much.
@@ -93,10 +94,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
     /// Takes bytes to be written: at once as far as that goes without copying, the rest with the next flush. Nothing
     /// may wait already.
     pub(crate) fn write_through(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
@@ -132,7 +129,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// Whether a connection that nobody is using may be used again: it is open, and nothing came that nobody asked for.
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.inbox.is_empty() && self.unwritten() == 0 && self.poll_fill(&mut cx, 1).is_pending()
+        // Out of its turn a task is told that nothing has come whatever has.
+        has_budget_remaining()
+            && self.inbox.is_empty()
+            && self.unwritten() == 0
+            && self.poll_fill(&mut cx, 1).is_pending()
     }
 }
 
@@ -152,7 +153,10 @@ mod tests {
         .await;
         assert_eq!(wire.unwritten(), 2);
         let mut seen = [0; 10];
-        let (flushed, read) = tokio::join!(wire.flush(), other.read_exact(&mut seen));
+        let (flushed, read) = tokio::join!(
+            std::future::poll_fn(|cx| wire.poll_flush(cx)),
+            other.read_exact(&mut seen)
+        );
         flushed.unwrap();
         read.unwrap();
         assert_eq!(&seen, b"0123456789");

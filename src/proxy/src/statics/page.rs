@@ -20,6 +20,8 @@ pub(super) struct Page {
     pub(super) content_type: HeaderValue,
     /// The file as it is comes first.
     pub(super) forms: Vec<Form>,
+    /// The compressed forms of its artifact were there when it was prepared.
+    pub(super) knows_packed: bool,
 }
 
 /// The file in one coding.
@@ -37,6 +39,7 @@ impl Page {
     /// `path` is a file of the site; `asked` is the decoded path of the request, by which the site's own
     /// rules for headers go.
     pub(super) fn new(site: &Site, path: &str, entry: Entry, asked: &str) -> io::Result<Page> {
+        let packed = site.packed();
         let packs = compresses(path) && entry.size >= PACK_BYTES_MIN;
         let mut forms = vec![Form::new(
             Coding::Identity,
@@ -46,7 +49,7 @@ impl Page {
         if compresses(path) {
             brought(site, path, entry, &mut forms)?;
         }
-        if packs && let Some(packed) = site.packed() {
+        if packs && let Some(packed) = packed {
             for (coding, form) in packed.forms(&entry.hash) {
                 if forms.iter().all(|known| known.coding != *coding) {
                     let name = format!("{}.{}", hex::encode(entry.hash), coding.extension());
@@ -86,6 +89,7 @@ impl Page {
             headers,
             content_type,
             forms,
+            knows_packed: packed.is_some(),
         })
     }
 }

@@ -130,8 +130,8 @@ impl Site {
         }
         let pages = PAGES_MAX.min(manifest.len() + 1);
         Ok(Site {
-            // A rule in memory takes some times its text.
-            bytes: bytes + (more + still_more) * 4 + pages * PAGE_BYTES,
+            // A rule in memory takes some times its text; a page may have all fields.
+            bytes: bytes + (more + still_more) * 4 + pages * (PAGE_BYTES + still_more),
             tree: Arc::new(tree),
             manifest,
             redirects,
@@ -171,8 +171,11 @@ impl Site {
     }
 
     pub(super) fn keep_page(&self, path: &str, page: &Arc<Page>) {
-        if path.len() <= PAGE_PATH_BYTES_MAX {
-            self.pages().put(path.into(), Arc::clone(page));
+        let mut pages = self.pages();
+        // Forms that came meanwhile would never show on a page that was made without them.
+        let is_current = page.knows_packed == self.packed.get().is_some();
+        if is_current && path.len() <= PAGE_PATH_BYTES_MAX {
+            pages.put(path.into(), Arc::clone(page));
         }
     }
 

@@ -78,7 +78,7 @@ fn paths_without_a_file_of_their_own_share_what_was_prepared() {
     let runtime = runtime();
     let kept = || {
         let site = runtime.block_on(sites.loaded.get(SITE.artifact)).unwrap();
-        ["/a", "/b", "/c.png", "\0index.html", "\0404.html"].map(|path| site.page(path).is_some())
+        ["/a", "/b", "/c.png", "\0index.html", "\x00404.html"].map(|path| site.page(path).is_some())
     };
     for path in ["/a", "/b", "/c.png"] {
         let ask = ask(path, &[("accept", "text/html")]);

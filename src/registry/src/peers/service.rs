@@ -15,6 +15,7 @@ use openraft::storage::RaftLogStorage;
 use tokio::sync::watch;
 
 use super::{RaftAnswer, RaftRequest};
+use crate::elections::Refused;
 use crate::limits;
 use crate::log::LogStore;
 use crate::room::Space;
@@ -28,6 +29,7 @@ pub struct RaftService {
     pub log: LogStore,
     pub heard: Heard,
     pub pledged: Heard,
+    pub refused: Refused,
     pub status: watch::Receiver<Status>,
     pub state: watch::Receiver<Arc<State>>,
     pub space: watch::Receiver<Space>,
@@ -147,15 +149,19 @@ impl RaftService {
                 }
                 Err(error) => RaftAnswer::Refused(error.to_string()),
             },
-            RaftRequest::Vote(rpc) => match self.raft.vote(rpc).await {
-                Ok(answer) => {
-                    if answer.vote_granted {
-                        self.pledged.note();
+            RaftRequest::Vote(rpc) => {
+                let asked = rpc.vote.leader_id().get_term();
+                match self.raft.vote(rpc).await {
+                    Ok(answer) => {
+                        match answer.vote_granted {
+                            true => self.pledged.note(),
+                            false => self.refused.note(asked),
+                        }
+                        RaftAnswer::Vote(answer)
                     }
-                    RaftAnswer::Vote(answer)
+                    Err(error) => RaftAnswer::Refused(error.to_string()),
                 }
-                Err(error) => RaftAnswer::Refused(error.to_string()),
-            },
+            }
             RaftRequest::Silence => RaftAnswer::Silence(self.misses_leader()),
             RaftRequest::Known => match self.log.clone().get_log_state().await {
                 Ok(log) => RaftAnswer::Known {

@@ -146,7 +146,10 @@ async fn a_removed_node_leaves_the_voters() {
     let leader = nodes.leader(NodeId(2)).await;
     let other = nodes.all.iter().find(|n| n.id != leader).unwrap().id;
     let remove = Command::RemoveNode { node: other };
-    nodes.node(leader).registry.propose(remove).await.unwrap();
+    let at_once = nodes.node(leader).registry.propose(remove).await;
+    let refused = ProposeError::Rejected(Rejection::VoteNeeded(other));
+    assert_eq!(at_once.map(drop), Err(refused));
+    nodes.remove(leader, other).await;
     let left = (1..=3).filter(|id| *id != other.0);
     nodes.voters(left).await;
     nodes.node(leader).set("after", "1").await.unwrap();
@@ -157,8 +160,7 @@ async fn a_removed_node_leaves_the_voters() {
 async fn a_removed_leader_hands_over() {
     let nodes = Nodes::cluster(3).await;
     let leader = nodes.leader(NodeId(2)).await;
-    let remove = Command::RemoveNode { node: leader };
-    nodes.node(leader).registry.propose(remove).await.unwrap();
+    nodes.remove(leader, leader).await;
     let left = (1..=3).filter(|id| *id != leader.0);
     nodes.voters(left.clone()).await;
     for id in left {

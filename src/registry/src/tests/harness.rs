@@ -235,6 +235,22 @@ impl Nodes {
         }
     }
 
+    /// Takes a voter's vote and removes it. `through` may be the one that goes.
+    pub async fn remove(&self, through: NodeId, node: NodeId) {
+        let registry = &self.node(through).registry;
+        let leaving = Command::SetLeaving {
+            node,
+            leaving: true,
+        };
+        registry.propose(leaving).await.unwrap();
+        let handed_over = |s: &Status| !s.voters.contains(&node) && s.quorum;
+        self.node(through).status(handed_over).await;
+        registry
+            .propose(Command::RemoveNode { node })
+            .await
+            .unwrap();
+    }
+
     /// Waits until the nodes that vote are these, and each of them knows it.
     pub async fn voters(&self, ids: impl Iterator<Item = u64> + Clone) {
         let expected: BTreeSet<NodeId> = ids.map(NodeId).collect();
