@@ -1,15 +1,20 @@
-//! The one decision that every request pays for.
+//! The decisions that every request pays for: its route, and which of its instances it goes to.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nebula_domain::observed::{Health, InstanceFacts, NodeView, Phase};
 use nebula_domain::routes::{self, RouteTable};
 use nebula_domain::spec::{DEFAULT_STOP_GRACE, ProbeSpec, Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Cluster};
 use nebula_domain::time::Millis;
+use nebula_domain::traffic::balance::{Ask, Balance, HashKey, Target, Targets};
+use nebula_domain::traffic::breaker::BreakerPolicy;
+use nebula_domain::traffic::ejection::EjectionPolicy;
+use nebula_domain::traffic::instance::{HealthPolicy, Instance};
 use nebula_domain::{
-    ClusterId, Command, Digest, NodeId, Request, RequestId, State, View, apply, plan,
+    ClusterId, Command, Digest, InstanceId, NodeId, Request, RequestId, State, View, apply, plan,
 };
 use serde_json::json;
 
@@ -18,6 +23,8 @@ use crate::report;
 const ROUTES: usize = 10_000;
 const PICKS: usize = 2_000_000;
 const ROUNDS: usize = 7;
+/// Instances of a route that is balanced.
+const INSTANCES: u64 = 3;
 
 pub fn run() -> anyhow::Result<()> {
     let (state, view) = services()?;
@@ -44,17 +51,74 @@ pub fn run() -> anyhow::Result<()> {
     };
     let nanos: Vec<f64> = (0..ROUNDS).map(|_| round()).collect();
     let median = report::median(nanos.clone());
-    let rows = vec![vec![
-        ROUTES.to_string(),
+    let mut rows = vec![vec![
+        format!("route of {ROUTES}"),
         format!("{median:.0} ns"),
         "200 ns".to_owned(),
     ]];
-    report::publish(
-        "pick",
-        &["routes", "lookup and pick, median", "aim"],
-        &rows,
-        &json!({ "nanos": nanos }),
-    )
+    let mut raw = vec![json!({ "decision": "route", "nanos": nanos })];
+    for policy in [
+        Balance::PowerOfTwo,
+        Balance::RoundRobin,
+        Balance::LeastConnections,
+        Balance::Hash(HashKey::Address),
+    ] {
+        let nanos = balance(&policy);
+        let median = report::median(nanos.clone());
+        rows.push(vec![
+            format!("{policy} of {INSTANCES}"),
+            format!("{median:.0} ns"),
+            "100 ns".to_owned(),
+        ]);
+        raw.push(json!({ "decision": policy.to_string(), "nanos": nanos }));
+    }
+    report::publish("pick", &["decision", "median", "aim"], &rows, &json!(raw))
+}
+
+/// Nanoseconds of a pick in each round, with what the proxy asks of each instance.
+fn balance(policy: &Balance) -> Vec<f64> {
+    let target = |id: u64| {
+        let instance = Instance::new(0);
+        instance
+            .load
+            .observe(Duration::from_millis(1 + id), false, 0);
+        Target {
+            id: InstanceId(id),
+            instance: Arc::new(instance),
+            weight: 1,
+            local: id == 0,
+        }
+    };
+    let targets = Targets::new((0..INSTANCES).map(target).collect(), 0);
+    let (ejection, breaker) = (EjectionPolicy::default(), BreakerPolicy::default());
+    let health = HealthPolicy {
+        ejection: Some(&ejection),
+        breaker: Some(&breaker),
+        per_instance: u32::MAX,
+    };
+    let round = || {
+        let start = Instant::now();
+        for pick in 0..PICKS as u64 {
+            // Different numbers for each pick, without the cost of a generator.
+            let random = pick.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let ask = Ask {
+                now: pick,
+                random,
+                key: random,
+                slow_start: None,
+            };
+            let usable = |index: usize| {
+                targets.targets()[index]
+                    .instance
+                    .may_begin(&health, ask.now)
+            };
+            black_box(targets.pick(policy, black_box(&ask), usable));
+        }
+        #[allow(clippy::cast_precision_loss)]
+        let nanos = start.elapsed().as_nanos() as f64 / PICKS as f64;
+        nanos
+    };
+    (0..ROUNDS).map(|_| round()).collect()
 }
 
 /// A cluster of one node that runs as many services as there are routes to be.

@@ -11,13 +11,19 @@ pub mod balance;
 pub mod breaker;
 pub mod ejection;
 mod fields;
+pub mod hash;
+pub mod instance;
+pub mod load;
 pub mod rate;
 pub mod retry;
 pub mod shed;
+#[cfg(test)]
+mod simulation;
 pub mod slow_start;
 pub mod sticky;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::time::Duration;
 
@@ -155,6 +161,12 @@ fn check_token(what: &str, text: &str) -> Result<(), TrafficError> {
         });
     }
     Ok(())
+}
+
+/// The value of `Retry-After`, which counts whole seconds (RFC 9110 section 10.2.3): rounded up, at least 1.
+pub fn retry_after_seconds(wait: Duration) -> u64 {
+    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    whole.max(1)
 }
 
 /// A duration in [`Nanos`]. Settings are far below the 584 years at which this saturates.

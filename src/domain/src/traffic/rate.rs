@@ -2,7 +2,11 @@
 //!
 //! The rule is the generic cell rate algorithm (ITU-T I.371, annex A; nginx's leaky bucket is the same
 //! rule seen from the other side). A key's whole state is one moment: when it would be at rest if it
-//! asked nothing more.
+//! asked nothing more. This file: the settings and the rule; [`table`] keeps the moments of many keys, [`cluster`]
+//! divides a limit among nodes.
+
+pub mod cluster;
+pub mod table;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Form;
-use super::{Longest, TrafficError, check_count, check_token};
+use super::{Longest, Nanos, TrafficError, check_count, check_token, nanos};
 use crate::text::{parse_number, show_duration};
 
 /// The longest that a request may be held back to keep to a rate: clients and the proxies before us
@@ -86,8 +90,7 @@ impl RateLimit {
 
     /// From one request to the next at exactly this rate; rounded up, so that the rate is never exceeded.
     pub fn interval(&self) -> Duration {
-        let nanos = super::nanos(self.per.duration());
-        Duration::from_nanos(nanos.div_ceil(u64::from(self.requests.max(1))))
+        Duration::from_nanos(nanos(self.per.duration()).div_ceil(u64::from(self.requests.max(1))))
     }
 
     fn rate(&self) -> String {
@@ -196,3 +199,62 @@ impl fmt::Display for RateKey {
         }
     }
 }
+
+/// What is to become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    /// Send it on only after this time, so that the rate is kept.
+    Wait(Duration),
+    /// Answer 429 (RFC 6585 section 4) with `Retry-After`: [`super::retry_after_seconds`].
+    Refuse {
+        retry_after: Duration,
+    },
+}
+
+/// A limit made ready for deciding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gcra {
+    interval: Nanos,
+    /// How far ahead of its rate a key may be.
+    tolerance: Nanos,
+    nodelay: bool,
+}
+
+impl From<&RateLimit> for Gcra {
+    fn from(limit: &RateLimit) -> Gcra {
+        let interval = nanos(limit.interval());
+        Gcra {
+            interval,
+            tolerance: interval.saturating_mul(u64::from(limit.burst)),
+            nodelay: limit.nodelay,
+        }
+    }
+}
+
+impl Gcra {
+    /// The same limit with a share of its rate. The tolerance stays the same time, so the burst shrinks with the rate.
+    pub fn shared(self, share: cluster::Share) -> Gcra {
+        Gcra {
+            interval: share.stretch(self.interval),
+            ..self
+        }
+    }
+
+    /// For a key that would be at rest at `rest`: the verdict, and when it will be at rest after it.
+    fn decide(&self, rest: Nanos, now: Nanos) -> (Verdict, Nanos) {
+        let early = rest.saturating_sub(now);
+        if early > self.tolerance {
+            let retry_after = Duration::from_nanos(early - self.tolerance);
+            return (Verdict::Refuse { retry_after }, rest);
+        }
+        let next = rest.max(now).saturating_add(self.interval);
+        if early == 0 || self.nodelay {
+            return (Verdict::Pass, next);
+        }
+        (Verdict::Wait(Duration::from_nanos(early)), next)
+    }
+}
+
+#[cfg(test)]
+mod tests;

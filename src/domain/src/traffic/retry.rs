@@ -1,7 +1,8 @@
 //! What is tried again, how often and until when.
 //!
 //! Retries help against single failures and make overload worse, so they draw on a budget that
-//! requests fill (the idea of Finagle and Linkerd).
+//! requests fill (the idea of Finagle and Linkerd). The budget is shared by all threads (atomics); a request's
+//! own [`Tries`] belong to it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Form;
-use super::{Longest, TrafficError, WINDOW, check_count, check_window};
+use super::window::{Counts, Window};
+use super::{Longest, Nanos, TrafficError, WINDOW, check_count, check_window, nanos};
 use crate::limits::Limit;
 use crate::text::{Percent, show_duration};
 
@@ -189,3 +191,144 @@ impl fmt::Display for Hedge {
         write!(f, "after={}", show_duration(self.after))
     }
 }
+
+/// RFC 9110 section 9.2.2: methods whose request has the same effect once and twice. Of the names in
+/// the registry only those of RFC 9110 count; names are case-sensitive.
+pub fn is_idempotent(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    )
+}
+
+/// What of a request's body can still be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// There is none, or all of it can still be sent from its first byte.
+    Whole,
+    /// Some of it was handed on and is no longer here.
+    Gone,
+}
+
+/// How a try ended without the beginning of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// There was no connection: nothing was sent.
+    Connect,
+    /// The other side says that it has not processed the request: `REFUSED_STREAM`, or a stream above `GOAWAY`'s
+    /// (RFC 9113 sections 8.7 and 6.8); `H3_REQUEST_REJECTED` (RFC 9114 section 4.1.1).
+    Refused,
+    /// The connection ended after something was sent.
+    Broken,
+    /// No response in the time for a try, or its node fell silent.
+    Silent,
+}
+
+/// Whether a request may be sent again by what it is. Not sent at all, or known not to be processed: any request.
+/// Otherwise it may have had its effect, and only an idempotent one may have it twice (RFC 9110 section 9.2.2).
+/// Never one whose body has gone.
+pub fn may_repeat(method: &[u8], body: Body, failure: Failure) -> bool {
+    match (body, failure) {
+        (Body::Gone, _) => false,
+        (Body::Whole, Failure::Connect | Failure::Refused) => true,
+        (Body::Whole, Failure::Broken | Failure::Silent) => is_idempotent(method),
+    }
+}
+
+/// What a deployment's requests have earned in retries at this node.
+#[derive(Debug, Default)]
+pub struct Budget {
+    window: Window,
+}
+
+impl Budget {
+    /// A request came, whatever becomes of it. Not for its retries.
+    pub fn deposit(&self, policy: &RetryPolicy, now: Nanos) {
+        let one = Counts { all: 1, of_kind: 0 };
+        self.window.add(policy.window, now, one);
+    }
+
+    /// Takes one retry, or hedge, out of the budget. Threads that ask at the very same time may each get the last.
+    #[must_use]
+    pub fn withdraw(&self, policy: &RetryPolicy, now: Nanos) -> bool {
+        let counts = self.window.sum(policy.window, now);
+        let reserve = policy.window.as_millis() * u128::from(policy.min_per_second) / 1_000;
+        let earned = u128::from(policy.budget.of(counts.all)) + reserve;
+        let granted = u128::from(counts.of_kind) < earned;
+        if granted {
+            let one = Counts { all: 0, of_kind: 1 };
+            self.window.add(policy.window, now, one);
+        }
+        granted
+    }
+}
+
+/// One request's tries.
+#[derive(Debug, Clone, Copy)]
+pub struct Tries {
+    began: Nanos,
+    begun: u32,
+}
+
+/// Why a request is not tried again. Its last failure is the answer then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveUp {
+    /// What it is, or that its body has gone.
+    NotRepeatable,
+    TriesOver,
+    TimeOver,
+    BudgetSpent,
+}
+
+impl Tries {
+    /// The request's head came at `now`.
+    pub fn new(now: Nanos) -> Tries {
+        Tries {
+            began: now,
+            begun: 0,
+        }
+    }
+
+    /// A try begins. Until when it may take; `None`: the time of the whole request is over.
+    pub fn begin(&mut self, deadlines: &Deadlines, now: Nanos) -> Option<Nanos> {
+        let whole = self.began.saturating_add(nanos(deadlines.whole));
+        if whole <= now {
+            return None;
+        }
+        self.begun += 1;
+        Some(whole.min(now.saturating_add(nanos(deadlines.per_try))))
+    }
+
+    pub fn begun(&self) -> u32 {
+        self.begun
+    }
+
+    /// Whether to try once more after a failure; takes the retry out of the budget when so. A kept connection that
+    /// turns out to have been closed by the other side says nothing of the instance: for that one ask
+    /// [`may_repeat`] alone, and use a fresh connection to the same instance.
+    pub fn again(
+        &self,
+        policy: &RetryPolicy,
+        deadlines: &Deadlines,
+        budget: &Budget,
+        may_repeat: bool,
+        now: Nanos,
+    ) -> Result<(), GiveUp> {
+        if !may_repeat {
+            return Err(GiveUp::NotRepeatable);
+        }
+        if self.begun >= policy.tries {
+            return Err(GiveUp::TriesOver);
+        }
+        if self.began.saturating_add(nanos(deadlines.whole)) <= now {
+            return Err(GiveUp::TimeOver);
+        }
+        match budget.withdraw(policy, now) {
+            true => Ok(()),
+            false => Err(GiveUp::BudgetSpent),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::retry::{Deadlines, Hedge, RetryPolicy};
 use super::shed::Capacity;
 use super::slow_start::SlowStart;
 use super::sticky::StickyPolicy;
-use super::{TrafficError, parse_switch, show_switch};
+use super::{TrafficError, parse_switch, retry_after_seconds, show_switch};
 use crate::text::Percent;
 
 #[track_caller]
@@ -125,6 +125,12 @@ fn off_is_off() {
     assert_eq!(on.map(|policy| policy.probes), Some(1));
     assert_eq!(show_switch::<BreakerPolicy>(None), "off");
     assert_eq!(show_switch(Some(&Balance::RoundRobin)), "round-robin");
+}
+
+#[test]
+fn retry_after_is_whole_seconds() {
+    let seconds = |ms| retry_after_seconds(Duration::from_millis(ms));
+    assert_eq!([0, 1, 1_000, 1_001].map(seconds), [1, 1, 1, 2]);
 }
 
 fn window() -> impl Strategy<Value = Duration> {
