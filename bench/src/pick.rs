@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nebula_domain::observed::{Health, InstanceFacts, NodeView, Phase};
-use nebula_domain::routes::{self, RouteTable};
+use nebula_domain::routes::{self, RequestView, RouteTable};
 use nebula_domain::spec::{DEFAULT_STOP_GRACE, ProbeSpec, Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Cluster};
 use nebula_domain::time::Millis;
@@ -36,14 +36,19 @@ pub fn run() -> anyhow::Result<()> {
         hosts.iter().all(|h| table.route(h).is_some()),
         "every host has a route"
     );
+    let request = RequestView {
+        method: "GET",
+        path: "/",
+        header: &|_| None,
+    };
     let round = || {
         let start = Instant::now();
         let mut host = 0;
         for _ in 0..PICKS {
             // A stride that visits the routes out of order, so that the cache cannot guess.
             host = (host + 7_919) % ROUTES;
-            let route = table.route(black_box(&hosts[host]));
-            black_box(route.and_then(|route| route.pick(|_| true)));
+            let found = table.find(black_box(&hosts[host]), black_box(&request));
+            black_box(found.and_then(|found| found.route.pick(|_| true)));
         }
         #[allow(clippy::cast_precision_loss)]
         let nanos = start.elapsed().as_nanos() as f64 / PICKS as f64;

@@ -23,10 +23,10 @@ pub struct ChangeFlags {
     #[arg(long, conflicts_with = "spa")]
     pub no_spa: bool,
     /// Give a name back; may be repeated
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", help_heading = "HTTP")]
     pub unset_name: Vec<String>,
     /// Ask no more for this user's password; may be repeated
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", help_heading = "HTTP")]
     pub unset_basic_auth: Vec<String>,
 }
 

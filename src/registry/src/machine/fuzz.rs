@@ -1,8 +1,10 @@
 //! Snapshots and Raft messages from a peer that means no good.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nebula_domain::http::HttpPolicy;
 use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Cluster, JoinToken, Role};
 use nebula_domain::time::Millis;
@@ -74,7 +76,13 @@ fn commands() -> Vec<Command> {
             spec: Spec {
                 workload: Workload::Service(service),
                 tld: "example.test".parse().unwrap(),
-                http: Default::default(),
+                http: Arc::new(HttpPolicy {
+                    names: vec![
+                        "shop.test".parse().unwrap(),
+                        "*.shop.test/x".parse().unwrap(),
+                    ],
+                    ..HttpPolicy::default()
+                }),
             },
             scale: 2,
             artifact: Digest([5; 32]),
@@ -105,6 +113,7 @@ fn state() -> State {
         let _ = apply(&mut state, &request);
     }
     assert_eq!((state.nodes.len(), state.deployments.len()), (2, 1));
+    assert_eq!(state.names.len(), 2);
     state
 }
 

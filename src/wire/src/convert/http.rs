@@ -201,7 +201,7 @@ fn rule(field: &str, wire: &HttpRule) -> Result<Rule, HttpError> {
 
 fn weights(wire: &Http) -> Result<Weights, HttpError> {
     let read = |(release, weight): (&String, &u32)| {
-        let release: ReleaseNumber = parse("weights", release)?;
+        let release: ReleaseNumber = parse("weights", &excerpt(release))?;
         Ok((release, *weight))
     };
     wire.weights
