@@ -58,7 +58,7 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 /// A cluster of one node that runs as many services as there are routes to be.
-fn services() -> anyhow::Result<(State, View)> {
+pub fn services() -> anyhow::Result<(State, View)> {
     let mut state = State::default();
     let mut serial = 0;
     let mut run = |state: &mut State, command: Command| {
