@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::Context;
 
 use super::proc::find;
+use super::tls::Protocol;
 use crate::report;
 
 pub const CONNECTIONS: u32 = 32;
@@ -73,8 +74,13 @@ impl Way {
         }
     }
 
-    pub fn is_tls(self) -> bool {
-        matches!(self, Way::TlsOne | Way::TlsTwo { .. })
+    /// What it speaks in TLS, if that is what it does.
+    pub fn in_tls(self) -> Option<Protocol> {
+        match self {
+            Way::TlsOne => Some(Protocol::HttpOne),
+            Way::TlsTwo { .. } => Some(Protocol::HttpTwo),
+            Way::Plain | Way::Paced { .. } => None,
+        }
     }
 
     pub fn run(self, target: &Target, seconds: u64, folder: &Path) -> anyhow::Result<Answers> {

@@ -27,6 +27,7 @@ use self::peers::{Layout, Peer, Running};
 use self::results::Results;
 use self::rounds::{Effort, order};
 use self::stage::Stage;
+use self::tls::Protocol;
 use crate::report;
 
 /// Idle memory is much the same each time.
@@ -171,13 +172,10 @@ impl Bench {
     fn mode(&mut self, mode: Mode, all: &[Running]) -> anyhow::Result<()> {
         self.note_absent(mode);
         let mut able = Vec::new();
-        let secure = mode.shape().is_some_and(|shape| shape.way.is_tls());
+        let protocol = mode.shape().and_then(|shape| shape.way.in_tls());
         for running in all.iter().filter(|r| mode.concerns(r.peer)) {
-            let why = match mode.missing() {
-                Some(why) => Some(why),
-                None if secure => self.refuses_tls(running)?,
-                None => None,
-            };
+            let refused = || self.refuses(running, protocol?);
+            let why = mode.missing().or_else(refused);
             match why {
                 Some(why) => {
                     self.results.load.insert((mode, running.peer), Err(why));
@@ -200,14 +198,13 @@ impl Bench {
         Ok(())
     }
 
-    fn refuses_tls(&self, running: &Running) -> anyhow::Result<Option<String>> {
-        let config = tls::config(&self.stage.certificate)?;
-        let served = tls::connect(running.https, &config).is_ok();
-        Ok((!served).then(|| "not served".to_owned()))
+    fn refuses(&self, running: &Running, protocol: Protocol) -> Option<String> {
+        let served = tls::is_served(running.https, &self.stage.certificate, protocol);
+        (!served).then(|| "not served".to_owned())
     }
 
     fn idle(&mut self, mode: Mode) -> anyhow::Result<()> {
-        let config = tls::config(&self.stage.certificate)?;
+        let config = tls::config(&self.stage.certificate, Protocol::HttpOne)?;
         let peers = self.peers.clone();
         for (peer, why) in &self.absent {
             self.results.idle.insert((mode, *peer), Err(why.clone()));
@@ -232,7 +229,7 @@ impl Bench {
         let text = |error: anyhow::Error| format!("{error:#}");
         let running = peer.start(&self.stage, Layout::Single).map_err(text)?;
         let secure = mode == Mode::IdleTls;
-        if secure && let Some(why) = self.refuses_tls(&running).map_err(text)? {
+        if secure && let Some(why) = self.refuses(&running, Protocol::HttpOne) {
             return Err(why);
         }
         idle::measure(&running, secure.then_some(config)).map_err(text)

@@ -1,5 +1,7 @@
 //! What a program's processes have used, as the kernel counts it, and the programs that a run starts.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -74,31 +76,38 @@ pub struct Cpu {
     pub edge: f64,
 }
 
-impl Cpu {
-    pub fn since(self, before: Cpu) -> Cpu {
-        Cpu {
-            all: self.all - before.all,
-            edge: self.edge - before.edge,
-        }
-    }
-}
+/// What each thread of some processes has run so far.
+pub struct Threads(BTreeMap<(u32, OsString), Cpu>);
 
-/// What these processes have run so far. schedstat's first field is the time on a core in nanoseconds, user and system
-/// together (the kernel's Documentation/scheduler/sched-stats.rst); `stat` knows it in ticks of 10 ms only.
-pub fn cpu(pids: &[u32]) -> Cpu {
-    let mut sum = Cpu::default();
-    for pid in pids {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
-        for thread in threads.into_iter().flatten().flatten() {
-            let read = |file: &str| std::fs::read_to_string(thread.path().join(file));
-            let micros = read("schedstat").map_or(0.0, |text| on_core(&text));
-            sum.all += micros;
-            if read("comm").is_ok_and(|name| name.starts_with("edge-")) {
-                sum.edge += micros;
+impl Threads {
+    /// schedstat's first field is the time on a core in nanoseconds, user and system together (the kernel's
+    /// Documentation/scheduler/sched-stats.rst); `stat` knows it in ticks of 10 ms only.
+    pub fn of(pids: &[u32]) -> Threads {
+        let mut all = BTreeMap::new();
+        for pid in pids {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+            for thread in threads.into_iter().flatten().flatten() {
+                let read = |file: &str| std::fs::read_to_string(thread.path().join(file));
+                let micros = read("schedstat").map_or(0.0, |text| on_core(&text));
+                let is_edge = read("comm").is_ok_and(|name| name.starts_with("edge-"));
+                let edge = if is_edge { micros } else { 0.0 };
+                all.insert((*pid, thread.file_name()), Cpu { all: micros, edge });
             }
         }
+        Threads(all)
     }
-    sum
+
+    /// Thread by thread: one that has ended since would take its whole life off the sum. It ended because it had
+    /// nothing to do, so nothing worth counting is lost with it.
+    pub fn since(&self, before: &Threads) -> Cpu {
+        let mut sum = Cpu::default();
+        for (thread, now) in &self.0 {
+            let then = before.0.get(thread).copied().unwrap_or_default();
+            sum.all += now.all - then.all;
+            sum.edge += now.edge - then.edge;
+        }
+        sum
+    }
 }
 
 fn on_core(schedstat: &str) -> f64 {
@@ -133,11 +142,23 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_ended_takes_nothing_away() {
+        let cpu = |all: f64| Cpu { all, edge: all };
+        let threads = |some: &[(&str, f64)]| {
+            let entry = |(name, all): &(&str, f64)| ((1, OsString::from(name)), cpu(*all));
+            Threads(some.iter().map(entry).collect())
+        };
+        let before = threads(&[("2", 100.0), ("3", 10.0)]);
+        let after = threads(&[("3", 15.0), ("4", 2.0)]);
+        assert_eq!(after.since(&before), cpu(7.0));
+    }
+
+    #[test]
     fn this_process_uses_time_and_memory() {
         let me = [std::process::id()];
-        let before = cpu(&me);
+        let before = Threads::of(&me);
         let mut sum = 0_u64;
-        while cpu(&me).since(before).all < 1.0 {
+        while Threads::of(&me).since(&before).all < 1.0 {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(resident_kb(&me) > 100.0);

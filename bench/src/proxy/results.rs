@@ -78,8 +78,14 @@ pub fn added_p99(samples: &[Sample], direct: &[Sample]) -> f64 {
 
 fn figures(samples: &[Sample]) -> Vec<String> {
     let of = |value: fn(&Sample) -> f64| median_of(samples, value);
+    let edge = of(|s| s.edge_cpu_us);
     vec![
         format!("{:.1}", of(|s| s.cpu_us)),
+        if edge > 0.0 {
+            format!("{edge:.1}")
+        } else {
+            String::new()
+        },
         format!("{:.0}", of(|s| s.requests_per_second)),
         format!("{:.2}", of(|s| s.p50_ms)),
         format!("{:.2}", of(|s| s.p99_ms)),
@@ -120,6 +126,7 @@ impl Results {
                 "mode",
                 "proxy",
                 "CPU µs/request",
+                "of it edge",
                 "requests/s",
                 "p50 ms",
                 "p99 ms",
@@ -157,7 +164,7 @@ impl Results {
                 for (name, of) in kinds {
                     let samples: Vec<Sample> = rounds.iter().map(of).collect();
                     let mut row = vec![name.to_owned()];
-                    row.extend(figures(&samples).into_iter().skip(1));
+                    row.extend(figures(&samples).into_iter().skip(2));
                     rows.push(row);
                 }
             }

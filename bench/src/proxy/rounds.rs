@@ -3,10 +3,9 @@
 
 use std::path::Path;
 
-use super::load::{Answers, Target};
+use super::load::Target;
 use super::mode::{Mode, Shape};
 use super::peers::Running;
-use super::proc::Cpu;
 use super::results::{Rounds, Sample};
 
 /// Not measured: connections are made, files read and pools filled.
@@ -31,7 +30,7 @@ pub fn one(
     folder: &Path,
 ) -> anyhow::Result<Sample> {
     let target = Target {
-        address: if shape.way.is_tls() {
+        address: if shape.way.in_tls().is_some() {
             running.https
         } else {
             running.http
@@ -39,9 +38,9 @@ pub fn one(
         host: shape.host,
         path: shape.path,
     };
-    let before = running.cpu();
-    let answers: Answers = shape.way.run(&target, seconds, folder)?;
-    let spent: Cpu = running.cpu().since(before);
+    let before = running.threads();
+    let answers = shape.way.run(&target, seconds, folder)?;
+    let spent = running.threads().since(&before);
     Ok(Sample::new(&answers, spent))
 }
 

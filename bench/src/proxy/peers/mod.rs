@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use nebula_cluster_tests::Cluster;
 
-use super::proc::{self, Cpu, Program, find};
+use super::proc::{self, Program, Threads, find};
 use super::stage::{API, SITE, SMALL, Stage, answers};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -125,8 +125,8 @@ impl Running {
         }
     }
 
-    pub fn cpu(&self) -> Cpu {
-        proc::cpu(&self.pids())
+    pub fn threads(&self) -> Threads {
+        Threads::of(&self.pids())
     }
 
     pub fn resident_kb(&self) -> f64 {

@@ -362,4 +362,28 @@ mod tests {
         assert_eq!(plan.nodes[1].data_dir, Path::new("/d/node-2"));
         assert!(!plan.complete);
     }
+    #[test]
+    fn edge_threads_are_set_for_good_and_left_alone_where_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = Ports {
+            quic: 1,
+            api: 2,
+            edge: 3,
+        };
+        let mut cluster = Cluster {
+            dir: dir.path().to_owned(),
+            program: PathBuf::new(),
+            edge_threads: Some(1),
+            state: RefCell::new(Cluster::plan(dir.path(), &[ports])),
+        };
+        let node = cluster.node(0);
+        std::fs::create_dir(&node.data_dir).unwrap();
+        let config = cluster.config(&node).unwrap();
+        assert_eq!(config.edge_threads, 1);
+        config.store().unwrap();
+        cluster.edge_threads = None;
+        assert_eq!(cluster.config(&node).unwrap().edge_threads, 1);
+        cluster.edge_threads = Some(0);
+        assert_eq!(cluster.config(&node).unwrap().edge_threads, 0);
+    }
 }
