@@ -1,7 +1,7 @@
 //! What a program's processes have used, as the kernel counts it, and the programs that a run starts.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -20,6 +20,15 @@ pub fn find(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// A command for a program in a session of its own, as daemons are started: where the kernel shares cores out by session
+/// (sched(7), autogroup), those that lived in this one would stand back for each other, and Nebula's daemons not. The
+/// program is told to end when this process ends, also when that is not orderly.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "setsid"]).arg(program);
+    command
+}
+
 /// A program that runs until this is dropped.
 pub struct Program {
     child: Child,
@@ -27,7 +36,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// What it says goes to the file `log` in `folder`.
+    /// Starts what [`command`] has made; what it says goes to the file `log` in `folder`.
     pub fn start(command: &mut Command, folder: &Path) -> anyhow::Result<Program> {
         let log = folder.join("log");
         let out = std::fs::File::create(&log)?;
@@ -36,7 +45,7 @@ impl Program {
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+            .context("cannot run setpriv, of util-linux")?;
         Ok(Program { child, log })
     }
 

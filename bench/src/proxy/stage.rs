@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::proc::{Program, find};
+use super::proc::{self, Program, find};
 
 /// The upstream's name at every proxy.
 pub const API: &str = "api.example.test";
@@ -75,7 +74,7 @@ impl Stage {
             std::fs::copy(app.join(name), own.join(name))?;
         }
         let upstream = free_address()?;
-        let mut command = Command::new("sh");
+        let mut command = proc::command("sh");
         command
             .arg("start.sh")
             .current_dir(&own)

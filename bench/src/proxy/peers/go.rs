@@ -5,11 +5,11 @@ use std::process::Command;
 use anyhow::Context;
 
 use super::{Keep, Peer, Running};
-use crate::proxy::proc::{Program, find};
+use crate::proxy::proc::{self, Program, find};
 use crate::proxy::stage::{API, SITE, Stage, free_address};
 
 fn command(name: &str) -> anyhow::Result<Command> {
-    let mut command = Command::new(find(name).context("the program is here")?);
+    let mut command = proc::command(find(name).context("the program is here")?);
     command.env("GOMAXPROCS", "1");
     Ok(command)
 }

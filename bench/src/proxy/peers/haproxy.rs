@@ -1,11 +1,9 @@
 //! HAProxy: one thread, connections to the upstream shared by all clients.
 
-use std::process::Command;
-
 use anyhow::Context;
 
 use super::{Keep, Peer, Running};
-use crate::proxy::proc::{Program, find};
+use crate::proxy::proc::{self, Program, find};
 use crate::proxy::stage::{Stage, free_address};
 
 pub fn start(stage: &Stage) -> anyhow::Result<Running> {
@@ -37,7 +35,7 @@ backend app
 "
     );
     std::fs::write(&file, text)?;
-    let mut command = Command::new(find("haproxy").context("haproxy is here")?);
+    let mut command = proc::command(find("haproxy").context("haproxy is here")?);
     command.args(["-db", "-f"]).arg(file);
     Ok(Running {
         peer: Peer::Haproxy,

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Context;
 
 use super::{Keep, Peer, Running};
-use crate::proxy::proc::{Program, find};
+use crate::proxy::proc::{self, Program, find};
 use crate::proxy::stage::{API, SITE, Stage, free_address, user};
 
 /// Where the next hop is, and how it is spoken to.
@@ -50,7 +49,7 @@ fn start(stage: &Stage, next: &Next) -> anyhow::Result<(Program, Addresses)> {
     let folder = stage.folder("nginx")?;
     let file = folder.join("nginx.conf");
     std::fs::write(&file, configuration(stage, &folder, &at, next)?)?;
-    let mut command = Command::new(find("nginx").context("nginx is here")?);
+    let mut command = proc::command(find("nginx").context("nginx is here")?);
     command.args(["-e", "stderr", "-c"]).arg(file);
     Ok((Program::start(&mut command, &folder)?, at))
 }

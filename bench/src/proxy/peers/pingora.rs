@@ -1,12 +1,11 @@
 //! The minimal proxy of `bench/pingora`, one thread.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::Context;
 
 use super::{Keep, Peer, Running};
-use crate::proxy::proc::Program;
+use crate::proxy::proc::{self, Program};
 use crate::proxy::stage::{Stage, free_address};
 
 /// The path of the program, where it was built elsewhere than `just bench-proxy-peers` builds it.
@@ -32,7 +31,7 @@ pub fn program() -> Option<PathBuf> {
 pub fn start(stage: &Stage) -> anyhow::Result<Running> {
     let (http, https) = (free_address()?, free_address()?);
     let folder = stage.folder("pingora")?;
-    let mut command = Command::new(program().context("the pingora proxy is here")?);
+    let mut command = proc::command(program().context("the pingora proxy is here")?);
     command
         .args([http, https, stage.upstream].map(|address| address.to_string()))
         .args([&stage.certificate.chain, &stage.certificate.key])
