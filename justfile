@@ -25,6 +25,14 @@ dev *ARGS:
 bench *ARGS:
     cargo run --release -p nebula-bench -- {{ARGS}}
 
+# The proxy beside nginx, HAProxy, pingora, Traefik and Caddy, as many of them as are installed.
+bench-proxy *ARGS:
+    cargo run --release -p nebula-bench -- proxy {{ARGS}}
+
+# Builds the one peer that no package has, a minimal proxy on pingora.
+bench-proxy-peers:
+    cargo build --release --locked --manifest-path bench/pingora/Cargo.toml --target-dir "{{target}}/pingora"
+
 # The fault laboratory, a bounded part: kills, pauses, partitions, loss, delay, clocks, members, disks. Networks and disks need root.
 faults:
     cargo test -p nebula-cluster-tests --features laboratory --locked --test 'lab_*' --test 'disk_*'

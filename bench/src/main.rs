@@ -4,6 +4,7 @@
 mod cluster;
 mod etcd;
 mod pick;
+mod proxy;
 mod report;
 mod space;
 mod writes;
@@ -41,7 +42,9 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         writes: u64,
     },
-    /// All of it.
+    /// The proxy beside nginx, HAProxy, pingora, Traefik and Caddy.
+    Proxy(proxy::Options),
+    /// All of it but the comparison of proxies, which takes as long as all the rest.
     All,
 }
 
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         What::Writes { seconds, rounds } => writes::run(seconds, rounds),
         What::Pick => pick::run(),
         What::Space { writes } => space::run(writes),
+        What::Proxy(options) => proxy::run(&options),
         What::All => {
             pick::run()?;
             cluster::idle()?;

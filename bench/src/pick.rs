@@ -127,7 +127,7 @@ fn balance(policy: &Balance) -> Vec<f64> {
 }
 
 /// A cluster of one node that runs as many services as there are routes to be.
-fn services() -> anyhow::Result<(State, View)> {
+pub fn services() -> anyhow::Result<(State, View)> {
     let mut state = State::default();
     let mut serial = 0;
     let mut run = |state: &mut State, command: Command| {

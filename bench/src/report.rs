@@ -2,9 +2,15 @@
 
 use std::path::PathBuf;
 
-use comfy_table::Table;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+
+/// What a measurement has to say, for people.
+pub struct Table {
+    pub name: &'static str,
+    pub header: &'static [&'static str],
+    pub rows: Vec<Vec<String>>,
+}
 
 /// Prints rows under a heading and keeps them as `bench/results/<date>-<name>.json`.
 pub fn publish(
@@ -13,13 +19,42 @@ pub fn publish(
     rows: &[Vec<String>],
     raw: &Value,
 ) -> anyhow::Result<()> {
-    let mut table = Table::new();
+    print(name, header, rows);
+    keep(name, json!({ "header": header, "rows": rows, "raw": raw }))
+}
+
+/// The same for a measurement that takes several tables. One of a part of it is printed alone.
+pub fn publish_all(name: &str, tables: &[Table], raw: &Value, whole: bool) -> anyhow::Result<()> {
+    for table in tables {
+        print(
+            &format!("{name}: {}", table.name),
+            table.header,
+            &table.rows,
+        );
+    }
+    if !whole {
+        return Ok(());
+    }
+    let all = tables
+        .iter()
+        .map(|t| json!({ "name": t.name, "header": t.header, "rows": t.rows }));
+    keep(
+        name,
+        json!({ "tables": all.collect::<Vec<_>>(), "raw": raw }),
+    )
+}
+
+fn print(title: &str, header: &[&str], rows: &[Vec<String>]) {
+    let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(header);
     rows.iter().for_each(|row| {
         table.add_row(row);
     });
-    println!("\n{name}\n{table}");
+    println!("\n{title}\n{table}");
+}
+
+fn keep(name: &str, mut content: Value) -> anyhow::Result<()> {
     let now = OffsetDateTime::now_utc();
     let stamp = format!(
         "{}-{:02}-{:02}",
@@ -31,8 +66,10 @@ pub fn publish(
         .join("results")
         .join(format!("{stamp}-{name}.json"));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let kept = json!({ "name": name, "date": stamp, "cores": cores, "header": header, "rows": rows, "raw": raw });
-    std::fs::write(&path, serde_json::to_string_pretty(&kept)? + "\n")?;
+    content["name"] = name.into();
+    content["date"] = stamp.into();
+    content["cores"] = cores.into();
+    std::fs::write(&path, serde_json::to_string_pretty(&content)? + "\n")?;
     Ok(())
 }
 

@@ -70,22 +70,19 @@ fn member(node: &Value) -> Member {
 impl Cluster {
     /// `nodes` daemons, ready, without deployments.
     pub fn start(nodes: usize) -> Cluster {
+        Cluster::start_with(nodes, &[])
+    }
+
+    /// The same with more flags for `nodectl dev`.
+    pub fn start_with(nodes: usize, flags: &[&str]) -> Cluster {
         let folder = tempfile::Builder::new()
             .prefix("nebula-test-")
             .tempdir()
             .expect("a temporary folder");
         let dir = folder.path().to_str().expect("a UTF-8 path").to_owned();
         let count = nodes.to_string();
-        let done = nodectl([
-            "dev",
-            "--nodes",
-            &count,
-            "--data-dir",
-            &dir,
-            "--detach",
-            "--json",
-            "--no-example",
-        ]);
+        let up = ["dev", "--nodes", &count, "--data-dir", &dir, "--detach"];
+        let done = nodectl([&up[..], &["--json", "--no-example"], flags].concat());
         let mut cluster = Cluster {
             members: Vec::new(),
             cluster_file: PathBuf::new(),

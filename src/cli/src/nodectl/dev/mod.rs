@@ -48,6 +48,9 @@ pub struct Up {
     /// Take three ports for each node from here on, instead of free ones
     #[arg(long, value_name = "PORT")]
     base_port: Option<NonZeroU16>,
+    /// Threads of each node that serve what is deployed; 0 for one per core [default: as before, or 0]
+    #[arg(long, value_name = "N")]
+    edge_threads: Option<usize>,
     /// Return when the cluster is ready and leave it running
     #[arg(long)]
     detach: bool,

@@ -32,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(25);
 pub struct Cluster {
     pub dir: PathBuf,
     pub program: PathBuf,
+    /// What every node is to have from now on; `None` leaves it as it is.
+    pub edge_threads: Option<usize>,
     pub state: RefCell<DevState>,
 }
 
@@ -99,10 +101,37 @@ impl Cluster {
         Ok(members)
     }
 
+    fn config(&self, node: &DevNode) -> Outcome<Config> {
+        let address = |text: &str| {
+            text.parse().map(Some).map_err(|_| {
+                CliError::failed(
+                    format!("'{text}' is not an address"),
+                    "delete the folder and start again",
+                )
+            })
+        };
+        let name = node
+            .name
+            .parse()
+            .map_err(|e: nebula_domain::names::NameError| {
+                CliError::failed(e.to_string(), "delete the folder and start again")
+            })?;
+        let overrides = Overrides {
+            data_dir: Some(node.data_dir.clone()),
+            name: Some(name),
+            quic: address(&node.quic)?,
+            api: address(&node.api)?,
+            edge: address(&node.edge)?,
+            edge_threads: self.edge_threads,
+            ..Overrides::default()
+        };
+        Config::load(None, &overrides).map_err(bad_config)
+    }
+
     fn init(&self) -> Outcome {
         let node = self.node(0);
         let done = nebula_node::init(
-            &config(&node)?,
+            &self.config(&node)?,
             Some("dev"),
             &Clock::system(),
             &Random::system(),
@@ -162,7 +191,7 @@ impl Cluster {
     }
 
     async fn join(&self, index: usize, address: &str, token: &JoinTokenText) -> Outcome {
-        let config = config(&self.node(index))?;
+        let config = self.config(&self.node(index))?;
         let joined = nebula_node::join(&config, address, token, &Random::system())
             .await
             .map_err(refused)?;
@@ -172,6 +201,10 @@ impl Cluster {
     /// Starts one daemon and waits until it answers.
     async fn run(&self, index: usize) -> Outcome {
         let node = self.node(index);
+        if self.edge_threads.is_some() {
+            // One that goes on has its settings in its file.
+            self.config(&node)?.store().map_err(bad_config)?;
+        }
         let process = daemon::spawn(&self.program, &node.data_dir)?;
         self.change(index, |n| n.daemon = Some(process))?;
         daemon::wait_ready(process, &node.data_dir)
@@ -233,32 +266,6 @@ impl Cluster {
             .with_details(lines),
         )
     }
-}
-
-fn config(node: &DevNode) -> Outcome<Config> {
-    let address = |text: &str| {
-        text.parse().map(Some).map_err(|_| {
-            CliError::failed(
-                format!("'{text}' is not an address"),
-                "delete the folder and start again",
-            )
-        })
-    };
-    let name = node
-        .name
-        .parse()
-        .map_err(|e: nebula_domain::names::NameError| {
-            CliError::failed(e.to_string(), "delete the folder and start again")
-        })?;
-    let overrides = Overrides {
-        data_dir: Some(node.data_dir.clone()),
-        name: Some(name),
-        quic: address(&node.quic)?,
-        api: address(&node.api)?,
-        edge: address(&node.edge)?,
-        ..Overrides::default()
-    };
-    Config::load(None, &overrides).map_err(bad_config)
 }
 
 /// Voters grow 1 to 3 by themselves; more come later and are not worth waiting for.
@@ -354,5 +361,29 @@ mod tests {
         assert_eq!(plan.nodes[1].edge, "127.0.0.1:6");
         assert_eq!(plan.nodes[1].data_dir, Path::new("/d/node-2"));
         assert!(!plan.complete);
+    }
+    #[test]
+    fn edge_threads_are_set_for_good_and_left_alone_where_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = Ports {
+            quic: 1,
+            api: 2,
+            edge: 3,
+        };
+        let mut cluster = Cluster {
+            dir: dir.path().to_owned(),
+            program: PathBuf::new(),
+            edge_threads: Some(1),
+            state: RefCell::new(Cluster::plan(dir.path(), &[ports])),
+        };
+        let node = cluster.node(0);
+        std::fs::create_dir(&node.data_dir).unwrap();
+        let config = cluster.config(&node).unwrap();
+        assert_eq!(config.edge_threads, 1);
+        config.store().unwrap();
+        cluster.edge_threads = None;
+        assert_eq!(cluster.config(&node).unwrap().edge_threads, 1);
+        cluster.edge_threads = Some(0);
+        assert_eq!(cluster.config(&node).unwrap().edge_threads, 0);
     }
 }

@@ -26,6 +26,7 @@ pub async fn run(args: Up, out: Output) -> Outcome {
     let cluster = Cluster {
         dir: home.dir().to_owned(),
         program: daemon::program("nodectl")?,
+        edge_threads: args.edge_threads,
         state: RefCell::new(plan),
     };
     cluster.state.borrow().store(home.dir())?;
@@ -272,6 +273,7 @@ mod tests {
             nodes: None,
             data_dir: None,
             base_port: None,
+            edge_threads: None,
             detach: false,
             no_example: false,
         }
