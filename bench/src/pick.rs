@@ -48,7 +48,7 @@ pub fn run() -> anyhow::Result<()> {
             // A stride that visits the routes out of order, so that the cache cannot guess.
             host = (host + 7_919) % ROUTES;
             let found = table.find(black_box(&hosts[host]), black_box(&request));
-            black_box(found.and_then(|found| found.route.pick(|_| true)));
+            black_box(found.map(|found| found.route.endpoints.len()));
         }
         #[allow(clippy::cast_precision_loss)]
         let nanos = start.elapsed().as_nanos() as f64 / PICKS as f64;

@@ -11,7 +11,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use find::{Found, FoundAction, RequestView};
 use hosts::Hosts;
@@ -51,7 +50,6 @@ pub struct Route {
     /// Where the policy gives releases weights: each that has one with its endpoints.
     shares: Shares,
     releases: Vec<(ReleaseNumber, Vec<Endpoint>)>,
-    turn: AtomicUsize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +74,8 @@ pub fn build(state: &State, view: &View) -> RouteTable {
 }
 
 impl RouteTable {
-    /// The next table. An unchanged route stays the same object, and a changed one goes on with its
-    /// turn: tables are rebuilt many times a second, and beginning anew each time would favour the
-    /// first endpoints.
+    /// The next table. An unchanged route stays the same object: tables are rebuilt many times a second, and what is
+    /// prepared for a route goes on with it.
     pub fn rebuild(&self, state: &State, view: &View) -> RouteTable {
         let mut ready: BTreeMap<&DeploymentName, Vec<&Instance>> = BTreeMap::new();
         for instance in state.instances.values() {
@@ -179,7 +176,6 @@ impl Route {
             order,
             shares: Shares::default(),
             releases: Vec::new(),
-            turn: AtomicUsize::new(0),
         };
         if !route.policy.weights.is_empty() {
             route.divide(ready);
@@ -232,31 +228,6 @@ impl Route {
         if same {
             return Arc::clone(before);
         }
-        let turn = AtomicUsize::new(before.turn.load(Ordering::Relaxed));
-        Arc::new(Route { turn, ..self })
-    }
-
-    /// The next endpoint in turn among those that `usable` accepts.
-    ///
-    /// The turn of one that is not usable goes to another, and to a different one each round:
-    /// always taking its neighbour would give that one twice the load.
-    pub fn pick(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<Endpoint> {
-        let count = self.endpoints.len();
-        if count == 0 {
-            return None;
-        }
-        // Relaxed: turns only have to be spread, nothing else is ordered by them.
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (round, first) = (turn / count, turn % count);
-        let in_turn = &self.endpoints[first];
-        if usable(in_turn) {
-            return Some(*in_turn);
-        }
-        let others = count - 1;
-        (0..others)
-            .map(|step| 1 + (round + step) % others)
-            .map(|distance| &self.endpoints[(first + distance) % count])
-            .find(|endpoint| usable(endpoint))
-            .copied()
+        Arc::new(self)
     }
 }

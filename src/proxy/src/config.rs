@@ -72,9 +72,6 @@ pub struct Limits {
     /// it. Three more of the mesh's pings go unanswered in that time; a node that is only slow answers
     /// them and is waited for.
     pub lost_after: Duration,
-    /// From a request's last byte to the response's head: the usual patience of browsers' users
-    /// and of other proxies. Also how long an upload may stand still meanwhile.
-    pub response_head_timeout: Duration,
     /// How long a request waits for an instance to become ready when none is. Health spreads by gossip, so that an edge may hear
     /// a little later than others that a deployment is up; a client that was just told so is not to find it down.
     pub ready_wait: Duration,
@@ -88,12 +85,9 @@ pub struct Limits {
     /// Unused connections that one edge thread keeps in all: file descriptors here, streams of a peer's
     /// mesh for remote instances.
     pub upstream_idle_per_thread: usize,
-    /// How long an instance that could not be reached is avoided while there is another. Gossip says
+    /// How long a node that could not be reached is avoided while there is another. Gossip says
     /// better after about as long.
     pub ejection: Duration,
-    /// Instances asked for one request, the first included: enough for a cluster that loses one
-    /// machine while another restarts, and no storm when all are down.
-    pub attempts: usize,
     /// Tunnels that other nodes may have open to this node's instances at once.
     pub tunnels: usize,
     /// How long a drain waits for other nodes' tunnels: their pools let idle ones go after `upstream_idle`.
@@ -121,14 +115,12 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),
-            response_head_timeout: Duration::from_secs(60),
             ready_wait: Duration::from_millis(500),
             upstream_idle: Duration::from_secs(4),
             upstream_idle_unrepeatable: Duration::from_secs(1),
             upstream_idle_per_instance: 64,
             upstream_idle_per_thread: 512,
             ejection: Duration::from_secs(1),
-            attempts: 3,
             tunnels: 4096,
             tunnel_drain: Duration::from_secs(5),
             manifest_cache_bytes: 32 * 1024 * 1024,

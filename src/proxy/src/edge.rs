@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nebula_domain::NodeId;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::{Route, RouteTable};
+use nebula_domain::traffic::Nanos;
 use nebula_mesh::Mesh;
 use nebula_telemetry::Metrics;
 use nebula_wire::peer::Protocol;
@@ -25,6 +26,7 @@ use crate::error::ProxyError;
 use crate::guard::Guard;
 use crate::listener;
 use crate::metrics::ProxyMetrics;
+use crate::service::Services;
 use crate::statics::Sites;
 use crate::tunnel::Tunnels;
 use crate::upstream::{Dialer, Pool};
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: ProxyMetrics,
     pub(crate) sites: Arc<Sites>,
     pub(crate) ejections: Ejections,
+    pub(crate) services: Services,
     pub(crate) guard: Guard,
 }
 
@@ -81,6 +84,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 me: config.me,
                 ejections: Ejections::new(config.limits.ejection),
+                services: Services::new(config.me),
                 limits: config.limits,
                 guard: Guard::new(),
                 table,
@@ -132,11 +136,17 @@ impl Edge {
         self.shared.table.borrow()
     }
 
-    /// The route of a host by the table that is in force at this moment: what a supervisor relies on
-    /// when it stops an instance that this node no longer routes to.
-    pub(crate) fn route(&self, host: &[u8]) -> Option<Arc<Route>> {
+    /// A deployment's route by the newest table, of the same kind: what a request for this host may turn to.
+    pub(crate) fn again(&self, route: &Route, host: &[u8]) -> Option<Arc<Route>> {
         let host = std::str::from_utf8(host).ok()?;
-        self.shared.table.borrow().route(host).cloned()
+        let table = self.shared.table.borrow();
+        let newer = table.again(host, &route.deployment)?;
+        (newer.kind == route.kind).then(|| Arc::clone(newer))
+    }
+
+    /// Since the proxy began, for everything in `traffic` that goes by time.
+    pub(crate) fn now(&self) -> Nanos {
+        self.shared.guard.now()
     }
 
     /// The host's route once it has an endpoint, if that is soon; the same route otherwise.
@@ -144,7 +154,7 @@ impl Edge {
         let mut tables = self.shared.table.clone();
         let newer = async {
             while tables.changed().await.is_ok() {
-                let newer = self.route(host).filter(|newer| newer.kind == route.kind);
+                let newer = self.again(&route, host);
                 if let Some(newer) = newer.filter(|newer| !newer.endpoints.is_empty()) {
                     return newer;
                 }

@@ -4,7 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,12 +20,15 @@ use crate::switch;
 use crate::upstream::{Io, Upstream};
 
 /// A request that was read, and what is known of it.
+#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
     pub(crate) asked: Asked<'a>,
     pub(crate) finish: Finish<'a>,
     /// Bytes of the body's content.
     pub(crate) max_body: u64,
+    /// For the head of the response, since something of the request moved last.
+    pub(crate) patience: Duration,
     pub(crate) drain: &'a Drain,
     /// Told of the status, before the client is.
     pub(crate) answered: &'a (dyn Fn(u16) + Send + Sync),
@@ -207,7 +210,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         if Pin::new(&mut *self.silent).poll(cx).is_ready() {
             return Poll::Ready(Err(Fault::Silent));
         }
-        let deadline = self.last + self.limits.response_head_timeout;
+        let deadline = self.last + self.request.patience;
         link.timer.poll(cx, deadline).map(|()| {
             Err(Fault::TimedOut {
                 // With something unwritten it is the instance that takes no more.

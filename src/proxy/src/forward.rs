@@ -1,30 +1,49 @@
 //! One request to an instance, and once more to another when that is safe.
 //!
 //! Safe means: nothing of the request was sent yet, or the request may be repeated by what it is
-//! (RFC 9110 section 9.2.2) and has no body, and no response had begun.
+//! (RFC 9110 section 9.2.2) and has no body, and no response had begun. How often, and until when, says the deployment's
+//! policy; what is decided lives in `nebula_domain::traffic`.
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Method;
+use nebula_domain::http::HttpPolicy;
 use nebula_domain::routes::{Endpoint, Route};
+use nebula_domain::traffic::Nanos;
+use nebula_domain::traffic::instance::Heard;
+use nebula_domain::traffic::retry::{Body, Failure, GiveUp, Tries, is_idempotent, may_repeat};
 use nebula_domain::{InstanceId, NodeId};
 use nebula_wire::peer::tunnel::Site;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::choice::{Chosen, Wish, choose};
 use crate::edge::Edge;
 use crate::exchange::{Fault, Link, Request, exchange};
 use crate::metrics::Retry;
 use crate::pages::Problem;
+use crate::service::Service;
 use crate::upstream::{DialError, Via, fell_silent};
 
 /// How one endpoint was tried.
 enum Attempt {
     /// Whether the client's connection may carry another request.
     Served(bool),
-    /// Nothing came of it, and the request is still ours to send.
-    Elsewhere(Retry),
+    /// Nothing came of it, and perhaps another may have it.
+    Elsewhere(Retry, Problem),
     Failed(Problem),
+}
+
+/// One request while it looks for an instance.
+struct Trip<'a> {
+    edge: &'a Edge,
+    policy: &'a HttpPolicy,
+    site: Option<Site>,
+    /// A node that has been tried in another way.
+    avoid: Option<NodeId>,
+    body: Body,
+    /// Filled only by failures, so that a request that succeeds at once allocates nothing for it.
+    tried: Vec<InstanceId>,
 }
 
 /// Sends a request to an endpoint of the route and passes the response on. `avoid` is a node that has been tried in
@@ -40,192 +59,250 @@ pub(crate) async fn forward<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let repeatable = !request.head.has_body()
-        && request.head.upgrade().is_none()
-        && request.head.method.is_idempotent()
-        && request.head.method != Method::CONNECT;
-    // Filled only by failures, so that a request that succeeds at once allocates nothing for it.
-    let mut tried: Vec<InstanceId> = Vec::new();
-    let mut problem = None;
-
     if route.endpoints.is_empty() {
         route = edge.ready(route, request.asked.host).await;
     }
-    while tried.len() < edge.shared.limits.attempts {
-        let Some(endpoint) = choose(edge, &route, avoid, &tried) else {
+    if route.endpoints.is_empty() {
+        return Err(Problem::NotReady(route.deployment.to_string()));
+    }
+    let policy = Arc::clone(&route.policy);
+    let mut service = edge.shared.services.of(&route, edge.now());
+    let head = request.head;
+    let whole = !head.has_body() && head.upgrade().is_none();
+    let mut trip = Trip {
+        edge,
+        policy: &policy,
+        site,
+        avoid,
+        body: if whole { Body::Whole } else { Body::Gone },
+        tried: Vec::new(),
+    };
+    let began = edge.now();
+    service.budget().deposit(&policy.retry, began);
+    let _admitted = service.admit(&policy.capacity, || edge.now()).await?;
+    let mut tries = Tries::new(began);
+    let mut problem = None;
+    while let Some(until) = tries.begin(&policy.deadlines, edge.now()) {
+        let Some(chosen) = trip.choose(&service, request) else {
+            // Another thread took the last place, or all have been tried.
+            problem.get_or_insert_with(|| service.overloaded(&policy.capacity));
             break;
         };
-        let others = Others {
-            route: &route,
-            avoid,
-            tried: &tried,
-        };
-        match attempt(edge, endpoint, site, repeatable, others, request, link).await {
+        let instance = chosen.endpoint.instance;
+        let (retry, failed) = match trip.attempt(&service, chosen, until, request, link).await {
             Attempt::Served(persistent) => return Ok(persistent),
             Attempt::Failed(problem) => return Err(problem),
-            Attempt::Elsewhere(reason) => {
-                problem = Some(match reason {
-                    Retry::Broken => Problem::Broken(others.name()),
-                    _ => Problem::Unreachable(others.name()),
+            Attempt::Elsewhere(retry, problem) => (retry, problem),
+        };
+        problem = Some(failed);
+        trip.tried.push(instance);
+        let may_repeat = trip.may_repeat(request, retry);
+        let again = tries.again(
+            &policy.retry,
+            &policy.deadlines,
+            service.budget(),
+            may_repeat,
+            edge.now(),
+        );
+        match again {
+            Ok(()) => edge.shared.metrics.retry(retry),
+            Err(why) => {
+                if why == GiveUp::BudgetSpent {
+                    edge.shared.metrics.budget_spent.inc();
+                }
+                break;
+            }
+        }
+        // Rules and policy stay those of the first table; of who is there the newest knows more.
+        if let Some(newer) = edge.again(&service.route, request.asked.host) {
+            service = edge.shared.services.of(&newer, edge.now());
+        }
+    }
+    Err(problem.unwrap_or_else(|| Problem::Silent(route.deployment.to_string())))
+}
+
+impl Trip<'_> {
+    fn may_repeat(&self, request: &Request<'_>, retry: Retry) -> bool {
+        let failure = match retry {
+            // Nothing was sent, so that whatever there is of a body is still there.
+            Retry::Connect | Retry::Tunnel => return true,
+            Retry::Suspect | Retry::Silent => Failure::Silent,
+            Retry::Broken | Retry::Stale => Failure::Broken,
+        };
+        may_repeat(request.head.method.as_str().as_bytes(), self.body, failure)
+    }
+
+    /// Whether it may be sent a second time although it may have had its effect.
+    fn is_repeatable(&self, request: &Request<'_>) -> bool {
+        self.body == Body::Whole && is_idempotent(request.head.method.as_str().as_bytes())
+    }
+
+    fn choose<'s>(&'s self, service: &'s Service, request: &'s Request<'_>) -> Option<Chosen<'s>> {
+        let fresh = |e: &Endpoint| Some(e.node) != self.avoid && !self.tried.contains(&e.instance);
+        let wish = Wish {
+            edge: self.edge,
+            policy: self.policy,
+            head: request.head,
+            client: request.asked.origin.client,
+        };
+        choose(service, &wish, fresh)
+    }
+
+    async fn attempt<T>(
+        &self,
+        service: &Service,
+        chosen: Chosen<'_>,
+        until: Nanos,
+        request: &Request<'_>,
+        link: &mut Link<'_, T>,
+    ) -> Attempt
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let edge = self.edge;
+        let limits = &edge.shared.limits;
+        let endpoint = chosen.endpoint;
+        let name = || service.route.deployment.to_string();
+        let repeatable = self.is_repeatable(request);
+        let target = match edge.dialer.target(endpoint, self.site) {
+            Ok(target) => target,
+            Err(error) => return self.unreachable(service, &chosen, &error),
+        };
+        let idle_max = match repeatable {
+            true => limits.upstream_idle,
+            false => limits.upstream_idle_unrepeatable,
+        };
+        let mut kept = edge.pool.take(target, idle_max);
+        loop {
+            let was_kept = kept.is_some();
+            let mut upstream = match kept.take() {
+                Some(upstream) => upstream,
+                None => match edge.dialer.dial(target).await {
+                    Ok(upstream) => upstream,
+                    Err(error) => return self.unreachable(service, &chosen, &error),
+                },
+            };
+            let patience = Duration::from_nanos(until.saturating_sub(edge.now()));
+            let told = |status: u16| {
+                let heard = match status {
+                    500 | 502..=504 => Heard::Error,
+                    _ => Heard::Answer,
+                };
+                chosen.heard(heard);
+                (request.answered)(status);
+            };
+            let request = &Request {
+                patience,
+                answered: &told,
+                ..*request
+            };
+            let exchanged = match target.via {
+                Via::Local { .. } => {
+                    let never = poll_fn(|_| std::task::Poll::Pending);
+                    exchange(limits, request, link, &mut upstream, never).await
+                }
+                Via::Remote { node, .. } => {
+                    let silence = upstream.silence.clone();
+                    let silent = self.silent(service, node, silence, repeatable);
+                    exchange(limits, request, link, &mut upstream, Box::pin(silent)).await
+                }
+            };
+            let fault = match exchanged {
+                Ok(exchanged) => {
+                    if exchanged.reusable {
+                        edge.pool.put(target, upstream);
+                    }
+                    return Attempt::Served(exchanged.persistent);
+                }
+                Err(fault) => fault,
+            };
+            tracing::debug!(instance = %target.instance, ?fault, "an exchange with an instance failed");
+            match fault {
+                // The instance closed a connection just when it was used again: that says nothing of
+                // the instance, so it is asked again, on a connection of its own.
+                Fault::NotSent if was_kept => {}
+                Fault::Broken if was_kept && repeatable => {}
+                _ => {
+                    let (heard, attempt) = judge(fault, &name);
+                    chosen.heard(heard);
+                    return attempt;
+                }
+            }
+            edge.shared.metrics.retry(Retry::Stale);
+        }
+    }
+
+    fn unreachable(&self, service: &Service, chosen: &Chosen<'_>, error: &DialError) -> Attempt {
+        let Endpoint { instance, node } = chosen.endpoint;
+        tracing::debug!(%instance, %node, error = error as &dyn std::error::Error, "an instance could not be reached");
+        let problem = Problem::Unreachable(service.route.deployment.to_string());
+        if error.is_of_node() {
+            // None of its instances would answer, and none of them is to blame.
+            self.edge.shared.ejections.node(node);
+            chosen.heard(Heard::Unknown);
+            return Attempt::Elsewhere(Retry::Tunnel, problem);
+        }
+        chosen.heard(Heard::Nothing);
+        Attempt::Elsewhere(Retry::Connect, problem)
+    }
+
+    /// Ends when the node that has the request is to be given up: one that can go elsewhere as soon as the node is
+    /// suspect, any other when its connection stays silent. With nowhere else to go, waiting is the better choice: the
+    /// node may only be slow.
+    async fn silent(
+        &self,
+        service: &Service,
+        node: NodeId,
+        silence: Option<nebula_mesh::Silence>,
+        repeatable: bool,
+    ) {
+        match (repeatable, silence) {
+            (true, _) => {
+                fell_silent(&mut self.edge.dialer.suspects.clone(), node).await;
+                let mut others = service.route.endpoints.iter();
+                let elsewhere = others.any(|e| {
+                    e.node != node
+                        && Some(e.node) != self.avoid
+                        && !self.tried.contains(&e.instance)
                 });
-                tried.push(endpoint.instance);
-                edge.shared.metrics.retry(reason);
-                // The table may know more by now.
-                let newer = edge.route(request.asked.host);
-                if let Some(newer) = newer.filter(|newer| newer.kind == route.kind) {
-                    route = newer;
+                if elsewhere {
+                    return;
                 }
             }
-        }
-    }
-    Err(problem.unwrap_or_else(|| Problem::NotReady(route.deployment.to_string())))
-}
-
-/// The next endpoint in turn, best first: not tried for this request, on a node that answers, and not
-/// failed a moment ago. The last two give way when there is no other.
-fn choose(
-    edge: &Edge,
-    route: &Route,
-    avoid: Option<NodeId>,
-    tried: &[InstanceId],
-) -> Option<Endpoint> {
-    let fresh = |e: &Endpoint| Some(e.node) != avoid && !tried.contains(&e.instance);
-    let suspects = edge.dialer.suspects.borrow();
-    let ejected = &edge.shared.ejections;
-    route
-        .pick(|e| fresh(e) && !suspects.contains(&e.node) && !ejected.contains(e))
-        .or_else(|| route.pick(|e| fresh(e) && !suspects.contains(&e.node)))
-        .or_else(|| route.pick(fresh))
-}
-
-/// What else a request could go to.
-#[derive(Clone, Copy)]
-struct Others<'a> {
-    route: &'a Route,
-    avoid: Option<NodeId>,
-    tried: &'a [InstanceId],
-}
-
-impl Others<'_> {
-    fn name(&self) -> String {
-        self.route.deployment.to_string()
-    }
-
-    fn than(&self, node: NodeId) -> bool {
-        self.route.endpoints.iter().any(|e| {
-            e.node != node && Some(e.node) != self.avoid && !self.tried.contains(&e.instance)
-        })
-    }
-}
-
-async fn attempt<T>(
-    edge: &Edge,
-    endpoint: Endpoint,
-    site: Option<Site>,
-    repeatable: bool,
-    others: Others<'_>,
-    request: &Request<'_>,
-    link: &mut Link<'_, T>,
-) -> Attempt
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let limits = &edge.shared.limits;
-    let target = match edge.dialer.target(endpoint, site) {
-        Ok(target) => target,
-        Err(error) => return unreachable(edge, endpoint, &error),
-    };
-    let idle_max = match repeatable {
-        true => limits.upstream_idle,
-        false => limits.upstream_idle_unrepeatable,
-    };
-    let mut kept = edge.pool.take(target, idle_max);
-    loop {
-        let was_kept = kept.is_some();
-        let mut upstream = match kept.take() {
-            Some(upstream) => upstream,
-            None => match edge.dialer.dial(target).await {
-                Ok(upstream) => upstream,
-                Err(error) => return unreachable(edge, endpoint, &error),
-            },
-        };
-        let exchanged = match target.via {
-            Via::Local { .. } => {
-                let never = poll_fn(|_| std::task::Poll::Pending);
-                exchange(limits, request, link, &mut upstream, never).await
-            }
-            Via::Remote { node, .. } => {
-                let silence = upstream.silence.clone();
-                let silent = silent(edge, node, silence, repeatable.then_some(others));
-                exchange(limits, request, link, &mut upstream, Box::pin(silent)).await
-            }
-        };
-        let fault = match exchanged {
-            Ok(exchanged) => {
-                if exchanged.reusable {
-                    edge.pool.put(target, upstream);
-                }
-                return Attempt::Served(exchanged.persistent);
-            }
-            Err(fault) => fault,
-        };
-        tracing::debug!(instance = %target.instance, ?fault, "an exchange with an instance failed");
-        match fault {
-            // The instance closed a connection just when it was used again: that says nothing of
-            // the instance, so it is asked again, on a connection of its own.
-            Fault::NotSent if was_kept => {}
-            Fault::Broken if was_kept && repeatable => {}
-            Fault::NotSent => return Attempt::Elsewhere(Retry::Connect),
-            Fault::Broken if repeatable => return Attempt::Elsewhere(Retry::Broken),
-            Fault::Silent if repeatable => return Attempt::Elsewhere(Retry::Suspect),
-            Fault::Broken => return Attempt::Failed(Problem::Broken(others.name())),
-            Fault::Silent => return Attempt::Failed(Problem::Lost(others.name())),
-            Fault::TimedOut { complete: true } => {
-                return Attempt::Failed(Problem::Silent(others.name()));
-            }
-            Fault::TimedOut { complete: false } => return Attempt::Failed(Problem::SlowClient),
-            Fault::Request(refusal) => return Attempt::Failed(Problem::Refused(refusal)),
-            Fault::ClientGone => return Attempt::Failed(Problem::ClientGone),
-        }
-        edge.shared.metrics.retry(Retry::Stale);
-    }
-}
-
-fn unreachable(edge: &Edge, endpoint: Endpoint, error: &DialError) -> Attempt {
-    let Endpoint { instance, node } = endpoint;
-    tracing::debug!(%instance, %node, error = error as &dyn std::error::Error, "an instance could not be reached");
-    let of_node = error.is_of_node();
-    match of_node {
-        true => edge.shared.ejections.node(node),
-        false => edge.shared.ejections.instance(instance),
-    }
-    Attempt::Elsewhere(match of_node {
-        true => Retry::Tunnel,
-        false => Retry::Connect,
-    })
-}
-
-/// Ends when the node that has the request is to be given up: one that can go elsewhere as soon as the node is
-/// suspect, any other when its connection stays silent. With nowhere else to go, waiting is the better choice: the
-/// node may only be slow.
-async fn silent(
-    edge: &Edge,
-    node: NodeId,
-    silence: Option<nebula_mesh::Silence>,
-    escape: Option<Others<'_>>,
-) {
-    match (escape, silence) {
-        (Some(others), _) => {
-            fell_silent(&mut edge.dialer.suspects.clone(), node).await;
-            if others.than(node) {
+            (false, Some(mut silence)) => {
+                silence.lasts(self.edge.shared.limits.lost_after).await;
                 return;
             }
+            (false, None) => {}
         }
-        (None, Some(mut silence)) => {
-            silence.lasts(edge.shared.limits.lost_after).await;
-            return;
-        }
-        (None, None) => {}
+        std::future::pending::<()>().await;
     }
-    std::future::pending::<()>().await;
+}
+
+/// What a fault says of the instance, and what becomes of the request.
+fn judge(fault: Fault, name: &dyn Fn() -> String) -> (Heard, Attempt) {
+    match fault {
+        Fault::NotSent => (
+            Heard::Nothing,
+            Attempt::Elsewhere(Retry::Connect, Problem::Unreachable(name())),
+        ),
+        Fault::Broken => (
+            Heard::Nothing,
+            Attempt::Elsewhere(Retry::Broken, Problem::Broken(name())),
+        ),
+        // The node is to blame, and is known for it.
+        Fault::Silent => (
+            Heard::Unknown,
+            Attempt::Elsewhere(Retry::Suspect, Problem::Lost(name())),
+        ),
+        Fault::TimedOut { complete: true } => (
+            Heard::Nothing,
+            Attempt::Elsewhere(Retry::Silent, Problem::Silent(name())),
+        ),
+        Fault::TimedOut { complete: false } => {
+            (Heard::Unknown, Attempt::Failed(Problem::SlowClient))
+        }
+        Fault::Request(refusal) => (Heard::Unknown, Attempt::Failed(Problem::Refused(refusal))),
+        Fault::ClientGone => (Heard::Unknown, Attempt::Failed(Problem::ClientGone)),
+    }
 }

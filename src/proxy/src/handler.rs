@@ -222,6 +222,7 @@ where
             id,
         },
         finish: Finish::of(&policy, head),
+        patience: policy.deadlines.per_try,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
         head,
         drain,

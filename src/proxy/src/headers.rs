@@ -91,6 +91,7 @@ impl Origin {
 }
 
 /// A request on its way, apart from its head.
+#[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) origin: &'a Origin,
     /// What the request was routed by.

@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod body;
+mod choice;
 mod client;
 mod config;
 mod edge;
@@ -29,6 +30,7 @@ mod listener;
 mod metrics;
 mod pages;
 mod sendfile;
+mod service;
 mod statics;
 mod switch;
 mod tunnel;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use nebula_domain::traffic::breaker::BreakerState;
 use nebula_telemetry::metrics::{Counter, Family, Gauge, Histogram, Label, Metrics, SECONDS};
 
 /// Deployments with counters of their own; 5 series each.
@@ -31,6 +32,8 @@ pub(crate) enum Retry {
     Broken,
     /// The node of the instance fell silent before a response.
     Suspect,
+    /// No response came in the time for a try.
+    Silent,
 }
 
 impl Retry {
@@ -41,6 +44,7 @@ impl Retry {
             Retry::Stale => "stale",
             Retry::Broken => "broken",
             Retry::Suspect => "suspect",
+            Retry::Silent => "silent",
         }
     }
 }
@@ -53,7 +57,11 @@ pub(crate) struct ProxyMetrics {
     known: Arc<Mutex<HashMap<String, Arc<Classes>>>>,
     duration: Histogram,
     in_flight: Gauge,
-    retries: [Counter; 5],
+    retries: [Counter; 6],
+    /// Retries that were not made because too many were.
+    pub(crate) budget_spent: Counter,
+    ejections: Family<Label, Counter>,
+    breakers: Family<RequestLabels, Counter>,
     connections: Gauge,
     pub(crate) thread_restarts: Counter,
     tunnels: Gauge,
@@ -88,7 +96,20 @@ impl ProxyMetrics {
                 retry(Retry::Stale),
                 retry(Retry::Broken),
                 retry(Retry::Suspect),
+                retry(Retry::Silent),
             ],
+            budget_spent: metrics.counter(
+                "http_retry_budget_spent",
+                "Retries that were not made because a deployment's budget for them was spent",
+            ),
+            ejections: metrics.counters(
+                "http_ejections",
+                "Instances left out for a while because they did not answer, by deployment",
+            ),
+            breakers: metrics.counters(
+                "http_breaker_changes",
+                "Circuit breakers of instances that changed, by deployment and new state",
+            ),
             connections: metrics.gauge("http_connections", "Open client connections"),
             thread_restarts: metrics.counter(
                 "edge_thread_restarts",
@@ -100,6 +121,38 @@ impl ProxyMetrics {
 
     pub(crate) fn retry(&self, reason: Retry) {
         self.retries[reason as usize].inc();
+    }
+
+    /// An instance of the deployment is left out.
+    pub(crate) fn ejected(&self, deployment: &str) {
+        let deployment = self.label(deployment);
+        let labels = [("deployment", deployment)];
+        self.ejections.get_or_create_owned(&labels).inc();
+    }
+
+    pub(crate) fn breaker(&self, deployment: &str, state: BreakerState) {
+        let state = match state {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half-open",
+        };
+        let labels = [
+            ("deployment", self.label(deployment)),
+            ("state", state.to_owned()),
+        ];
+        self.breakers.get_or_create_owned(&labels).inc();
+    }
+
+    /// A deployment's name, as long as it is one of those that are counted by name.
+    fn label(&self, deployment: &str) -> String {
+        self.classes(deployment);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = if known.contains_key(deployment) {
+            deployment
+        } else {
+            OTHER
+        };
+        label.to_owned()
     }
 
     /// A request begins; it ends when the value is dropped.

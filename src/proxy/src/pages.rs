@@ -28,6 +28,11 @@ pub(crate) enum Problem {
         name: String,
         retry_after: Duration,
     },
+    /// More is under way than the deployment takes.
+    Overloaded {
+        name: String,
+        retry_after: Duration,
+    },
     Maintenance {
         name: String,
         /// HTML; empty for the page from here.
@@ -87,6 +92,12 @@ impl Problem {
                 "unauthorized",
                 "A name and password are needed.".to_owned(),
                 "Send them by basic authentication.".to_owned(),
+            ),
+            Problem::Overloaded { name, .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                format!("{name} has as many requests under way as it takes (capacity)."),
+                "Try again in a moment.".to_owned(),
             ),
             Problem::TooMany { name, .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -228,7 +239,9 @@ impl Problem {
                     headers.insert(header::WWW_AUTHENTICATE, challenge);
                 }
             }
-            Problem::TooMany { retry_after, .. } | Problem::Maintenance { retry_after, .. } => {
+            Problem::TooMany { retry_after, .. }
+            | Problem::Overloaded { retry_after, .. }
+            | Problem::Maintenance { retry_after, .. } => {
                 let seconds = nebula_domain::traffic::retry_after_seconds(*retry_after);
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }

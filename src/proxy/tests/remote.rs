@@ -14,6 +14,7 @@ use common::{Cluster, Node, Routes, refusing, until};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use nebula_domain::Digest;
+use nebula_domain::traffic::balance::Balance;
 use tokio::sync::mpsc;
 
 const API: &str = "api.example.test";
@@ -32,7 +33,9 @@ async fn instances_of_all_nodes_answer_in_turn() {
     b.run(&[(2, named("two").await)]);
     let mut seen = Vec::new();
     for node in [&a, &b] {
-        route(node, &[(1, 1), (2, 2)]);
+        let in_turn = Routes::new().policy(|policy| policy.balance = Balance::RoundRobin);
+        let routes = in_turn.service("api", &[(1, 1), (2, 2)]);
+        node.table.send_replace(Arc::new(routes.table()));
         for _ in 0..4 {
             let answer = get(node.edge, API, "/").await;
             assert_eq!(answer.status, StatusCode::OK);

@@ -142,13 +142,15 @@ async fn connections_to_instances_are_used_again() {
 
 #[tokio::test]
 async fn an_instance_that_does_not_answer_is_given_up() {
-    let node = single_with(|limits| limits.response_head_timeout = Duration::from_millis(200));
+    let node = single();
     let address = app(|_| async {
         std::future::pending::<()>().await;
         text("never")
     })
     .await;
-    node.route_api(&[address]);
+    node.route_api_by(&[address], |policy| {
+        policy.deadlines = "per_try=200ms whole=10s".parse().unwrap();
+    });
     let answer = get(node.edge, API, "/").await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(

@@ -9,23 +9,15 @@ impl HttpPolicy {
         let plain = HttpPolicy::default();
         let hsts = |headers: &SecurityHeaders| headers.hsts;
         let pending = [
-            ("weights", !self.weights.is_empty()),
             ("https", self.https != Https::default()),
             (
                 "security.hsts",
                 hsts(&self.security).is_some() && hsts(&self.security) != Some(Hsts::default()),
             ),
-            ("deadlines", self.deadlines != plain.deadlines),
             ("limits.idle", self.limits.idle != plain.limits.idle),
-            ("capacity", self.capacity != plain.capacity),
-            ("retry", self.retry != plain.retry),
             ("hedge", self.hedge.is_some()),
             ("upstream", self.upstream != Upstream::default()),
-            ("balance", self.balance != plain.balance),
             ("sticky", self.sticky.is_some()),
-            ("ejection", self.ejection != plain.ejection),
-            ("breaker", self.breaker.is_some()),
-            ("slow_start", self.slow_start.is_some()),
             ("cache", self.cache != Cache::default()),
             ("access_log", self.access_log != AccessLog::default()),
             (

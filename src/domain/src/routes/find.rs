@@ -82,6 +82,19 @@ impl RouteTable {
         host.routes().last()
     }
 
+    /// The route of a deployment that a request for this host has found in an earlier table.
+    pub fn again(&self, host: &str, deployment: &DeploymentName) -> Option<&Arc<Route>> {
+        let name = bare(host)?;
+        let wildcard = || {
+            self.wildcards
+                .route_of(behind_first_label(&name)?, deployment)
+        };
+        self.exact
+            .route_of(&name, deployment)
+            .or_else(wildcard)
+            .or_else(|| self.targets.get(deployment))
+    }
+
     fn within<'t>(
         &'t self,
         host: &'t Host,

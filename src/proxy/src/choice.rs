@@ -1,0 +1,174 @@
+//! Which endpoint gets a request, and the place that it has there.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nebula_domain::http::HttpPolicy;
+use nebula_domain::routes::Endpoint;
+use nebula_domain::traffic::Nanos;
+use nebula_domain::traffic::balance::{Ask, Balance, HashKey};
+use nebula_domain::traffic::hash::stable_hash;
+use nebula_domain::traffic::instance::{HealthPolicy, Heard, Instance, Place};
+use nebula_domain::traffic::rate::table::Key;
+use nebula_domain::traffic::sticky::find_cookie;
+
+use crate::edge::Edge;
+use crate::h1::RequestHead;
+use crate::service::Service;
+
+/// Tries to take a place before it is given up: each failure means that another thread took one in between.
+const RACES_MAX: usize = 4;
+
+/// What a request wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    pub(crate) edge: &'a Edge,
+    pub(crate) policy: &'a HttpPolicy,
+    pub(crate) head: &'a RequestHead,
+    pub(crate) client: IpAddr,
+}
+
+/// An endpoint and the request's place at it, which ends when this is dropped.
+pub(crate) struct Chosen<'a> {
+    edge: &'a Edge,
+    policy: &'a HttpPolicy,
+    service: &'a Service,
+    pub(crate) endpoint: Endpoint,
+    index: usize,
+    place: Place,
+    /// What came of it is known.
+    heard: AtomicBool,
+}
+
+/// The best endpoint first: one that its policy lets be chosen, on a node that answers. When there is none the request has
+/// nowhere else to go, and only what was tried (what is not `fresh`), and the number of requests, hold it back.
+pub(crate) fn choose<'a>(
+    service: &'a Service,
+    wish: &Wish<'a>,
+    fresh: impl Fn(&Endpoint) -> bool,
+) -> Option<Chosen<'a>> {
+    let edge = wish.edge;
+    let (route, targets) = (&service.route, service.targets.targets());
+    let health = health(wish.policy);
+    let random: u64 = rand::random();
+    let now = edge.now();
+    let key = match &wish.policy.balance {
+        Balance::Hash(key) => hash(key, wish),
+        _ => 0,
+    };
+    let suspects = edge.dialer.suspects.borrow();
+    let at = |index: usize| &route.endpoints[index];
+    let fresh = |index: usize| fresh(at(index));
+    let calm = |index: usize| fresh(index) && !suspects.contains(&at(index).node);
+    let well = |index: usize| {
+        calm(index)
+            && !edge.shared.ejections.contains(at(index).node)
+            && targets[index].instance.may_begin(&health, now)
+    };
+    // Where releases have weights, those of one release; a client that is hashed stays with its release.
+    let share = route.endpoints_for(if key == 0 { random } else { key });
+    let all = share.len() == route.endpoints.len();
+    let shared = |index: usize| all || share.contains(at(index));
+    let ask = |race: usize| Ask {
+        now,
+        random: random.rotate_left(16 * race as u32),
+        key,
+        slow_start: wish.policy.slow_start.as_ref(),
+    };
+    let pick = |race: usize, usable: &dyn Fn(usize) -> bool| {
+        let picked = service
+            .targets
+            .pick(&wish.policy.balance, &ask(race), usable);
+        // Small numbers of endpoints, none of which the draws have met.
+        picked.or_else(|| (0..targets.len()).find(|index| usable(*index)))
+    };
+    let chosen = |index: usize, place: Place| Chosen {
+        edge,
+        policy: wish.policy,
+        service,
+        endpoint: *at(index),
+        index,
+        place,
+        heard: AtomicBool::new(false),
+    };
+    for race in 0..RACES_MAX {
+        let index = pick(race, &|index| shared(index) && well(index))
+            .or_else(|| (!all).then(|| pick(race, &well)).flatten());
+        let Some(index) = index else { break };
+        if let Some(place) = targets[index].instance.begin(&health, now) {
+            return Some(chosen(index, place));
+        }
+    }
+    let room = |index: usize| targets[index].instance.load.in_flight() < health.per_instance;
+    let anyway = [
+        pick(0, &|index| calm(index) && room(index)),
+        pick(0, &|index| fresh(index) && room(index)),
+    ];
+    let mut anyway = anyway.into_iter().flatten();
+    anyway.find_map(|index| {
+        let place = targets[index].instance.begin_anyway(&health, now)?;
+        Some(chosen(index, place))
+    })
+}
+
+fn health(policy: &HttpPolicy) -> HealthPolicy<'_> {
+    HealthPolicy {
+        ejection: policy.ejection.as_ref(),
+        breaker: policy.breaker.as_ref(),
+        per_instance: policy.capacity.per_instance,
+    }
+}
+
+/// Of what a deployment's requests are told apart by; without it, of the client's address.
+fn hash(key: &HashKey, wish: &Wish<'_>) -> u64 {
+    let fields = wish.head.fields();
+    let named = match key {
+        HashKey::Address => None,
+        HashKey::Header(name) => fields.first(name),
+        HashKey::Cookie(name) => {
+            let mut cookies = fields.all("cookie");
+            cookies.find_map(|cookie| find_cookie(cookie, name))
+        }
+    };
+    match (named, Key::from(wish.client)) {
+        (Some(value), _) | (None, Key::Value(value)) => stable_hash(value),
+        (None, Key::V4(octets)) => stable_hash(&octets),
+        (None, Key::V6(octets)) => stable_hash(&octets),
+        (None, Key::Everyone) => 0,
+    }
+}
+
+impl Chosen<'_> {
+    fn instance(&self) -> &Instance {
+        &self.service.targets.targets()[self.index].instance
+    }
+
+    /// What came of the request, once; what comes later of the same request says nothing new.
+    pub(crate) fn heard(&self, heard: Heard) {
+        if self.heard.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let health = health(self.policy);
+        let now: Nanos = self.edge.now();
+        let all = self.service.instances();
+        let changed = self.instance().heard(&health, &self.place, heard, all, now);
+        let metrics = &self.edge.shared.metrics;
+        let name = self.service.route.deployment.as_str();
+        let instance = self.endpoint.instance;
+        if let Some(ejected) = changed.ejected {
+            tracing::info!(deployment = name, %instance, ?ejected, "an instance does not answer and is left out");
+            metrics.ejected(name);
+        }
+        if let Some(state) = changed.breaker {
+            tracing::info!(deployment = name, %instance, ?state, "a circuit breaker changed");
+            metrics.breaker(name, state);
+        }
+    }
+}
+
+impl Drop for Chosen<'_> {
+    fn drop(&mut self) {
+        self.heard(Heard::Unknown);
+        self.instance().end();
+    }
+}

@@ -1,0 +1,200 @@
+//! What this node's proxy knows of a deployment beyond its route: how its instances do, how much is under way, what its
+//! requests have earned in retries. Shared by all edge threads; it outlives tables.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use nebula_domain::routes::Route;
+use nebula_domain::traffic::Nanos;
+use nebula_domain::traffic::balance::{Target, Targets};
+use nebula_domain::traffic::instance::Instance;
+use nebula_domain::traffic::retry::Budget;
+use nebula_domain::traffic::shed::{Arrival, Capacity, Gate};
+use nebula_domain::{DeploymentName, NodeId};
+use tokio::sync::Notify;
+
+use crate::pages::Problem;
+
+/// Deployments from which on those are looked for that no table has any more.
+const SWEEP_FROM: usize = 256;
+
+/// All deployments that have been asked for.
+pub(crate) struct Services {
+    me: NodeId,
+    known: RwLock<HashMap<DeploymentName, Arc<Service>>>,
+    /// So many make the next sweep.
+    sweep_at: Mutex<usize>,
+}
+
+/// One deployment by one route: it is made anew with each that differs.
+pub(crate) struct Service {
+    pub(crate) route: Arc<Route>,
+    /// One for each of the route's endpoints, in their order.
+    pub(crate) targets: Targets,
+    lasting: Arc<Lasting>,
+}
+
+/// What goes on from one route to the next.
+#[derive(Default)]
+struct Lasting {
+    gate: Gate,
+    /// Tells those that wait of a place.
+    room: Notify,
+    budget: Budget,
+}
+
+/// A request that was let in counts until this is dropped.
+pub(crate) struct Admitted(Arc<Lasting>);
+
+/// Stands in the queue until it is dropped, or was let in.
+struct Waiting<'a> {
+    lasting: &'a Lasting,
+    admitted: bool,
+}
+
+impl Services {
+    pub(crate) fn new(me: NodeId) -> Services {
+        Services {
+            me,
+            known: RwLock::default(),
+            sweep_at: Mutex::new(SWEEP_FROM),
+        }
+    }
+
+    /// Of the deployment that this route is of. `now` is since when instances count that were not there before.
+    pub(crate) fn of(&self, route: &Arc<Route>, now: Nanos) -> Arc<Service> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(service) = known.get(&route.deployment)
+            && Arc::ptr_eq(&service.route, route)
+        {
+            return Arc::clone(service);
+        }
+        drop(known);
+        self.renew(route, now)
+    }
+
+    fn renew(&self, route: &Arc<Route>, now: Nanos) -> Arc<Service> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let before = known.get(&route.deployment);
+        if let Some(service) = before
+            && Arc::ptr_eq(&service.route, route)
+        {
+            return Arc::clone(service);
+        }
+        let service = Arc::new(Service::new(self.me, Arc::clone(route), before, now));
+        known.insert(route.deployment.clone(), Arc::clone(&service));
+        let mut sweep_at = self.sweep_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= *sweep_at {
+            // Nobody else has the route of a deployment that is gone.
+            known.retain(|_, service| Arc::strong_count(&service.route) > 1);
+            *sweep_at = (2 * known.len()).max(SWEEP_FROM);
+        }
+        service
+    }
+}
+
+impl Service {
+    fn new(me: NodeId, route: Arc<Route>, before: Option<&Arc<Service>>, now: Nanos) -> Service {
+        let kept = |id| {
+            let targets = before?.targets.targets();
+            let target = targets.iter().find(|target| target.id == id)?;
+            Some(Arc::clone(&target.instance))
+        };
+        // The first ones that a proxy sees have been ready for longer than it can say.
+        let since = if before.is_some() { now } else { 0 };
+        let target = |endpoint: &nebula_domain::routes::Endpoint| Target {
+            id: endpoint.instance,
+            instance: kept(endpoint.instance).unwrap_or_else(|| Arc::new(Instance::new(since))),
+            weight: 1,
+            local: endpoint.node == me,
+        };
+        let targets = route.endpoints.iter().map(target).collect();
+        let turn = before.map_or(0, |before| before.targets.turn());
+        Service {
+            targets: Targets::new(targets, turn),
+            lasting: before.map_or_else(Arc::default, |before| Arc::clone(&before.lasting)),
+            route,
+        }
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.lasting.budget
+    }
+
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.targets
+            .targets()
+            .iter()
+            .map(|target| &*target.instance)
+    }
+
+    /// Whether an instance can take one more.
+    fn has_room(&self, capacity: &Capacity) -> bool {
+        let mut instances = self.instances();
+        // Without instances nobody is waited for here.
+        self.route.endpoints.is_empty()
+            || instances.any(|instance| instance.load.in_flight() < capacity.per_instance)
+    }
+
+    /// Lets a request in, at once or after its turn in the queue.
+    pub(crate) async fn admit(
+        &self,
+        capacity: &Capacity,
+        now: impl Fn() -> Nanos,
+    ) -> Result<Admitted, Problem> {
+        let gate = &self.lasting.gate;
+        let until = match gate.arrive(capacity, self.has_room(capacity), now()) {
+            Arrival::Admitted => return Ok(Admitted(Arc::clone(&self.lasting))),
+            Arrival::Queued { until } => until,
+            Arrival::Shed { .. } => return Err(self.overloaded(capacity)),
+        };
+        let mut waiting = Waiting {
+            lasting: &self.lasting,
+            admitted: false,
+        };
+        let turn = async {
+            loop {
+                let woken = self.lasting.room.notified();
+                tokio::pin!(woken);
+                // From here on nobody's leaving is missed.
+                woken.as_mut().enable();
+                if gate.admit_waiting(capacity, self.has_room(capacity)) {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        let wait = std::time::Duration::from_nanos(until.saturating_sub(now()));
+        if tokio::time::timeout(wait, turn).await.is_err() {
+            return Err(self.overloaded(capacity));
+        }
+        waiting.admitted = true;
+        Ok(Admitted(Arc::clone(&self.lasting)))
+    }
+
+    pub(crate) fn overloaded(&self, capacity: &Capacity) -> Problem {
+        Problem::Overloaded {
+            name: self.route.deployment.to_string(),
+            retry_after: capacity.wait,
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.0.gate.leave() {
+            self.0.room.notify_one();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.admitted {
+            return;
+        }
+        self.lasting.gate.give_up();
+        // It may have been told of a place that it did not take.
+        self.lasting.room.notify_one();
+    }
+}

@@ -1,0 +1,240 @@
+//! Which instance answers, what is tried again, and what is sent away: a deployment's policy, carried out.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::apps::{app, named, raw, read_head, text};
+use common::client::{get, get_with, post};
+use common::{Node, refusing, single, until};
+use http::StatusCode;
+use nebula_domain::http::HttpPolicy;
+use nebula_domain::traffic::balance::Balance;
+use tokio::sync::Semaphore;
+
+const API: &str = "api.example.test";
+
+/// Who answers so many requests.
+async fn tally(node: &Node, requests: usize) -> BTreeMap<String, usize> {
+    let mut tally = BTreeMap::new();
+    for _ in 0..requests {
+        let answer = get(node.edge, API, "/").await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        *tally.entry(answer.text().to_owned()).or_default() += 1;
+    }
+    tally
+}
+
+fn counts(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    of.iter()
+        .map(|(name, n)| ((*name).to_owned(), *n))
+        .collect()
+}
+
+fn in_turn(policy: &mut HttpPolicy) {
+    policy.balance = Balance::RoundRobin;
+}
+
+/// An application that answers when it is let, and says how many requests it has.
+async fn held() -> (SocketAddr, Arc<Semaphore>, Arc<AtomicUsize>) {
+    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (its_gate, its_asked) = (Arc::clone(&gate), Arc::clone(&asked));
+    let address = app(move |_| {
+        let (gate, asked) = (Arc::clone(&its_gate), Arc::clone(&its_asked));
+        async move {
+            asked.fetch_add(1, Ordering::SeqCst);
+            gate.acquire().await.unwrap().forget();
+            text("held")
+        }
+    })
+    .await;
+    (address, gate, asked)
+}
+
+#[tokio::test]
+async fn turns_are_even() {
+    let node = single();
+    let apps = [named("a").await, named("b").await, named("c").await];
+    node.route_api_by(&apps, in_turn);
+    assert_eq!(
+        tally(&node, 30).await,
+        counts(&[("a", 10), ("b", 10), ("c", 10)])
+    );
+}
+
+#[tokio::test]
+async fn all_of_those_that_are_equally_good_get_some() {
+    let node = single();
+    node.route_api(&[named("a").await, named("b").await, named("c").await]);
+    let tally = tally(&node, 60).await;
+    assert_eq!(tally.len(), 3, "{tally:?}");
+}
+
+#[tokio::test]
+async fn the_one_with_fewest_requests_is_chosen() {
+    let node = single();
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow, named("quick").await], |policy| {
+        policy.balance = Balance::LeastConnections;
+    });
+    let edge = node.edge;
+    let waiting = tokio::spawn(async move {
+        // Until one of them is held.
+        loop {
+            if get(edge, API, "/").await.text() == "held" {
+                return;
+            }
+        }
+    });
+    until("a request is held", || asked.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(tally(&node, 20).await, counts(&[("quick", 20)]));
+    gate.add_permits(1);
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_hashed_stays_where_it_is() {
+    let node = single();
+    let apps = [named("a").await, named("b").await, named("c").await];
+    node.route_api_by(&apps, |policy| {
+        policy.balance = "hash header x-user".parse().unwrap();
+    });
+    let mut seen = BTreeMap::new();
+    for user in 0..30 {
+        let user = format!("user {user}");
+        let first = get_with(node.edge, API, "/", &[("x-user", &user)]).await;
+        let again = get_with(node.edge, API, "/", &[("x-user", &user)]).await;
+        assert_eq!(first.text(), again.text());
+        *seen.entry(first.text().to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_answer_is_left_out() {
+    let node = single();
+    node.route_api_by(&[named("up").await, refusing()], |policy| {
+        in_turn(policy);
+        policy.ejection = Some("max_fails=2 fail_timeout=1h".parse().unwrap());
+    });
+    assert_eq!(tally(&node, 40).await, counts(&[("up", 40)]));
+    let ejected = "nebula_http_ejections_total{deployment=\"api\"}";
+    assert_eq!(node.metric(ejected), 1);
+    let retries = "nebula_http_retries_total{reason=\"connect\"}";
+    assert_eq!(node.metric(retries), 2);
+
+    // With nobody else it is asked all the same.
+    node.route_api(&[refusing()]);
+    for _ in 0..5 {
+        let answer = get(node.edge, API, "/").await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    }
+}
+
+#[tokio::test]
+async fn a_breaker_opens_on_errors() {
+    let node = single();
+    let ill = app(|_| async {
+        let mut response = text("ill");
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+    .await;
+    node.route_api_by(&[named("well").await, ill], |policy| {
+        in_turn(policy);
+        policy.breaker = Some("min_requests=4 open=1h".parse().unwrap());
+    });
+    let mut errors = 0;
+    for _ in 0..20 {
+        errors += usize::from(get(node.edge, API, "/").await.status != StatusCode::OK);
+    }
+    assert_eq!(errors, 4);
+    let opened = "nebula_http_breaker_changes_total{deployment=\"api\",state=\"open\"}";
+    assert_eq!(node.metric(opened), 1);
+}
+
+#[tokio::test]
+async fn more_than_fits_waits_and_more_than_waits_is_sent_away() {
+    let node = single();
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow], |policy| {
+        policy.capacity = "per_instance=1 total=4 queue=1 wait=30s".parse().unwrap();
+    });
+    let edge = node.edge;
+    let first = tokio::spawn(async move { get(edge, API, "/").await.status });
+    until("one is under way", || asked.load(Ordering::SeqCst) == 1).await;
+    // Of two more one waits, whichever comes first, and the other is sent away.
+    let both = [(); 2].map(|()| {
+        tokio::spawn(async move {
+            let answer = get(edge, API, "/").await;
+            (answer.status, answer.headers.get("retry-after").cloned())
+        })
+    });
+    let (sent_away, _, mut waits) = futures::future::select_all(both).await;
+    let (status, retry_after) = sent_away.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(retry_after.unwrap(), "30");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "the other one waits");
+    gate.add_permits(2);
+    assert_eq!(first.await.unwrap(), StatusCode::OK);
+    assert_eq!(waits.pop().unwrap().await.unwrap().0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn whoever_leaves_the_queue_gives_its_place_back() {
+    let node = single();
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow], |policy| {
+        policy.capacity = "per_instance=1 queue=1 wait=100ms".parse().unwrap();
+    });
+    let edge = node.edge;
+    let first = tokio::spawn(async move { get(edge, API, "/").await.status });
+    until("one is under way", || asked.load(Ordering::SeqCst) == 1).await;
+    for _ in 0..3 {
+        let answer = get(edge, API, "/").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    gate.add_permits(2);
+    assert_eq!(first.await.unwrap(), StatusCode::OK);
+    assert_eq!(get(edge, API, "/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_spent_budget_ends_retries() {
+    let node = single();
+    let breaking = raw(|mut socket| async move { drop(read_head(&mut socket).await) }).await;
+    node.route_api_by(&[breaking, breaking], |policy| {
+        policy.retry = "tries=3 budget=0% min_per_second=0".parse().unwrap();
+    });
+    let answer = get(node.edge, API, "/").await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(node.metric("nebula_http_retry_budget_spent_total"), 1);
+    let broken = "nebula_http_retries_total{reason=\"broken\"}";
+    assert_eq!(node.metric(broken), 0);
+}
+
+#[tokio::test]
+async fn a_try_that_takes_too_long_is_made_elsewhere() {
+    let node = single();
+    let (silent, _gate, asked) = held().await;
+    let apps = [silent, named("up").await];
+    node.route_api_by(&apps, |policy| {
+        in_turn(policy);
+        policy.deadlines = "per_try=100ms whole=30s".parse().unwrap();
+        policy.ejection = None;
+    });
+    assert_eq!(tally(&node, 4).await, counts(&[("up", 4)]));
+    assert!(asked.load(Ordering::SeqCst) > 0);
+    // What may have had its effect is not sent twice.
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        statuses.push(post(node.edge, API, "/", "x").await.status);
+    }
+    statuses.sort();
+    assert_eq!(statuses, [StatusCode::OK, StatusCode::GATEWAY_TIMEOUT]);
+}
