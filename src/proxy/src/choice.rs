@@ -62,7 +62,7 @@ pub(crate) fn choose<'a>(
     let calm = |index: usize| fresh(index) && !suspects.contains(&at(index).node);
     let well = |index: usize| {
         calm(index)
-            && !edge.shared.ejections.contains(at(index).node)
+            && !edge.shared.ejections.contains(at(index))
             && targets[index].instance.may_begin(&health, now)
     };
     // Where releases have weights, those of one release; a client that is hashed stays with its release.

@@ -85,7 +85,7 @@ pub struct Limits {
     /// Unused connections that one edge thread keeps in all: file descriptors here, streams of a peer's
     /// mesh for remote instances.
     pub upstream_idle_per_thread: usize,
-    /// How long a node that could not be reached is avoided while there is another. Gossip says
+    /// How long an instance or a node that could not be reached is avoided while there is another. Gossip says
     /// better after about as long.
     pub ejection: Duration,
     /// Tunnels that other nodes may have open to this node's instances at once.

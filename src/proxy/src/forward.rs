@@ -242,6 +242,7 @@ impl Trip<'_> {
             chosen.heard(Heard::Unknown);
             return Attempt::Elsewhere(Retry::Tunnel, problem);
         }
+        self.edge.shared.ejections.instance(instance);
         chosen.heard(Heard::Nothing);
         Attempt::Elsewhere(Retry::Connect, problem)
     }

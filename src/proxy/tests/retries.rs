@@ -13,6 +13,7 @@ use common::apps::{app, named, raw, read_head, text};
 use common::client::{get, post};
 use common::{refusing, single, single_with};
 use http::StatusCode;
+use nebula_domain::traffic::balance::Balance;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -78,7 +79,10 @@ async fn tries_are_bounded() {
 async fn a_get_that_broke_is_repeated_and_a_post_is_not() {
     let node = single();
     let (address, taken) = breaking().await;
-    node.route_api(&[address, named("up").await]);
+    node.route_api_by(&[address, named("up").await], |policy| {
+        policy.balance = Balance::RoundRobin;
+        policy.ejection = None;
+    });
     for _ in 0..4 {
         assert_eq!(get(node.edge, API, "/").await.text(), "up");
     }

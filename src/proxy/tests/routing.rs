@@ -12,6 +12,7 @@ use common::apps::{mirror, named, verbatim};
 use common::client::{ask, get, get_with, post, say};
 use common::{Routes, single, single_with};
 use http::{Method, StatusCode};
+use nebula_domain::traffic::balance::Balance;
 
 const API: &str = "api.example.test";
 
@@ -24,6 +25,7 @@ async fn a_host_leads_to_its_deployment_and_to_each_instance_in_turn() {
         (3, named("web").await),
     ]);
     let routes = Routes::new()
+        .policy(|policy| policy.balance = Balance::RoundRobin)
         .service("api", &[(1, 1), (2, 1)])
         .service("web", &[(3, 1)]);
     node.table.send_replace(Arc::new(routes.table()));

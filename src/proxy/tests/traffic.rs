@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use common::apps::{app, named, raw, read_head, text};
 use common::client::{get, get_with, post};
-use common::{Node, refusing, single, until};
+use common::{Node, refusing, single, single_with, until};
 use http::StatusCode;
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::traffic::balance::Balance;
@@ -117,7 +118,8 @@ async fn what_is_hashed_stays_where_it_is() {
 
 #[tokio::test]
 async fn an_instance_that_does_not_answer_is_left_out() {
-    let node = single();
+    // What a policy says, without the moment for which an instance that refuses is avoided anyway.
+    let node = single_with(|limits| limits.ejection = Duration::ZERO);
     node.route_api_by(&[named("up").await, refusing()], |policy| {
         in_turn(policy);
         policy.ejection = Some("max_fails=2 fail_timeout=1h".parse().unwrap());
