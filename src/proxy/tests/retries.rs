@@ -7,7 +7,6 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use common::apps::{app, named, raw, read_head, text};
 use common::client::{get, post};

@@ -1,6 +1,5 @@
 //! Which table follows from which state and view.
 
-use std::collections::BTreeMap;
 
 use super::*;
 use crate::command::Command;
