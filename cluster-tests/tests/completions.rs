@@ -28,5 +28,5 @@ fn bash_completes_commands_and_flags() {
     assert_eq!(offered("nebula", &["deploy", "cr"]).trim(), "create");
     assert_eq!(offered("nodectl", &["mem"]).trim(), "members");
     let flags = offered("nebula", &["deploy", "update", "api", "--unset"]);
-    assert_eq!(flags.trim(), "--unset-env");
+    assert_eq!(flags.trim(), "--unset-env --unset-name --unset-basic-auth");
 }

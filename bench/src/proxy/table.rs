@@ -49,7 +49,13 @@ pub fn run(stage: &Stage, effort: Effort, folder: &Path) -> anyhow::Result<Vec<R
         .build()?;
     let entered = runtime.enter();
     let node = Cluster::empty().add(1);
-    let config = Config::new(node.id, ([127, 0, 0, 1], 0).into(), 1, folder.to_owned());
+    let config = Config::new(
+        node.id,
+        ([127, 0, 0, 1], 0).into(),
+        1,
+        folder.to_owned(),
+        folder.join("access.log"),
+    );
     let bound = Proxy::bind(config, table, locals, node.mesh.clone(), &node.metrics)?;
     let address = bound.local_addr();
     let proxy = bound.spawn();

@@ -33,7 +33,8 @@ use crate::config::{Config, ConfigError};
 use crate::directory::{DirectoryKeeper, Peers, directory};
 use crate::facts::FactsKeeper;
 use crate::files::{
-    API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, WORK_DIR, private_dir,
+    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, WORK_DIR,
+    private_dir,
 };
 use crate::setup::{self, Bootstrap};
 
@@ -149,7 +150,13 @@ impl Node {
         let (table_tx, table_rx) = watch::channel(Arc::new(RouteTable::default()));
         let (locals_tx, locals_rx) = watch::channel(Arc::new(LocalInstances::new()));
         let edge = Proxy::bind(
-            nebula_proxy::Config::new(me, config.edge, config.edge_threads, artifacts.trees_dir()),
+            nebula_proxy::Config::new(
+                me,
+                config.edge,
+                config.edge_threads,
+                artifacts.trees_dir(),
+                dir.join(ACCESS_LOG),
+            ),
             table_rx.clone(),
             locals_rx.clone(),
             mesh.clone(),

@@ -152,16 +152,16 @@ impl Chosen<'_> {
         let now: Nanos = self.edge.now();
         let all = self.service.instances();
         let changed = self.instance().heard(&health, &self.place, heard, all, now);
-        let metrics = &self.edge.shared.metrics;
+        let figures = &self.service.figures;
         let name = self.service.route.deployment.as_str();
         let instance = self.endpoint.instance;
         if let Some(ejected) = changed.ejected {
             tracing::info!(deployment = name, %instance, ?ejected, "an instance does not answer and is left out");
-            metrics.ejected(name);
+            figures.ejections.inc();
         }
         if let Some(state) = changed.breaker {
             tracing::info!(deployment = name, %instance, ?state, "a circuit breaker changed");
-            metrics.breaker(name, state);
+            figures.breaker(state);
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Client<T> {
     /// An answer that only the connection's end would end was cut off: a clean end would make it look whole.
     pub(crate) cut_off: bool,
     pub(crate) drain: Drain,
+    /// Bytes sent and received up to the end of the latest request.
+    counted: (u64, u64),
 }
 
 /// Tells an answer that its connection is to end with it, because the edge drains.
@@ -104,7 +106,15 @@ impl<T: Socket> Client<T> {
             body_begun: false,
             cut_off: false,
             drain,
+            counted: (0, 0),
         }
+    }
+
+    /// Bytes sent and received since this was asked last.
+    pub(crate) fn moved(&mut self) -> (u64, u64) {
+        let now = (self.wire.sent, self.wire.received);
+        let before = std::mem::replace(&mut self.counted, now);
+        (now.0 - before.0, now.1 - before.1)
     }
 
     /// Waits for the next request's head. `stop` ends the waiting while nothing of one has come.
@@ -285,13 +295,15 @@ impl<T: Socket> Client<T> {
             let Some(socket) = self.wire.io.plain() else {
                 return false;
             };
-            let sent = poll_fn(|cx| match sendfile::poll(cx, socket, &mut part) {
+            let moved = poll_fn(|cx| match sendfile::poll(cx, socket, &mut part) {
                 Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
                 // What went out before the socket was full counts as well.
                 Poll::Pending if part.left < left => Poll::Ready(true),
                 Poll::Pending => timer.poll(cx, deadline).map(|()| false),
             });
-            if !sent.await {
+            let moved = moved.await;
+            self.wire.sent += left - part.left;
+            if !moved {
                 return false;
             }
             if part.left > 0 {

@@ -16,16 +16,25 @@ pub struct Config {
     pub threads: usize,
     /// `<trees_dir>/<artifact>/` holds the files of an artifact, `<trees_dir>/<artifact>.manifest` their list.
     pub trees_dir: PathBuf,
+    /// Where requests of deployments that want it are written down.
+    pub access_log: PathBuf,
     pub limits: Limits,
 }
 
 impl Config {
-    pub fn new(me: NodeId, listen: SocketAddr, threads: usize, trees_dir: PathBuf) -> Config {
+    pub fn new(
+        me: NodeId,
+        listen: SocketAddr,
+        threads: usize,
+        trees_dir: PathBuf,
+        access_log: PathBuf,
+    ) -> Config {
         Config {
             me,
             listen,
             threads,
             trees_dir,
+            access_log,
             limits: Limits::default(),
         }
     }

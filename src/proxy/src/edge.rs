@@ -20,6 +20,7 @@ use tokio::time::timeout;
 pub use handle::ProxyHandle;
 pub(crate) use thread::Stop;
 
+use crate::access::AccessFile;
 use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) sites: Arc<Sites>,
     pub(crate) ejections: Ejections,
     pub(crate) services: Services,
+    pub(crate) access: AccessFile,
     pub(crate) guard: Guard,
 }
 
@@ -77,6 +79,7 @@ impl Proxy {
         };
         let listeners = listener::bind(config.listen, config.thread_count()).map_err(failed)?;
         let address = listeners[0].local_addr().map_err(failed)?;
+        let proxy_metrics = ProxyMetrics::new(metrics);
         let sites = Sites::new(config.trees_dir, &config.limits);
         Ok(Bound {
             address,
@@ -84,13 +87,14 @@ impl Proxy {
             shared: Arc::new(Shared {
                 me: config.me,
                 ejections: Ejections::new(config.limits.ejection),
-                services: Services::new(config.me),
+                access: AccessFile::new(config.access_log, proxy_metrics.log_lines_lost.clone()),
+                services: Services::new(config.me, proxy_metrics.clone()),
                 limits: config.limits,
                 guard: Guard::new(),
                 table,
                 locals,
                 mesh,
-                metrics: ProxyMetrics::new(metrics),
+                metrics: proxy_metrics,
                 sites: Arc::new(sites),
             }),
         })
@@ -149,21 +153,18 @@ impl Edge {
         self.shared.guard.now()
     }
 
-    /// The host's route once it has an endpoint, if that is soon; the same route otherwise.
-    pub(crate) async fn ready(&self, route: Arc<Route>, host: &[u8]) -> Arc<Route> {
+    /// A deployment's route once it has an endpoint, if that is soon.
+    pub(crate) async fn ready(&self, route: &Route, host: &[u8]) -> Option<Arc<Route>> {
         let mut tables = self.shared.table.clone();
         let newer = async {
             while tables.changed().await.is_ok() {
-                let newer = self.again(&route, host);
+                let newer = self.again(route, host);
                 if let Some(newer) = newer.filter(|newer| !newer.endpoints.is_empty()) {
                     return newer;
                 }
             }
             std::future::pending().await
         };
-        match timeout(self.shared.limits.ready_wait, newer).await {
-            Ok(newer) => newer,
-            Err(_) => route,
-        }
+        timeout(self.shared.limits.ready_wait, newer).await.ok()
     }
 }

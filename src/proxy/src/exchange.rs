@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub(crate) struct Request<'a> {
     /// For the head of the response, since something of the request moved last.
     pub(crate) patience: Duration,
     pub(crate) drain: &'a Drain,
+    /// The number of the instance that gets it.
+    pub(crate) asked_last: &'a AtomicU64,
     /// Told of the status, before the client is.
     pub(crate) answered: &'a (dyn Fn(u16) + Send + Sync),
 }

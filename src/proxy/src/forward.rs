@@ -6,10 +6,11 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nebula_domain::http::HttpPolicy;
-use nebula_domain::routes::{Endpoint, Route};
+use nebula_domain::routes::Endpoint;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::instance::Heard;
 use nebula_domain::traffic::retry::{Body, Failure, GiveUp, Tries, is_idempotent, may_repeat};
@@ -50,7 +51,7 @@ struct Trip<'a> {
 /// another way. With an error, nothing has been written to the client.
 pub(crate) async fn forward<T>(
     edge: &Edge,
-    mut route: Arc<Route>,
+    mut service: Arc<Service>,
     request: &Request<'_>,
     link: &mut Link<'_, T>,
     site: Option<Site>,
@@ -59,14 +60,15 @@ pub(crate) async fn forward<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    if route.endpoints.is_empty() {
-        route = edge.ready(route, request.asked.host).await;
+    let policy = Arc::clone(&service.route.policy);
+    if service.route.endpoints.is_empty() {
+        let newer = edge.ready(&service.route, request.asked.host).await;
+        let Some(newer) = newer else {
+            let name = service.route.deployment.to_string();
+            return Err(Problem::NotReady(name));
+        };
+        service = edge.shared.services.of(&newer, edge.now());
     }
-    if route.endpoints.is_empty() {
-        return Err(Problem::NotReady(route.deployment.to_string()));
-    }
-    let policy = Arc::clone(&route.policy);
-    let mut service = edge.shared.services.of(&route, edge.now());
     let head = request.head;
     let whole = !head.has_body() && head.upgrade().is_none();
     let mut trip = Trip {
@@ -89,6 +91,7 @@ where
             break;
         };
         let instance = chosen.endpoint.instance;
+        request.asked_last.store(instance.0, Ordering::Relaxed);
         let (retry, failed) = match trip.attempt(&service, chosen, until, request, link).await {
             Attempt::Served(persistent) => return Ok(persistent),
             Attempt::Failed(problem) => return Err(problem),
@@ -105,10 +108,10 @@ where
             edge.now(),
         );
         match again {
-            Ok(()) => edge.shared.metrics.retry(retry),
+            Ok(()) => service.figures.retry(retry),
             Err(why) => {
                 if why == GiveUp::BudgetSpent {
-                    edge.shared.metrics.budget_spent.inc();
+                    service.figures.budget_spent.inc();
                 }
                 break;
             }
@@ -118,7 +121,7 @@ where
             service = edge.shared.services.of(&newer, edge.now());
         }
     }
-    Err(problem.unwrap_or_else(|| Problem::Silent(route.deployment.to_string())))
+    Err(problem.unwrap_or_else(|| Problem::Silent(service.route.deployment.to_string())))
 }
 
 impl Trip<'_> {
@@ -228,7 +231,7 @@ impl Trip<'_> {
                     return attempt;
                 }
             }
-            edge.shared.metrics.retry(Retry::Stale);
+            service.figures.retry(Retry::Stale);
         }
     }
 

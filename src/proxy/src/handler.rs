@@ -1,14 +1,17 @@
 //! From a request's head to whoever answers it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::{Method, Response};
+use nebula_domain::InstanceId;
 use nebula_domain::http::RedirectParts;
 use nebula_domain::http::path::{self as http_path, canonical};
 use nebula_domain::routes::{FoundAction, RequestView, Route, RouteKind};
 use nebula_wire::peer::tunnel::Site;
 
+use crate::access::Entry;
 use crate::body::ResponseBody;
 use crate::client::{Client, Socket};
 use crate::edge::Edge;
@@ -17,7 +20,9 @@ use crate::finish::Finish;
 use crate::forward::forward;
 use crate::h1::{Refusal, RequestHead};
 use crate::headers::{Asked, Origin, RequestId, X_REQUEST_ID};
+use crate::metrics::Tracked;
 use crate::pages::{self, Problem};
+use crate::service::Service;
 use crate::statics::Ask;
 
 /// A host is shown in a page up to this length: longer than any that could be a name.
@@ -36,38 +41,81 @@ struct Routed {
     missing: Option<String>,
 }
 
+/// What became of a request.
+#[derive(Default)]
+struct Outcome {
+    status: AtomicU16,
+    /// The instance that was asked last; 0: none.
+    instance: AtomicU64,
+}
+
 /// Answers the request whose head was read; whether the connection may carry another one. A request is counted before
 /// the end of its answer can be seen.
 pub(crate) async fn answer<T>(edge: &Edge, origin: &Origin, client: &mut Client<T>) -> bool
 where
     T: Socket,
 {
-    let _tracked = edge.shared.metrics.begin(Instant::now());
+    let started = Instant::now();
     let id = RequestId::of(client.head.fields());
-    let mut route = None;
-    let answered = match find(edge, &client.head) {
-        Ok(routed) => {
-            route = Some(Arc::clone(&routed.route));
-            by_route(edge, routed, origin, &id, client).await
+    let found = find(edge, &client.head).map(|routed| {
+        let service = edge.shared.services.of(&routed.route, edge.now());
+        (routed, service)
+    });
+    let (figures, policy) = match &found {
+        Ok((routed, service)) => (
+            Arc::clone(&service.figures),
+            Some(Arc::clone(&routed.route.policy)),
+        ),
+        Err(_) => (edge.shared.metrics.of(None), None),
+    };
+    let tracked = Tracked::new(figures);
+    let outcome = Outcome::default();
+    let logged = policy.as_deref().and_then(|policy| {
+        let name = found.as_ref().ok()?.0.route.deployment.as_str();
+        Entry::begin(policy.access_log, name, origin.client, &client.head)
+    });
+    let answered = match found {
+        Ok((routed, service)) => {
+            by_route(edge, routed, service, origin, &id, &outcome, client).await
         }
         Err(problem) => Err(problem),
     };
-    let problem = match answered {
-        Ok(persistent) => return persistent,
-        Err(problem) => problem,
+    let persistent = match answered {
+        Ok(persistent) => persistent,
+        Err(Problem::ClientGone) => {
+            outcome.status.store(CLIENT_GONE, Ordering::Relaxed);
+            tracked.figures.answered(CLIENT_GONE);
+            false
+        }
+        Err(problem) => {
+            let response = problem.response(client.head.fields().get("accept"), &id);
+            let status = response.status().as_u16();
+            outcome.status.store(status, Ordering::Relaxed);
+            tracked.figures.answered(status);
+            let persistent = problem.leaves_connection();
+            let limits = &edge.shared.limits;
+            client
+                .respond(limits, response, policy.as_deref(), persistent)
+                .await
+        }
     };
-    let deployment = route.as_ref().map(|route| route.deployment.as_str());
-    if problem == Problem::ClientGone {
-        edge.shared.metrics.answered(deployment, CLIENT_GONE);
-        return false;
+    let (sent, received) = client.moved();
+    let took = started.elapsed();
+    tracked.figures.ended(took, sent, received);
+    if let Some(logged) = logged {
+        edge.shared.access.write(Entry {
+            took,
+            sent,
+            received,
+            status: outcome.status.into_inner(),
+            instance: Some(outcome.instance.into_inner())
+                .filter(|id| *id > 0)
+                .map(InstanceId),
+            request_id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
+            ..logged
+        });
     }
-    let response = problem.response(client.head.fields().get("accept"), &id);
-    let status = response.status().as_u16();
-    edge.shared.metrics.answered(deployment, status);
-    let persistent = problem.leaves_connection();
-    let policy = route.as_ref().map(|route| &*route.policy);
-    let limits = &edge.shared.limits;
-    client.respond(limits, response, policy, persistent).await
+    persistent
 }
 
 /// Answers what could not be read as a request.
@@ -79,8 +127,8 @@ where
     // What was read of the head may be of the request before.
     client.head = RequestHead::default();
     let response = Problem::Refused(refusal).response(None, &id);
-    let status = response.status().as_u16();
-    edge.shared.metrics.answered(None, status);
+    let figures = edge.shared.metrics.of(None);
+    figures.answered(response.status().as_u16());
     client
         .respond(&edge.shared.limits, response, None, false)
         .await;
@@ -151,8 +199,10 @@ fn split(target: &str) -> (&str, Option<&str>) {
 async fn by_route<T>(
     edge: &Edge,
     routed: Routed,
+    service: Arc<Service>,
     origin: &Origin,
     id: &RequestId,
+    outcome: &Outcome,
     client: &mut Client<T>,
 ) -> Result<bool, Problem>
 where
@@ -166,9 +216,10 @@ where
     } = routed;
     let policy = Arc::clone(&route.policy);
     let limits = &edge.shared.limits;
+    let figures = Arc::clone(&service.figures);
     let answered = |status| {
-        let name = route.deployment.as_str();
-        edge.shared.metrics.answered(Some(name), status);
+        outcome.status.store(status, Ordering::Relaxed);
+        figures.answered(status);
     };
     let (path, _) = split(client.head.target());
     let path = canonical(path);
@@ -213,6 +264,7 @@ where
         body_begun,
         cut_off,
         drain,
+        ..
     } = client;
     let request = Request {
         asked: Asked {
@@ -226,6 +278,7 @@ where
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
         head,
         drain,
+        asked_last: &outcome.instance,
         answered: &answered,
     };
     let mut link = Link {
@@ -235,5 +288,5 @@ where
         body_begun,
         cut_off,
     };
-    forward(edge, Arc::clone(&route), &request, &mut link, site, avoid).await
+    forward(edge, service, &request, &mut link, site, avoid).await
 }

@@ -10,6 +10,7 @@
 //! client's connection with all its requests, and a request that goes through costs no copy of its fields.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod body;
 mod choice;
 mod client;

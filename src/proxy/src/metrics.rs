@@ -5,19 +5,21 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use nebula_domain::traffic::breaker::BreakerState;
-use nebula_telemetry::metrics::{Counter, Family, Gauge, Histogram, Label, Metrics, SECONDS};
+use nebula_telemetry::metrics::{
+    Counter, Family, Gauge, Histogram, Histograms, Label, Metrics, SECONDS,
+};
 
-/// Deployments with counters of their own; 5 series each.
+/// Deployments with figures of their own; some 30 series each.
 const DEPLOYMENTS_MAX: usize = 1_000;
 /// The label of deployments beyond that, and of requests that no deployment answers to. No
 /// deployment can have these names.
 const OTHER: &str = "_other";
 const NONE: &str = "_none";
 
-type RequestLabels = [(&'static str, String); 2];
+type Two = [(&'static str, String); 2];
 
 /// Why a request was sent once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,15 @@ pub(crate) enum Retry {
 }
 
 impl Retry {
+    const ALL: [Retry; 6] = [
+        Retry::Connect,
+        Retry::Tunnel,
+        Retry::Stale,
+        Retry::Broken,
+        Retry::Suspect,
+        Retry::Silent,
+    ];
+
     fn label(self) -> &'static str {
         match self {
             Retry::Connect => "connect",
@@ -52,115 +63,97 @@ impl Retry {
 /// Cheap to clone; one for all edge threads.
 #[derive(Clone)]
 pub(crate) struct ProxyMetrics {
-    requests: Family<RequestLabels, Counter>,
-    /// Counters by deployment, so that counting neither allocates nor formats.
-    known: Arc<Mutex<HashMap<String, Arc<Classes>>>>,
-    duration: Histogram,
-    in_flight: Gauge,
-    retries: [Counter; 6],
-    /// Retries that were not made because too many were.
-    pub(crate) budget_spent: Counter,
-    ejections: Family<Label, Counter>,
-    breakers: Family<RequestLabels, Counter>,
+    families: Arc<Families>,
+    /// By deployment, so that counting neither allocates nor formats.
+    known: Arc<Mutex<HashMap<String, Arc<Figures>>>>,
     connections: Gauge,
     pub(crate) thread_restarts: Counter,
+    /// Lines of the access log that were not written.
+    pub(crate) log_lines_lost: Counter,
     tunnels: Gauge,
 }
 
-/// By class of status code, `1xx` to `5xx`.
-struct Classes([Counter; 5]);
+struct Families {
+    requests: Family<Two, Counter>,
+    retries: Family<Two, Counter>,
+    breakers: Family<Two, Counter>,
+    duration: Histograms<Label>,
+    in_flight: Family<Label, Gauge>,
+    sent: Family<Label, Counter>,
+    received: Family<Label, Counter>,
+    budget_spent: Family<Label, Counter>,
+    ejections: Family<Label, Counter>,
+}
+
+/// One deployment's.
+pub(crate) struct Figures {
+    label: String,
+    /// By class of status code, `1xx` to `5xx`.
+    codes: [Counter; 5],
+    retries: [Counter; 6],
+    breakers: Family<Two, Counter>,
+    duration: Histogram,
+    in_flight: Gauge,
+    sent: Counter,
+    received: Counter,
+    pub(crate) budget_spent: Counter,
+    pub(crate) ejections: Counter,
+}
 
 impl ProxyMetrics {
     pub(crate) fn new(metrics: &Metrics) -> ProxyMetrics {
-        let retries = metrics.counters::<Label>(
-            "http_retries",
-            "Requests sent once more, by what went wrong before",
-        );
-        let retry =
-            |reason: Retry| retries.get_or_create_owned(&[("reason", reason.label().to_owned())]);
-        ProxyMetrics {
+        let families = Families {
             requests: metrics.counters(
                 "http_requests",
                 "Requests answered at the edge, by deployment and class of status code",
             ),
-            known: Arc::default(),
-            duration: metrics.histogram(
-                "http_request_duration_seconds",
-                "From a request's head to the end of its response",
-                SECONDS,
-            ),
-            in_flight: metrics.gauge("http_requests_in_flight", "Requests being answered"),
-            retries: [
-                retry(Retry::Connect),
-                retry(Retry::Tunnel),
-                retry(Retry::Stale),
-                retry(Retry::Broken),
-                retry(Retry::Suspect),
-                retry(Retry::Silent),
-            ],
-            budget_spent: metrics.counter(
-                "http_retry_budget_spent",
-                "Retries that were not made because a deployment's budget for them was spent",
-            ),
-            ejections: metrics.counters(
-                "http_ejections",
-                "Instances left out for a while because they did not answer, by deployment",
+            retries: metrics.counters(
+                "http_retries",
+                "Requests sent once more, by deployment and what went wrong before",
             ),
             breakers: metrics.counters(
                 "http_breaker_changes",
                 "Circuit breakers of instances that changed, by deployment and new state",
             ),
+            duration: metrics.histograms(
+                "http_request_duration_seconds",
+                "From a request's head to the end of its response, by deployment",
+                SECONDS,
+            ),
+            in_flight: metrics.gauges(
+                "http_requests_in_flight",
+                "Requests being answered, by deployment",
+            ),
+            sent: metrics.counters(
+                "http_sent_bytes",
+                "Bytes sent to clients, heads included, by deployment",
+            ),
+            received: metrics.counters(
+                "http_received_bytes",
+                "Bytes that clients sent, heads included, by deployment",
+            ),
+            budget_spent: metrics.counters(
+                "http_retry_budget_spent",
+                "Retries that were not made because the deployment's budget for them was spent",
+            ),
+            ejections: metrics.counters(
+                "http_ejections",
+                "Instances left out for a while because they did not answer, by deployment",
+            ),
+        };
+        ProxyMetrics {
+            families: Arc::new(families),
+            known: Arc::default(),
             connections: metrics.gauge("http_connections", "Open client connections"),
             thread_restarts: metrics.counter(
                 "edge_thread_restarts",
                 "Edge threads that ended by mistake and were started again",
             ),
+            log_lines_lost: metrics.counter(
+                "access_log_lost_lines",
+                "Lines of the access log that were not written, because more came than the disk took",
+            ),
             tunnels: metrics.gauge("tunnels", "Open tunnels from other nodes"),
-        }
-    }
-
-    pub(crate) fn retry(&self, reason: Retry) {
-        self.retries[reason as usize].inc();
-    }
-
-    /// An instance of the deployment is left out.
-    pub(crate) fn ejected(&self, deployment: &str) {
-        let deployment = self.label(deployment);
-        let labels = [("deployment", deployment)];
-        self.ejections.get_or_create_owned(&labels).inc();
-    }
-
-    pub(crate) fn breaker(&self, deployment: &str, state: BreakerState) {
-        let state = match state {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half-open",
-        };
-        let labels = [
-            ("deployment", self.label(deployment)),
-            ("state", state.to_owned()),
-        ];
-        self.breakers.get_or_create_owned(&labels).inc();
-    }
-
-    /// A deployment's name, as long as it is one of those that are counted by name.
-    fn label(&self, deployment: &str) -> String {
-        self.classes(deployment);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = if known.contains_key(deployment) {
-            deployment
-        } else {
-            OTHER
-        };
-        label.to_owned()
-    }
-
-    /// A request begins; it ends when the value is dropped.
-    pub(crate) fn begin(&self, started: Instant) -> Tracked {
-        Tracked {
-            duration: self.duration.clone(),
-            started,
-            _in_flight: Held::new(&self.in_flight),
         }
     }
 
@@ -174,33 +167,78 @@ impl ProxyMetrics {
         Held::new(&self.tunnels)
     }
 
-    pub(crate) fn answered(&self, deployment: Option<&str>, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.classes(deployment.unwrap_or(NONE)).0[class].inc();
+    /// A deployment's figures; those of requests that none answers to.
+    pub(crate) fn of(&self, deployment: Option<&str>) -> Arc<Figures> {
+        let deployment = deployment.unwrap_or(NONE);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(figures) = known.get(deployment) {
+            return Arc::clone(figures);
+        }
+        let label = match known.len() < DEPLOYMENTS_MAX {
+            true => deployment,
+            false => OTHER,
+        };
+        if let Some(figures) = known.get(label) {
+            return Arc::clone(figures);
+        }
+        let figures = Arc::new(Figures::new(&self.families, label));
+        known.insert(label.to_owned(), Arc::clone(&figures));
+        figures
+    }
+}
+
+impl Figures {
+    fn new(families: &Families, label: &str) -> Figures {
+        let one = [("deployment", label.to_owned())];
+        let two = |name: &'static str, value: &str| {
+            [("deployment", label.to_owned()), (name, value.to_owned())]
+        };
+        let code = |class| families.requests.get_or_create_owned(&two("code", class));
+        let retry = |reason: Retry| {
+            let labels = two("reason", reason.label());
+            families.retries.get_or_create_owned(&labels)
+        };
+        Figures {
+            codes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(code),
+            retries: Retry::ALL.map(retry),
+            breakers: families.breakers.clone(),
+            duration: families.duration.get_or_create_owned(&one),
+            in_flight: families.in_flight.get_or_create_owned(&one),
+            sent: families.sent.get_or_create_owned(&one),
+            received: families.received.get_or_create_owned(&one),
+            budget_spent: families.budget_spent.get_or_create_owned(&one),
+            ejections: families.ejections.get_or_create_owned(&one),
+            label: label.to_owned(),
+        }
     }
 
-    fn classes(&self, deployment: &str) -> Arc<Classes> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(classes) = known.get(deployment) {
-            return Arc::clone(classes);
-        }
-        let label = if known.len() < DEPLOYMENTS_MAX {
-            deployment
-        } else {
-            OTHER
+    pub(crate) fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.codes[class].inc();
+    }
+
+    pub(crate) fn retry(&self, reason: Retry) {
+        self.retries[reason as usize].inc();
+    }
+
+    pub(crate) fn breaker(&self, state: BreakerState) {
+        let state = match state {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half-open",
         };
-        if let Some(classes) = known.get(label) {
-            return Arc::clone(classes);
-        }
-        let counter = |class: &str| {
-            self.requests.get_or_create_owned(&[
-                ("deployment", label.to_owned()),
-                ("code", class.to_owned()),
-            ])
-        };
-        let classes = Arc::new(Classes(["1xx", "2xx", "3xx", "4xx", "5xx"].map(counter)));
-        known.insert(label.to_owned(), Arc::clone(&classes));
-        classes
+        let labels = [
+            ("deployment", self.label.clone()),
+            ("state", state.to_owned()),
+        ];
+        self.breakers.get_or_create_owned(&labels).inc();
+    }
+
+    /// A request is over, after so many bytes in either direction.
+    pub(crate) fn ended(&self, took: Duration, sent: u64, received: u64) {
+        self.duration.observe(took.as_secs_f64());
+        self.sent.inc_by(sent);
+        self.received.inc_by(received);
     }
 }
 
@@ -223,13 +261,15 @@ impl Drop for Held {
 
 /// One request in flight.
 pub(crate) struct Tracked {
-    duration: Histogram,
-    started: Instant,
+    pub(crate) figures: Arc<Figures>,
     _in_flight: Held,
 }
 
-impl Drop for Tracked {
-    fn drop(&mut self) {
-        self.duration.observe(self.started.elapsed().as_secs_f64());
+impl Tracked {
+    pub(crate) fn new(figures: Arc<Figures>) -> Tracked {
+        Tracked {
+            _in_flight: Held::new(&figures.in_flight),
+            figures,
+        }
     }
 }

@@ -13,6 +13,7 @@ use nebula_domain::traffic::shed::{Arrival, Capacity, Gate};
 use nebula_domain::{DeploymentName, NodeId};
 use tokio::sync::Notify;
 
+use crate::metrics::{Figures, ProxyMetrics};
 use crate::pages::Problem;
 
 /// Deployments from which on those are looked for that no table has any more.
@@ -21,6 +22,7 @@ const SWEEP_FROM: usize = 256;
 /// All deployments that have been asked for.
 pub(crate) struct Services {
     me: NodeId,
+    metrics: ProxyMetrics,
     known: RwLock<HashMap<DeploymentName, Arc<Service>>>,
     /// So many make the next sweep.
     sweep_at: Mutex<usize>,
@@ -31,6 +33,7 @@ pub(crate) struct Service {
     pub(crate) route: Arc<Route>,
     /// One for each of the route's endpoints, in their order.
     pub(crate) targets: Targets,
+    pub(crate) figures: Arc<Figures>,
     lasting: Arc<Lasting>,
 }
 
@@ -53,9 +56,10 @@ struct Waiting<'a> {
 }
 
 impl Services {
-    pub(crate) fn new(me: NodeId) -> Services {
+    pub(crate) fn new(me: NodeId, metrics: ProxyMetrics) -> Services {
         Services {
             me,
+            metrics,
             known: RwLock::default(),
             sweep_at: Mutex::new(SWEEP_FROM),
         }
@@ -81,7 +85,7 @@ impl Services {
         {
             return Arc::clone(service);
         }
-        let service = Arc::new(Service::new(self.me, Arc::clone(route), before, now));
+        let service = Arc::new(self.next(Arc::clone(route), before, now));
         known.insert(route.deployment.clone(), Arc::clone(&service));
         let mut sweep_at = self.sweep_at.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= *sweep_at {
@@ -91,10 +95,8 @@ impl Services {
         }
         service
     }
-}
 
-impl Service {
-    fn new(me: NodeId, route: Arc<Route>, before: Option<&Arc<Service>>, now: Nanos) -> Service {
+    fn next(&self, route: Arc<Route>, before: Option<&Arc<Service>>, now: Nanos) -> Service {
         let kept = |id| {
             let targets = before?.targets.targets();
             let target = targets.iter().find(|target| target.id == id)?;
@@ -106,17 +108,22 @@ impl Service {
             id: endpoint.instance,
             instance: kept(endpoint.instance).unwrap_or_else(|| Arc::new(Instance::new(since))),
             weight: 1,
-            local: endpoint.node == me,
+            local: endpoint.node == self.me,
         };
         let targets = route.endpoints.iter().map(target).collect();
         let turn = before.map_or(0, |before| before.targets.turn());
+        let figures = before.map(|before| Arc::clone(&before.figures));
+        let name = Some(route.deployment.as_str());
         Service {
+            figures: figures.unwrap_or_else(|| self.metrics.of(name)),
             targets: Targets::new(targets, turn),
             lasting: before.map_or_else(Arc::default, |before| Arc::clone(&before.lasting)),
             route,
         }
     }
+}
 
+impl Service {
     pub(crate) fn budget(&self) -> &Budget {
         &self.lasting.budget
     }

@@ -117,16 +117,16 @@ async fn what_is_in_flight_is_counted() {
     let edge = node.edge;
     let asked = tokio::spawn(async move { get(edge, API, "/").await });
     until("it is in flight", || {
-        node.metric("nebula_http_requests_in_flight") == 1
+        node.metric(r#"nebula_http_requests_in_flight{deployment="api"}"#) == 1
             && node.metric("nebula_http_connections") == 1
     })
     .await;
     go.send_replace(true);
     asked.await.unwrap();
     until("it is over", || {
-        node.metric("nebula_http_requests_in_flight") == 0
+        node.metric(r#"nebula_http_requests_in_flight{deployment="api"}"#) == 0
             && node.metric("nebula_http_connections") == 0
-            && node.metric("nebula_http_request_duration_seconds_count") == 1
+            && node.metric(r#"nebula_http_request_duration_seconds_count{deployment="api"}"#) == 1
     })
     .await;
 }
@@ -141,7 +141,7 @@ async fn a_request_waits_a_moment_for_the_first_instance() {
         whole(send(edge, request.unwrap()).await).await
     });
     until("the request waits", || {
-        node.metric("nebula_http_requests_in_flight") == 1
+        node.metric(r#"nebula_http_requests_in_flight{deployment="api"}"#) == 1
     })
     .await;
     node.route_api(&[common::apps::named("up").await]);

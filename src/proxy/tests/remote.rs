@@ -92,8 +92,11 @@ async fn a_tunnel_that_is_refused_leads_elsewhere() {
         assert_eq!(get(a.edge, API, "/").await.text(), "up");
         assert_eq!(post(a.edge, API, "/", "x").await.text(), "up");
     }
-    assert!(a.metric("nebula_http_retries_total{reason=\"connect\"}") > 0);
-    assert_eq!(a.metric("nebula_http_retries_total{reason=\"tunnel\"}"), 0);
+    assert!(a.metric("nebula_http_retries_total{deployment=\"api\",reason=\"connect\"}") > 0);
+    assert_eq!(
+        a.metric("nebula_http_retries_total{deployment=\"api\",reason=\"tunnel\"}"),
+        0
+    );
 
     route(&a, &[(2, 2)]);
     let answer = get(a.edge, API, "/").await;
@@ -185,7 +188,7 @@ async fn a_get_under_way_on_a_machine_that_dies_is_answered_by_another() {
     }
     let took = started.elapsed();
     assert!(took < Duration::from_millis(2000), "{took:?}");
-    assert!(a.metric("nebula_http_retries_total{reason=\"suspect\"}") == 1);
+    assert!(a.metric("nebula_http_retries_total{deployment=\"api\",reason=\"suspect\"}") == 1);
 }
 
 /// An instance that says when it has a request and answers none.

@@ -44,7 +44,7 @@ async fn an_instance_that_refuses_is_passed_over() {
         assert_eq!(post(node.edge, API, "/", "x").await.text(), "up");
     }
     // What refused was then avoided: without that, every other request would have run into it.
-    let retries = node.metric("nebula_http_retries_total{reason=\"connect\"}");
+    let retries = node.metric("nebula_http_retries_total{deployment=\"api\",reason=\"connect\"}");
     assert!((1..=8).contains(&retries), "{retries}");
 }
 
@@ -116,7 +116,7 @@ async fn a_kept_connection_that_was_closed_is_replaced() {
     for _ in 0..12 {
         assert_eq!(get(node.edge, API, "/").await.text(), "ok");
     }
-    assert!(node.metric("nebula_http_retries_total{reason=\"stale\"}") > 0);
+    assert!(node.metric("nebula_http_retries_total{deployment=\"api\",reason=\"stale\"}") > 0);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use common::apps::{app, named, raw, read_head, text};
 use common::client::{get, get_with, post};
 use common::{Node, refusing, single, single_with, until};
 use http::StatusCode;
-use nebula_domain::http::HttpPolicy;
+use nebula_domain::http::{AccessLog, HttpPolicy};
 use nebula_domain::traffic::balance::Balance;
 use tokio::sync::Semaphore;
 
@@ -127,7 +127,7 @@ async fn an_instance_that_does_not_answer_is_left_out() {
     assert_eq!(tally(&node, 40).await, counts(&[("up", 40)]));
     let ejected = "nebula_http_ejections_total{deployment=\"api\"}";
     assert_eq!(node.metric(ejected), 1);
-    let retries = "nebula_http_retries_total{reason=\"connect\"}";
+    let retries = "nebula_http_retries_total{deployment=\"api\",reason=\"connect\"}";
     assert_eq!(node.metric(retries), 2);
 
     // With nobody else it is asked all the same.
@@ -215,8 +215,8 @@ async fn a_spent_budget_ends_retries() {
     });
     let answer = get(node.edge, API, "/").await;
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(node.metric("nebula_http_retry_budget_spent_total"), 1);
-    let broken = "nebula_http_retries_total{reason=\"broken\"}";
+    assert_eq!(node.metric("nebula_http_retry_budget_spent_total{deployment=\"api\"}"), 1);
+    let broken = "nebula_http_retries_total{deployment=\"api\",reason=\"broken\"}";
     assert_eq!(node.metric(broken), 0);
 }
 
@@ -239,4 +239,38 @@ async fn a_try_that_takes_too_long_is_made_elsewhere() {
     }
     statuses.sort();
     assert_eq!(statuses, [StatusCode::OK, StatusCode::GATEWAY_TIMEOUT]);
+}
+
+#[tokio::test]
+async fn requests_are_written_down_when_they_are_wanted() {
+    let node = single();
+    let up = [named("up").await];
+    node.route_api(&up);
+    get(node.edge, API, "/unwanted").await;
+    node.route_api_by(&up, |policy| policy.access_log = AccessLog::Json);
+    get_with(node.edge, API, "/a?b=%22c%22", &[("referer", "there")]).await;
+    node.route_api_by(&[], |policy| policy.access_log = AccessLog::Combined);
+    get(node.edge, API, "/b").await;
+    let path = node.trees.path().join("access.log");
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    until("both lines are there", || lines().lines().count() == 2).await;
+    let lines = lines();
+    let (json, combined) = lines.trim_end().split_once('\n').unwrap();
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    for (field, value) in [
+        ("deployment", "api"),
+        ("client", "127.0.0.1"),
+        ("method", "GET"),
+        ("host", API),
+        ("target", "/a?b=%22c%22"),
+        ("protocol", "HTTP/1.1"),
+        ("referer", "there"),
+    ] {
+        assert_eq!(json[field], value, "{field} of {json}");
+    }
+    assert_eq!(json["status"], 200);
+    assert!(json["instance"].is_string() && json["sent_bytes"].as_u64() > Some(2));
+    assert!(combined.contains("\"GET /b HTTP/1.1\" 503 "), "{combined}");
+    let sent = node.metric("nebula_http_sent_bytes_total{deployment=\"api\"}");
+    assert!(sent > 0 && sent >= json["sent_bytes"].as_u64().unwrap());
 }

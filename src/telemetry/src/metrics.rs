@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::encoding::EncodeLabelSet;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::MetricConstructor;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
@@ -20,6 +21,19 @@ use prometheus_client::registry::{Metric, Registry};
 pub const SECONDS: &[f64] = &[
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
+
+/// Histograms told apart by labels.
+pub type Histograms<L> = Family<L, Histogram, Buckets>;
+
+/// Makes histograms with these upper bounds.
+#[derive(Clone)]
+pub struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
 
 /// One label with its value, such as `[("reason", "unknown_sender".into())]`: the simplest label set
 /// for [`Metrics::counters`].
@@ -82,6 +96,15 @@ impl Metrics {
     /// A histogram with these upper bounds, such as [`SECONDS`].
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         self.get_or_register(name, help, || Histogram::new(buckets.iter().copied()))
+    }
+
+    /// Histograms told apart by labels, under the same rule as [`Metrics::counters`].
+    pub fn histograms<L>(&self, name: &str, help: &str, buckets: &'static [f64]) -> Histograms<L>
+    where
+        L: EncodeLabelSet + Clone + Debug + Eq + Hash + Send + Sync + 'static,
+    {
+        let make = || Family::new_with_constructor(Buckets(buckets));
+        self.get_or_register(name, help, make)
     }
 
     /// Everything in the Prometheus (OpenMetrics 1.0) text format.

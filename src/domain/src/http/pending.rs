@@ -1,7 +1,7 @@
 //! Parts of a policy that the proxy does not carry out yet. They have their form and their checks; whoever sets one is told,
 //! instead of relying on what does not happen.
 
-use super::{AccessLog, Cache, Hsts, HttpError, HttpPolicy, Https, SecurityHeaders, Upstream};
+use super::{Cache, Hsts, HttpError, HttpPolicy, Https, SecurityHeaders, Upstream};
 
 impl HttpPolicy {
     /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
@@ -19,7 +19,6 @@ impl HttpPolicy {
             ("upstream", self.upstream != Upstream::default()),
             ("sticky", self.sticky.is_some()),
             ("cache", self.cache != Cache::default()),
-            ("access_log", self.access_log != AccessLog::default()),
             (
                 "rate_limits.cluster",
                 self.rate_limits.iter().any(|rule| rule.cluster),
@@ -49,9 +48,9 @@ mod tests {
         .check_carried_out()
         .unwrap();
         let logged = HttpPolicy {
-            access_log: AccessLog::Json,
+            upstream: Upstream::H2c,
             ..HttpPolicy::default()
         };
-        assert_eq!(logged.check_carried_out().unwrap_err().field, "access_log");
+        assert_eq!(logged.check_carried_out().unwrap_err().field, "upstream");
     }
 }

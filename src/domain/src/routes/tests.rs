@@ -1,6 +1,5 @@
 //! Which table follows from which state and view.
 
-
 use super::*;
 use crate::command::Command;
 use crate::observed::{Health, Phase};

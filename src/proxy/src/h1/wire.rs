@@ -27,6 +27,9 @@ pub(crate) struct Wire<T> {
     outbox: Vec<u8>,
     /// So much of the front of `outbox` has been written.
     written: usize,
+    /// Bytes in either direction since the connection began.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
@@ -36,6 +39,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             inbox: Vec::new(),
             outbox: Vec::new(),
             written: 0,
+            sent: 0,
+            received: 0,
         }
     }
 
@@ -51,6 +56,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             let mut buffer = ReadBuf::new(&mut scratch[..room]);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
             let read = buffer.filled().len();
+            self.received += read as u64;
             Poll::Ready(Ok(use_(self, cx, &scratch[..read])))
         })
     }
@@ -85,6 +91,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            self.sent += written as u64;
         }
         self.outbox.clear();
         self.written = 0;
@@ -102,6 +109,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
         };
+        self.sent += written as u64;
         self.outbox.extend_from_slice(&bytes[written..]);
         Ok(())
     }

@@ -92,7 +92,13 @@ impl Cluster {
         self.enter(id, mesh.local_addr());
         let trees = tempfile::tempdir().unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let mut config = Config::new(NodeId(id), listen, 2, trees.path().to_owned());
+        let mut config = Config::new(
+            NodeId(id),
+            listen,
+            2,
+            trees.path().to_owned(),
+            trees.path().join("access.log"),
+        );
         adjust(&mut config);
         let table = watch::Sender::new(Arc::new(RouteTable::default()));
         let locals = watch::Sender::new(Arc::new(LocalInstances::new()));
