@@ -143,12 +143,42 @@ impl Cluster {
             std::mem::take(&mut *removed)
         };
         for id in removed {
-            self.ground
-                .trace
-                .note(format_args!("{id} was removed and ends"));
-            self.cut_power(id);
-            self.nodes.remove(&id);
+            self.take_away(id, "was removed and ends");
         }
+    }
+
+    /// A machine that was removed while it knew only members that have been removed as well is told by nobody. It is
+    /// switched off by whoever removed it.
+    pub fn switch_off_strays(&mut self) {
+        let removed = |id: &NodeId| {
+            let mut lives = self.nodes.values().filter_map(|node| node.life.as_ref());
+            lives.any(|life| life.registry.state().was_removed(*id))
+        };
+        let knows_somebody = |id: &NodeId, life: &Life| {
+            let known = life.socket.known();
+            known
+                .iter()
+                .any(|known| known != id && self.nodes.contains_key(known))
+        };
+        let strays: Vec<NodeId> = self
+            .nodes
+            .iter()
+            .filter_map(|(id, node)| Some((*id, node.life.as_ref()?)))
+            .filter(|(id, life)| !knows_somebody(id, life) && removed(id))
+            .map(|(id, _)| id)
+            .collect();
+        for id in strays {
+            self.take_away(
+                id,
+                "was removed, knows nobody who could tell it, and is switched off",
+            );
+        }
+    }
+
+    fn take_away(&mut self, id: NodeId, why: &str) {
+        self.ground.trace.note(format_args!("{id} {why}"));
+        self.cut_power(id);
+        self.nodes.remove(&id);
     }
 
     /// A new machine joins through this daemon.

@@ -129,6 +129,7 @@ async fn judge(cluster: &mut Cluster, book: &Book, trace: &Trace) {
     let end = Instant::now() + SETTLED_WITHIN;
     loop {
         cluster.keep();
+        cluster.switch_off_strays();
         let Some(reason) = oracles::unsettled(cluster) else {
             break;
         };

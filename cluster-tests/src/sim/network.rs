@@ -176,6 +176,12 @@ impl Socket {
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.0.removed.subscribe()
     }
+
+    /// The nodes that this one would find.
+    pub fn known(&self) -> BTreeSet<NodeId> {
+        let directory = self.0.directory.borrow();
+        directory.nodes.keys().copied().collect()
+    }
 }
 
 impl Port {
