@@ -30,6 +30,8 @@ pub(crate) struct Request<'a> {
     pub(crate) max_body: u64,
     /// For the head of the response, since something of the request moved last.
     pub(crate) patience: Duration,
+    /// How long nothing may move once the response has begun.
+    pub(crate) idle: Duration,
     pub(crate) drain: &'a Drain,
     /// The number of the instance that gets it.
     pub(crate) asked_last: &'a AtomicU64,
@@ -353,12 +355,16 @@ where
     let mut relay = Relay::new(length, delivery.framing, u64::MAX, trailers);
     // When the client took something last, and how much it had not taken then.
     let (mut last, mut left) = (Instant::now(), 0);
+    // When anything moved in either direction.
+    let mut moved = last;
     let whole = poll_fn(|cx| {
-        if upload.state == UploadState::Moving
-            && upload.poll(cx, link.wire, &mut upstream.wire).is_err()
-        {
-            // It shows in what becomes of the connection.
-            upload.state = UploadState::Unwanted;
+        if upload.state == UploadState::Moving {
+            match upload.poll(cx, link.wire, &mut upstream.wire) {
+                Ok(true) => moved = Instant::now(),
+                Ok(false) => {}
+                // It shows in what becomes of the connection.
+                Err(_) => upload.state = UploadState::Unwanted,
+            }
         }
         loop {
             match relay.poll(cx, &mut upstream.wire, link.wire) {
@@ -371,18 +377,17 @@ where
         if upload.state != UploadState::Moving && has_gone(cx, link.wire) {
             return Poll::Ready(false);
         }
-        // A stream may be silent for as long as it likes; a client that takes nothing may not.
         let unwritten = link.wire.unwritten();
         if unwritten < left {
             last = Instant::now();
         }
         left = unwritten;
-        if unwritten == 0 {
-            return Poll::Pending;
-        }
-        link.timer
-            .poll(cx, last + limits.client_stall)
-            .map(|()| false)
+        // A stream may be silent for a while; a client that takes nothing may not be for as long.
+        let deadline = match unwritten {
+            0 => last.max(moved) + request.idle,
+            _ => last + limits.client_stall,
+        };
+        link.timer.poll(cx, deadline).map(|()| false)
     })
     .await;
     *link.cut_off = !whole && delivery.ends_with_connection(length);

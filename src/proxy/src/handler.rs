@@ -275,6 +275,7 @@ where
         },
         finish: Finish::of(&policy, head),
         patience: policy.deadlines.per_try,
+        idle: policy.limits.idle,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
         head,
         drain,

@@ -16,6 +16,8 @@ use common::{Node, refusing, single, single_with, until};
 use http::StatusCode;
 use nebula_domain::http::{AccessLog, HttpPolicy};
 use nebula_domain::traffic::balance::Balance;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 const API: &str = "api.example.test";
@@ -215,7 +217,10 @@ async fn a_spent_budget_ends_retries() {
     });
     let answer = get(node.edge, API, "/").await;
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(node.metric("nebula_http_retry_budget_spent_total{deployment=\"api\"}"), 1);
+    assert_eq!(
+        node.metric("nebula_http_retry_budget_spent_total{deployment=\"api\"}"),
+        1
+    );
     let broken = "nebula_http_retries_total{deployment=\"api\",reason=\"broken\"}";
     assert_eq!(node.metric(broken), 0);
 }
@@ -273,4 +278,31 @@ async fn requests_are_written_down_when_they_are_wanted() {
     assert!(combined.contains("\"GET /b HTTP/1.1\" 503 "), "{combined}");
     let sent = node.metric("nebula_http_sent_bytes_total{deployment=\"api\"}");
     assert!(sent > 0 && sent >= json["sent_bytes"].as_u64().unwrap());
+}
+
+#[tokio::test]
+async fn an_answer_in_which_nothing_moves_is_cut_off() {
+    let node = single();
+    let stalled = raw(|mut socket: TcpStream| async move {
+        read_head(&mut socket).await;
+        let half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+        socket.write_all(half).await.unwrap();
+        // Until the edge has had enough.
+        assert_eq!(socket.read(&mut [0]).await.unwrap_or(0), 0);
+    })
+    .await;
+    node.route_api_by(&[stalled], |policy| {
+        policy.limits.idle = Duration::from_secs(1);
+    });
+    let mut socket = TcpStream::connect(node.edge).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: {API}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is as good an end as any.
+    let _ = socket.read_to_end(&mut answer).await;
+    assert!(
+        answer.ends_with(b"half"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }

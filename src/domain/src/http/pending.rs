@@ -14,7 +14,6 @@ impl HttpPolicy {
                 "security.hsts",
                 hsts(&self.security).is_some() && hsts(&self.security) != Some(Hsts::default()),
             ),
-            ("limits.idle", self.limits.idle != plain.limits.idle),
             ("hedge", self.hedge.is_some()),
             ("upstream", self.upstream != Upstream::default()),
             ("sticky", self.sticky.is_some()),
