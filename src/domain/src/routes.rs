@@ -20,13 +20,15 @@ use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
 use crate::spec::Workload;
-use crate::state::{Deployment, Desired, Instance, Release, State};
+use crate::state::{Deployment, Desired, EdgeSecret, Instance, Release, State};
 
 /// Routes of all deployments by their host names.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// `State::revision` the table was built from.
     pub revision: u64,
+    /// [`State::edge_secret`].
+    pub secret: Option<EdgeSecret>,
     /// By lower-case host, without a port or trailing dot.
     exact: Hosts,
     /// By what is behind the star.
@@ -88,6 +90,7 @@ impl RouteTable {
         }
         let mut table = RouteTable {
             revision: state.revision,
+            secret: state.edge_secret(),
             ..RouteTable::default()
         };
         let mut targets = BTreeSet::new();

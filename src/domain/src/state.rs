@@ -39,6 +39,19 @@ pub struct State {
     pub names: OrdMap<Name, DeploymentName>,
 }
 
+/// The name of the API token that `nodectl init` makes.
+pub(crate) const INIT_TOKEN: &str = "init";
+
+/// See [`State::edge_secret`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct EdgeSecret(pub [u8; 32]);
+
+impl std::fmt::Debug for EdgeSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EdgeSecret(..)")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     pub id: ClusterId,
@@ -244,6 +257,14 @@ impl Extend<(RequestId, Answer)> for Remembered {
 
 impl State {
     /// Ids at or above this one may belong to nodes that joined after this state was current.
+    /// What all nodes' proxies sign with, and nobody outside knows: derived from what the registry keeps of the first
+    /// API token, which is random and told to nobody. None before the cluster has begun.
+    pub fn edge_secret(&self) -> Option<EdgeSecret> {
+        const PURPOSE: &str = "nebula 2026 edge secret";
+        let first = self.api_tokens.iter().find(|(_, name)| *name == INIT_TOKEN);
+        first.map(|(hash, _)| EdgeSecret(blake3::derive_key(PURPOSE, hash)))
+    }
+
     pub fn was_removed(&self, node: NodeId) -> bool {
         node.0 < self.next_node_id && !self.nodes.contains_key(&node)
     }

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::routes::Endpoint;
+use nebula_domain::state::EdgeSecret;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::balance::{Ask, Balance, HashKey};
 use nebula_domain::traffic::hash::stable_hash;
 use nebula_domain::traffic::instance::{HealthPolicy, Heard, Instance, Place};
 use nebula_domain::traffic::rate::table::Key;
-use nebula_domain::traffic::sticky::find_cookie;
+use nebula_domain::traffic::sticky::{Stickiness, StickyKey, find_cookie};
 
 use crate::edge::Edge;
 use crate::h1::RequestHead;
@@ -26,6 +27,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) policy: &'a HttpPolicy,
     pub(crate) head: &'a RequestHead,
     pub(crate) client: IpAddr,
+    /// What cookies are signed with.
+    pub(crate) secret: Option<EdgeSecret>,
 }
 
 /// An endpoint and the request's place at it, which ends when this is dropped.
@@ -36,6 +39,8 @@ pub(crate) struct Chosen<'a> {
     pub(crate) endpoint: Endpoint,
     index: usize,
     place: Place,
+    /// The value of `Set-Cookie` that makes the client come back here.
+    pub(crate) cookie: Option<String>,
     /// What came of it is known.
     heard: AtomicBool,
 }
@@ -82,7 +87,14 @@ pub(crate) fn choose<'a>(
         // Small numbers of endpoints, none of which the draws have met.
         picked.or_else(|| (0..targets.len()).find(|index| usable(*index)))
     };
+    let sticky = wish.policy.sticky.as_ref().zip(wish.secret);
+    let sticky = sticky.map(|(policy, secret)| (policy, StickyKey::new(&secret.0)));
+    let name = &route.deployment;
     let chosen = |index: usize, place: Place| Chosen {
+        cookie: sticky.as_ref().map(|(policy, key)| {
+            let value = key.sign(name, targets[index].id);
+            policy.set_cookie(&value, false)
+        }),
         edge,
         policy: wish.policy,
         service,
@@ -91,6 +103,22 @@ pub(crate) fn choose<'a>(
         place,
         heard: AtomicBool::new(false),
     };
+    if let Some((policy, key)) = &sticky {
+        let mut cookies = wish.head.fields().all("cookie");
+        let cookie = cookies.find_map(|cookie| find_cookie(cookie, &policy.cookie));
+        let usable = |id| {
+            let index = targets.iter().position(|target| target.id == id)?;
+            well(index).then_some(index)
+        };
+        if let Stickiness::Keep(index) = key.decide(name, cookie, usable)
+            && let Some(place) = targets[index].instance.begin(&health, now)
+        {
+            let mut kept = chosen(index, place);
+            // The client has it.
+            kept.cookie = None;
+            return Some(kept);
+        }
+    }
     for race in 0..RACES_MAX {
         let index = pick(race, &|index| shared(index) && well(index))
             .or_else(|| (!all).then(|| pick(race, &well)).flatten());

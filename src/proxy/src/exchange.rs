@@ -33,6 +33,8 @@ pub(crate) struct Request<'a> {
     /// How long nothing may move once the response has begun.
     pub(crate) idle: Duration,
     pub(crate) drain: &'a Drain,
+    /// The value of a `Set-Cookie` to add to the response.
+    pub(crate) cookie: Option<&'a str>,
     /// The number of the instance that gets it.
     pub(crate) asked_last: &'a AtomicU64,
     /// Told of the status, before the client is.
@@ -346,6 +348,7 @@ where
         &upstream.head,
         request.asked.id,
         request.finish,
+        request.cookie,
         delivery,
     );
     let trailers = match request.head.accepts_trailers() {

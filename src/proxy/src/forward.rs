@@ -147,6 +147,7 @@ impl Trip<'_> {
             policy: self.policy,
             head: request.head,
             client: request.asked.origin.client,
+            secret: self.edge.table().secret,
         };
         choose(service, &wish, fresh)
     }
@@ -196,6 +197,7 @@ impl Trip<'_> {
             };
             let request = &Request {
                 patience,
+                cookie: chosen.cookie.as_deref(),
                 answered: &told,
                 ..*request
             };

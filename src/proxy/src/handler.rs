@@ -279,6 +279,7 @@ where
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
         head,
         drain,
+        cookie: None,
         asked_last: &outcome.instance,
         answered: &answered,
     };

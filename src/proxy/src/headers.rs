@@ -177,6 +177,7 @@ pub(crate) fn write_response(
     head: &ResponseHead,
     id: &RequestId,
     finish: Finish<'_>,
+    cookie: Option<&str>,
     delivery: Delivery,
 ) {
     status_line(out, head.status, head.reason());
@@ -202,6 +203,9 @@ pub(crate) fn write_response(
         }
     }
     line(out, b"X-Request-Id", id.as_bytes());
+    if let Some(cookie) = cookie {
+        line(out, b"Set-Cookie", cookie.as_bytes());
+    }
     finish.write(out, |name| fields.first(name).is_some());
     if !dated {
         date(out);

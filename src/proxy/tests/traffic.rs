@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use common::apps::{app, named, raw, read_head, text};
 use common::client::{get, get_with, post};
-use common::{Node, refusing, single, single_with, until};
+use common::{Cluster, Node, Routes, refusing, single, single_with, until};
 use http::StatusCode;
 use nebula_domain::http::{AccessLog, HttpPolicy};
 use nebula_domain::traffic::balance::Balance;
+use nebula_domain::traffic::sticky::StickyPolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -305,4 +306,51 @@ async fn an_answer_in_which_nothing_moves_is_cut_off() {
         "{}",
         String::from_utf8_lossy(&answer)
     );
+}
+
+#[tokio::test]
+async fn a_client_with_a_cookie_stays_while_its_instance_is_there() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(1), cluster.node(2));
+    let apps = [named("a").await, named("b").await, named("c").await];
+    let route = |endpoints: &[(u64, u64)]| {
+        let routes = Routes::new()
+            .policy(|policy| policy.sticky = Some(StickyPolicy::default()))
+            .service("api", endpoints);
+        Arc::new(routes.table())
+    };
+    one.run(&[(1, apps[0]), (2, apps[1]), (3, apps[2])]);
+    let all = [(1, 1), (2, 1), (3, 1)];
+    for node in [&one, &two] {
+        node.table.send_replace(route(&all));
+    }
+    let first = get(one.edge, API, "/").await;
+    let cookie = first.header("set-cookie").to_owned();
+    assert!(
+        cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"),
+        "{cookie}"
+    );
+    let cookie = cookie.split(';').next().unwrap();
+    let fields = [("cookie", cookie)];
+    // Through whichever node it comes.
+    for edge in [one.edge, two.edge].repeat(8) {
+        let answer = get_with(edge, API, "/", &fields).await;
+        assert_eq!(answer.text(), first.text());
+        assert!(answer.headers.get("set-cookie").is_none());
+    }
+    // Of another's making, or of an instance that is gone: it gets a new one.
+    let index = ["a", "b", "c"]
+        .iter()
+        .position(|name| *name == first.text());
+    let gone = index.unwrap() as u64 + 1;
+    let rest: Vec<_> = all.into_iter().filter(|(id, _)| *id != gone).collect();
+    one.table.send_replace(route(&rest));
+    let moved = get_with(one.edge, API, "/", &fields).await;
+    assert_ne!(moved.text(), first.text());
+    let forged = cookie.replace('.', ".0");
+    for cookie in [moved.header("set-cookie"), &forged] {
+        assert!(cookie.starts_with("nebula_instance="), "{cookie}");
+    }
+    let answer = get_with(one.edge, API, "/", &[("cookie", &forged)]).await;
+    assert!(answer.headers.get("set-cookie").is_some());
 }

@@ -5,14 +5,11 @@ use crate::command::{Outcome, Rejection};
 use crate::ids::{NodeId, TokenId};
 use crate::limits::{JOIN_TOKENS, NODES};
 use crate::names::NodeName;
-use crate::state::{Addresses, Cluster, JoinToken, Node, Role, State};
+use crate::state::{Addresses, Cluster, INIT_TOKEN, JoinToken, Node, Role, State};
 use crate::time::Millis;
 
 /// The first node, which has to vote because nobody else is there to.
 const FIRST_NODE: NodeId = NodeId(1);
-
-/// The name of the API token that `nodectl init` makes.
-const INIT_TOKEN: &str = "init";
 
 pub(super) fn init(
     state: &mut State,

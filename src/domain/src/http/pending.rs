@@ -16,7 +16,6 @@ impl HttpPolicy {
             ),
             ("hedge", self.hedge.is_some()),
             ("upstream", self.upstream != Upstream::default()),
-            ("sticky", self.sticky.is_some()),
             ("cache", self.cache != Cache::default()),
             (
                 "rate_limits.cluster",
