@@ -6,7 +6,6 @@ use super::{Cache, Hsts, HttpError, HttpPolicy, Https, SecurityHeaders, Upstream
 impl HttpPolicy {
     /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
     pub fn check_carried_out(&self) -> Result<(), HttpError> {
-        let plain = HttpPolicy::default();
         let hsts = |headers: &SecurityHeaders| headers.hsts;
         let pending = [
             ("https", self.https != Https::default()),
