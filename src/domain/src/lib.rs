@@ -11,6 +11,7 @@ pub mod authority;
 pub mod backoff;
 pub mod command;
 pub mod excerpt;
+pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod names;
