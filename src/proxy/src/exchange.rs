@@ -192,7 +192,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
             return Poll::Ready(Ok(()));
         }
         // Interim responses; a client that takes none of them takes no answer either, and the time for that runs.
-        if link.wire.unwritten() > 0
+        if link.wire.has_unsent()
             && let Poll::Ready(Err(_)) = link.wire.poll_flush(cx)
         {
             return Poll::Ready(Err(Fault::ClientGone));
@@ -229,7 +229,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
             if self.upload.state == UploadState::Unwanted && !begun {
                 return self.unwritten(upstream);
             }
-        } else if upstream.wire.unwritten() > 0
+        } else if upstream.wire.has_unsent()
             && let Poll::Ready(Err(_)) = upstream.wire.poll_flush(cx)
         {
             return self.unwritten(upstream);
@@ -366,7 +366,7 @@ where
             last = Instant::now();
         }
         left = unwritten;
-        if unwritten == 0 {
+        if !link.wire.has_unsent() {
             return Poll::Pending;
         }
         link.timer

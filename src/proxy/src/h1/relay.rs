@@ -121,7 +121,7 @@ impl Relay {
             from.inbox = inbox;
             from.inbox.drain(..used);
         }
-        if to.unwritten() > 0 {
+        if to.has_unsent() {
             ready!(to.poll_flush(cx)).map_err(RelayError::To)?;
         }
         if self.is_read() {
@@ -159,7 +159,7 @@ impl Relay {
             Ok(())
         });
         ready!(moved).map_err(RelayError::From)??;
-        match self.is_read() && to.unwritten() == 0 {
+        match self.is_read() && !to.has_unsent() {
             true => Poll::Ready(Ok(Moved::All)),
             false => Poll::Ready(Ok(Moved::Some)),
         }

@@ -27,6 +27,8 @@ pub(crate) struct Wire<T> {
     outbox: Vec<u8>,
     /// So much of the front of `outbox` has been written.
     written: usize,
+    /// `io` may hold something that it has taken and not sent yet, as TLS does.
+    unflushed: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
@@ -36,6 +38,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             inbox: Vec::new(),
             outbox: Vec::new(),
             written: 0,
+            unflushed: false,
         }
     }
 
@@ -76,6 +79,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         self.outbox.len() - self.written
     }
 
+    /// Whether something waits to be sent, here or in `io`.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unwritten() > 0 || self.unflushed
+    }
+
     /// Writes what waits; ready when nothing waits any more.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.outbox.len() {
@@ -85,13 +93,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            self.unflushed = true;
         }
         self.outbox.clear();
         self.written = 0;
         if self.outbox.capacity() > READ_BYTES {
             self.outbox = Vec::new();
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Takes bytes to be written: at once as far as that goes without copying, the rest with the next flush. Nothing
@@ -103,6 +114,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             Poll::Pending => 0,
         };
         self.outbox.extend_from_slice(&bytes[written..]);
+        self.unflushed |= written > 0;
+        if let Poll::Ready(flushed) = Pin::new(&mut self.io).poll_flush(cx) {
+            flushed?;
+            self.unflushed = false;
+        }
         Ok(())
     }
 
@@ -110,6 +126,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     pub(crate) fn discard(&mut self) {
         self.outbox.clear();
         self.written = 0;
+        self.unflushed = false;
     }
 
     /// Ends the sending direction.
@@ -132,7 +149,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         // Out of its turn a task is told that nothing has come whatever has.
         has_budget_remaining()
             && self.inbox.is_empty()
-            && self.unwritten() == 0
+            && !self.has_unsent()
             && self.poll_fill(&mut cx, 1).is_pending()
     }
 }
