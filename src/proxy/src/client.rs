@@ -13,6 +13,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 
 use crate::body::{FilePart, ResponseBody};
 use crate::config::Limits;
@@ -47,6 +48,12 @@ impl Socket for TcpStream {
     fn reset(&self) {
         // Without it the connection ends as if all had been well, which is no worse than HTTP/1.0 ever was.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
     }
 }
 
@@ -351,6 +358,14 @@ impl<T: Socket> Client<T> {
         .await
     }
 
+    /// Ends a connection on which nothing is under way. Over TLS the client is told, as far as that goes at once.
+    pub(crate) fn end(mut self) {
+        if self.wire.io.plain().is_none() {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _ = self.wire.poll_shutdown(&mut cx);
+        }
+    }
+
     /// Ends the connection so that its last answer arrives: one that is closed while the client still sends is reset,
     /// and what was sent before is lost with it.
     pub(crate) async fn close(mut self, limits: &Limits) {
@@ -359,8 +374,13 @@ impl<T: Socket> Client<T> {
         }
         let deadline = Instant::now() + limits.linger;
         let mut left = DISCARDED_BYTES_MAX;
-        let ended = poll_fn(|cx| self.wire.poll_shutdown(cx)).await;
-        if ended.is_err() {
+        // Over TLS the end is a message, which has to go out as well (RFC 8446 section 6.1).
+        let ended = poll_fn(|cx| match self.wire.poll_shutdown(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.is_ok()),
+            Poll::Pending => self.timer.poll(cx, deadline).map(|()| false),
+        })
+        .await;
+        if !ended {
             return;
         }
         poll_fn(|cx| {

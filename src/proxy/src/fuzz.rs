@@ -8,7 +8,8 @@ use nebula_testkit::fuzz::Target;
 use crate::client::{Client, Drain, Read, Socket};
 use crate::config::Limits;
 use crate::h1::RequestHead;
-use crate::headers::{self, Asked, Origin, RequestId};
+use crate::headers::{self, Asked, RequestId};
+use crate::origin::{Origin, Scheme};
 use crate::statics;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -21,7 +22,7 @@ fn check(head: &RequestHead, host: &[u8]) {
     assert!((1..=128).contains(&id.as_bytes().len()));
     let mut out = Vec::new();
     let asked = Asked {
-        origin: &Origin::new(CLIENT),
+        origin: &Origin::new(CLIENT, Scheme::Http),
         host,
         id: &id,
     };

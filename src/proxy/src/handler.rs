@@ -12,9 +12,11 @@ use crate::edge::Edge;
 use crate::exchange::{Link, Request};
 use crate::forward::forward;
 use crate::h1::{Refusal, RequestHead};
-use crate::headers::{Asked, Origin, RequestId, X_REQUEST_ID};
+use crate::headers::{Asked, RequestId, X_REQUEST_ID};
+use crate::origin::Origin;
 use crate::pages::Problem;
 use crate::statics::Ask;
+use crate::tls::to_https;
 
 /// A host is shown in a page up to this length: longer than any that could be a name.
 const SHOWN_HOST_CHARS: usize = 255;
@@ -95,6 +97,12 @@ where
         let name = deployment.deployment.as_str();
         edge.shared.metrics.answered(Some(name), status);
     };
+    if let Some(mut response) = to_https(edge.shared.tls.as_ref(), origin, &client.head) {
+        response.headers_mut().insert(X_REQUEST_ID, id.header());
+        answered(response.status().as_u16());
+        let limits = &edge.shared.limits;
+        return Ok(client.respond(limits, response, true).await);
+    }
     let (mut site, mut avoid) = (None, None);
     if let RouteKind::Static { artifact, spa } = route.kind {
         site = Some(Site { artifact, spa });
