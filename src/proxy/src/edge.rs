@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) ejections: Ejections,
     pub(crate) tls: Option<Tls>,
     proxy_protocol_from: Vec<Network>,
-    trusted_proxies: Vec<Network>,
+    pub(crate) trusted_proxies: Vec<Network>,
 }
 
 /// What one edge thread works with.

@@ -22,7 +22,7 @@ fn check(head: &RequestHead, host: &[u8]) {
     assert!((1..=128).contains(&id.as_bytes().len()));
     let mut out = Vec::new();
     let asked = Asked {
-        origin: &Origin::new(CLIENT, Scheme::Http),
+        origin: &Origin::new(CLIENT, Scheme::Http, &[]),
         host,
         id: &id,
     };

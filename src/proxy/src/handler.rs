@@ -31,6 +31,8 @@ where
     T: Socket,
 {
     let _tracked = edge.shared.metrics.begin(Instant::now());
+    let passed_on = origin.passed_on(&client.head, &edge.shared.trusted_proxies);
+    let origin = passed_on.as_ref().unwrap_or(origin);
     let id = RequestId::of(client.head.fields());
     let mut deployment = None;
     let answered = match find(edge, &client.head) {

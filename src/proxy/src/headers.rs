@@ -314,7 +314,7 @@ pub(crate) mod tests {
 
     fn forwarded(head: &str) -> String {
         let head = request(head);
-        let origin = Origin::new("::ffff:192.0.2.1".parse().unwrap(), Scheme::Http);
+        let origin = Origin::new("::ffff:192.0.2.1".parse().unwrap(), Scheme::Http, &[]);
         let id = RequestId::of(head.fields());
         let asked = Asked {
             origin: &origin,

@@ -36,6 +36,8 @@ pub(crate) struct Origin {
     pub(crate) client: IpAddr,
     /// How the client came, as far as is known.
     pub(crate) scheme: Scheme,
+    /// The peer is a proxy whose word counts.
+    is_trusted: bool,
     /// The fields that are the same for all requests.
     lines: Vec<u8>,
     /// What the client has asked a trusted proxy for.
@@ -45,22 +47,27 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    pub(crate) fn new(peer: IpAddr, scheme: Scheme) -> Origin {
+    /// `trusted` are the proxies whose word counts.
+    pub(crate) fn new(peer: IpAddr, scheme: Scheme, trusted: &[Network]) -> Origin {
         let peer = peer.to_canonical();
         let mut forwarded = b"Forwarded: ".to_vec();
         forwarded.extend_from_slice(hop(peer, scheme).as_bytes());
         Origin {
             client: peer,
             scheme,
+            is_trusted: trusted.iter().any(|network| network.contains(peer)),
             lines: lines(peer.to_string().as_bytes(), peer, scheme),
             host: None,
             forwarded,
         }
     }
 
-    /// The same for a request of a trusted peer. The client is the last address of `X-Forwarded-For` that is not trusted, as
-    /// everything before it is only what that one says.
-    pub(crate) fn of_trusted(&self, head: &RequestHead, trusted: &[Network]) -> Origin {
+    /// The same for one request, if its peer is trusted to speak for others. The client is the last address of
+    /// `X-Forwarded-For` that is not trusted, as everything before it is only what that one says.
+    pub(crate) fn passed_on(&self, head: &RequestHead, trusted: &[Network]) -> Option<Origin> {
+        if !self.is_trusted {
+            return None;
+        }
         let (peer, fields) = (self.client, head.fields());
         let hops: Vec<_> = fields.all("x-forwarded-for").flat_map(tokens).collect();
         let hops = &hops[hops.len().saturating_sub(HOPS_MAX)..];
@@ -84,13 +91,14 @@ impl Origin {
         // What this hop itself has seen (RFC 7239 section 4).
         forwarded.extend_from_slice(hop(peer, self.scheme).as_bytes());
         let host = fields.get("x-forwarded-host");
-        Origin {
+        Some(Origin {
             client,
             scheme,
+            is_trusted: true,
             lines: lines(&way, client, scheme),
             host: host.filter(|host| is_host(host)).map(<[u8]>::to_vec),
             forwarded,
-        }
+        })
     }
 
     /// Writes the fields for a request that was routed by `host`.
@@ -187,14 +195,20 @@ mod tests {
         let head = request(&format!(
             "GET / HTTP/1.1\r\nHost: api.example.test\r\n{fields}\r\n"
         ));
-        let peer = Origin::new("10.0.0.1".parse().unwrap(), Scheme::Http);
-        let origin = peer.of_trusted(&head, &trusted);
+        let peer = Origin::new("10.0.0.1".parse().unwrap(), Scheme::Http, &trusted);
+        let origin = peer.passed_on(&head, &trusted).unwrap();
+        let stranger = Origin::new("192.0.2.7".parse().unwrap(), Scheme::Http, &trusted);
+        assert!(stranger.passed_on(&head, &trusted).is_none());
         (origin.client, origin.scheme, written(&origin))
     }
 
     #[test]
     fn a_peer_is_named_in_every_field() {
-        let text = written(&Origin::new("2001:db8::1".parse().unwrap(), Scheme::Https));
+        let text = written(&Origin::new(
+            "2001:db8::1".parse().unwrap(),
+            Scheme::Https,
+            &[],
+        ));
         assert_eq!(
             text,
             "X-Forwarded-For: 2001:db8::1\r\nX-Real-IP: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n\

@@ -128,7 +128,7 @@ async fn large_bodies_go_over_tls_in_both_directions() {
 /// A client that takes little at a time.
 async fn narrow(node: &Node, caller: &Caller, host: &str) -> TlsStream<TcpStream> {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
     let socket = socket.connect(node.tls.unwrap()).await.unwrap();
     caller.upgrade(socket, host).await.unwrap()
 }
@@ -139,7 +139,7 @@ async fn a_slow_client_gets_all_of_it() {
     let node = certificates.node();
     let large = large();
     let site = Digest([7; 32]);
-    // Silent after its answer, so that nothing that follows pushes the rest of it out.
+    // Silent after its answer: nothing that follows pushes the rest of it out.
     let body = large.clone();
     let app = raw(move |mut socket| {
         let body = body.clone();

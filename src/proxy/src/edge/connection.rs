@@ -56,7 +56,7 @@ impl Connections {
             let Some(peer) = speaks_for(shared, &mut socket, peer.ip()).await else {
                 return;
             };
-            let origin = Origin::new(peer, scheme);
+            let origin = Origin::new(peer, scheme, &shared.trusted_proxies);
             match (scheme, &shared.tls) {
                 (Scheme::Http, _) => carry(&edge, &origin, Client::new(socket, drain), stop).await,
                 // On the heap, so that a connection without TLS takes no room for it.
@@ -99,20 +99,14 @@ async fn carry<T: Socket>(
     mut client: Client<T>,
     mut stop: watch::Receiver<Stop>,
 ) {
-    let shared = &edge.shared;
-    let trusted = &shared.trusted_proxies;
-    let is_trusted = trusted
-        .iter()
-        .any(|network| network.contains(origin.client));
+    let limits = &edge.shared.limits;
     let stopping = async {
         stopped(&mut stop).await;
     };
     tokio::pin!(stopping);
     loop {
-        match client.read(&shared.limits, &mut stopping).await {
+        match client.read(limits, &mut stopping).await {
             Read::Head => {
-                let named = is_trusted.then(|| origin.of_trusted(&client.head, trusted));
-                let origin = named.as_ref().unwrap_or(origin);
                 if !handler::answer(edge, origin, &mut client).await {
                     break;
                 }
@@ -124,7 +118,7 @@ async fn carry<T: Socket>(
             Read::End => return client.end(),
         }
     }
-    client.close(&shared.limits).await;
+    client.close(limits).await;
 }
 
 /// Without these a connection still works, only less well.
