@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use nebula_domain::NodeName;
+use nebula_domain::http::Network;
 use serde::{Deserialize, Serialize};
+
+use crate::edge::EdgeTls;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,10 @@ pub const DEFAULT_QUIC_PORT: u16 = 7600;
 pub const DEFAULT_API_PORT: u16 = 7601;
 /// Edge for root and for everyone else, who may not bind port 80.
 pub const DEFAULT_EDGE_PORTS: (u16, u16) = (80, 8080);
+/// Edge over TLS, beside port 80.
+pub const DEFAULT_EDGE_TLS_PORT: u16 = 443;
+/// Of the edge, in the data folder.
+const CERTIFICATES_DIR: &str = "certificates";
 
 /// A node's settings, as `<data-dir>/node.toml` holds them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +61,18 @@ pub struct Config {
     pub api: SocketAddr,
     /// Where the proxy listens (TCP).
     pub edge: SocketAddr,
+    /// Where the proxy listens for TLS (TCP); see [`Config::edge_tls`] for what it is when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_tls: Option<EdgeTls>,
+    /// Certificates and keys for TLS towards people; see [`Config::edge_certificates_dir`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_certificates_dir: Option<PathBuf>,
+    /// Load balancers whose connections to the proxy begin with a PROXY header.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edge_proxy_protocol_from: Vec<Network>,
+    /// HTTP proxies in front of this one that are believed about where a request comes from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edge_trusted_proxies: Vec<Network>,
     /// The address that others reach this node at, when it listens on all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise: Option<IpAddr>,
@@ -100,6 +119,10 @@ pub struct Overrides {
     pub quic: Option<SocketAddr>,
     pub api: Option<SocketAddr>,
     pub edge: Option<SocketAddr>,
+    pub edge_tls: Option<EdgeTls>,
+    pub edge_certificates_dir: Option<PathBuf>,
+    pub edge_proxy_protocol_from: Option<Vec<Network>>,
+    pub edge_trusted_proxies: Option<Vec<Network>>,
     pub advertise: Option<IpAddr>,
     pub capacity_instances: Option<u32>,
     pub edge_threads: Option<usize>,
@@ -169,6 +192,10 @@ impl Config {
             } else {
                 DEFAULT_EDGE_PORTS.1
             }),
+            edge_tls: None,
+            edge_certificates_dir: None,
+            edge_proxy_protocol_from: Vec::new(),
+            edge_trusted_proxies: Vec::new(),
             advertise: None,
             // Without resource limits, a count per core is the only honest measure of room.
             capacity_instances: u32::try_from(cores * 32).unwrap_or(u32::MAX),
@@ -189,11 +216,42 @@ impl Config {
         set(&mut self.edge, &overrides.edge);
         set(&mut self.capacity_instances, &overrides.capacity_instances);
         set(&mut self.edge_threads, &overrides.edge_threads);
+        let (from, trusted) = (
+            &overrides.edge_proxy_protocol_from,
+            &overrides.edge_trusted_proxies,
+        );
+        set(&mut self.edge_proxy_protocol_from, from);
+        set(&mut self.edge_trusted_proxies, trusted);
         set(&mut self.log.format, &overrides.log_format);
         set(&mut self.log.filter, &overrides.log_filter);
         if overrides.advertise.is_some() {
             self.advertise = overrides.advertise;
         }
+        if overrides.edge_tls.is_some() {
+            self.edge_tls = overrides.edge_tls;
+        }
+        if let Some(dir) = &overrides.edge_certificates_dir {
+            // Of whoever gives the flag; the daemon runs in another folder.
+            let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+            self.edge_certificates_dir = Some(dir);
+        }
+    }
+
+    /// Where the proxy listens for TLS: beside port 80 on port 443 of the same address, unless something else is said.
+    pub fn edge_tls(&self) -> Option<SocketAddr> {
+        match self.edge_tls {
+            Some(EdgeTls::At(address)) => Some(address),
+            Some(EdgeTls::Off) => None,
+            None => (self.edge.port() == DEFAULT_EDGE_PORTS.0)
+                .then(|| SocketAddr::new(self.edge.ip(), DEFAULT_EDGE_TLS_PORT)),
+        }
+    }
+
+    /// Holds the certificates for TLS towards people; a path that is not absolute begins in the data folder.
+    pub fn edge_certificates_dir(&self) -> PathBuf {
+        let dir = self.edge_certificates_dir.as_deref();
+        self.data_dir
+            .join(dir.unwrap_or(Path::new(CERTIFICATES_DIR)))
     }
 
     /// Writes `<data-dir>/node.toml`.
@@ -262,6 +320,51 @@ mod tests {
         assert_eq!(read.capacity_instances, 7);
         assert_eq!(read.api.port(), 10);
         assert_eq!(read.quic.port(), DEFAULT_QUIC_PORT);
+    }
+
+    #[test]
+    fn tls_goes_with_port_80() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |edge: &str, tls: Option<&str>| {
+            let flags = Overrides {
+                edge: Some(edge.parse().unwrap()),
+                edge_tls: tls.map(|tls| tls.parse().unwrap()),
+                ..overrides(dir.path())
+            };
+            let config = Config::load(None, &flags).unwrap();
+            config.edge_tls().map(|address| address.to_string())
+        };
+        let tls = |address: &str| Some(address.to_owned());
+        assert_eq!(at("192.0.2.1:80", None), tls("192.0.2.1:443"));
+        assert_eq!(at("[::]:80", Some("off")), None);
+        assert_eq!(at("[::]:8080", None), None);
+        assert_eq!(at("[::]:8080", Some("[::]:8443")), tls("[::]:8443"));
+        assert!("443".parse::<EdgeTls>().is_err());
+    }
+
+    #[test]
+    fn settings_of_the_edge_are_kept_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = Overrides {
+            edge_tls: Some(EdgeTls::Off),
+            edge_certificates_dir: Some("/etc/certificates".into()),
+            edge_proxy_protocol_from: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+            edge_trusted_proxies: Some(vec!["2001:db8::/32".parse().unwrap()]),
+            ..overrides(dir.path())
+        };
+        let stored = Config::load(None, &flags).unwrap();
+        stored.store().unwrap();
+        let read = Config::load(None, &overrides(dir.path())).unwrap();
+        assert_eq!(read, stored);
+        assert_eq!(read.edge_certificates_dir(), Path::new("/etc/certificates"));
+        let default = Config {
+            edge_certificates_dir: None,
+            ..read
+        };
+        assert_eq!(
+            default.edge_certificates_dir(),
+            default.data_dir.join("certificates")
+        );
     }
 
     #[test]

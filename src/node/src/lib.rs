@@ -6,6 +6,7 @@ mod announce;
 mod artifacts;
 mod config;
 mod directory;
+mod edge;
 mod facts;
 mod files;
 mod lock;
@@ -21,6 +22,7 @@ pub mod parts {
 }
 
 pub use config::{Config, ConfigError, LogConfig, LogFormat, Overrides, default_data_dir};
+pub use edge::EdgeTls;
 pub use files::{API_SOCKET, CLUSTER_FILE, INSTANCES_DIR, private_dir, write_private};
 pub use lock::{LockError, daemon_pid};
 pub use run::{RunError, run};

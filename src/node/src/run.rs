@@ -61,7 +61,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let node = Node::start(config).await?;
-    tracing::info!(node = %node.me, quic = %node.quic, api = %node.api, edge = %node.edge, "this node is up");
+    tracing::info!(node = %node.me, quic = %node.quic, api = %node.api, edge = %node.edge, edge_tls = node.edge_tls.map(tracing::field::display), "this node is up");
 
     let end = tokio::select! {
         end = signals.next() => end,

@@ -1,7 +1,7 @@
 //! Which parts a node has, in which order they start, and in which order they stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,7 @@ pub(crate) struct Node {
     pub quic: SocketAddr,
     pub api: SocketAddr,
     pub edge: SocketAddr,
+    pub edge_tls: Option<SocketAddr>,
     guardian: Guardian,
     mesh: Mesh,
     registry: Registry,
@@ -88,6 +89,33 @@ pub(crate) struct Node {
     supervisor: nebula_supervisor::Handle,
     proxy: ProxyHandle,
     api_handle: ApiHandle,
+}
+
+/// What the proxy is told, and the folder for its certificates.
+fn edge_config(
+    me: NodeId,
+    config: &Config,
+    trees_dir: PathBuf,
+    access_log: PathBuf,
+) -> Result<nebula_proxy::Config, StartError> {
+    let mut edge =
+        nebula_proxy::Config::new(me, config.edge, config.edge_threads, trees_dir, access_log);
+    if let Some(listen) = config.edge_tls() {
+        let certificates_dir = config.edge_certificates_dir();
+        private_dir(&certificates_dir).map_err(|source| StartError::DataDir {
+            what: "the folder of certificates",
+            source,
+        })?;
+        edge.tls = Some(nebula_proxy::TlsConfig {
+            listen,
+            certificates_dir,
+        });
+    }
+    edge.proxy_protocol_from
+        .clone_from(&config.edge_proxy_protocol_from);
+    edge.trusted_proxies
+        .clone_from(&config.edge_trusted_proxies);
+    Ok(edge)
 }
 
 impl Node {
@@ -150,19 +178,13 @@ impl Node {
         let (table_tx, table_rx) = watch::channel(Arc::new(RouteTable::default()));
         let (locals_tx, locals_rx) = watch::channel(Arc::new(LocalInstances::new()));
         let edge = Proxy::bind(
-            nebula_proxy::Config::new(
-                me,
-                config.edge,
-                config.edge_threads,
-                artifacts.trees_dir(),
-                dir.join(ACCESS_LOG),
-            ),
+            edge_config(me, &config, artifacts.trees_dir(), dir.join(ACCESS_LOG))?,
             table_rx.clone(),
             locals_rx.clone(),
             mesh.clone(),
             &metrics,
         )?;
-        let edge_address = edge.local_addr();
+        let (edge_address, edge_tls) = (edge.local_addr(), edge.tls_addr());
         let api = Api::bind(nebula_api::Config {
             listen: config.api,
             unix_socket: dir.join(API_SOCKET),
@@ -317,6 +339,7 @@ impl Node {
             quic: mesh.local_addr(),
             api: api_address,
             edge: edge_address,
+            edge_tls,
             guardian,
             mesh,
             registry,

@@ -27,6 +27,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) policy: &'a HttpPolicy,
     pub(crate) head: &'a RequestHead,
     pub(crate) client: IpAddr,
+    /// The client came over TLS.
+    pub(crate) secure: bool,
     /// What cookies are signed with.
     pub(crate) secret: Option<EdgeSecret>,
 }
@@ -93,7 +95,7 @@ pub(crate) fn choose<'a>(
     let chosen = |index: usize, place: Place| Chosen {
         cookie: sticky.as_ref().map(|(policy, key)| {
             let value = key.sign(name, targets[index].id);
-            policy.set_cookie(&value, false)
+            policy.set_cookie(&value, wish.secure)
         }),
         edge,
         policy: wish.policy,

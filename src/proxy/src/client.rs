@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 
 use crate::body::{FilePart, ResponseBody};
 use crate::config::Limits;
@@ -52,6 +53,12 @@ impl Socket for TcpStream {
     }
 }
 
+impl Socket for TlsStream<TcpStream> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
 impl Socket for nebula_mesh::Stream {}
 
 pub(crate) struct Client<T> {
@@ -63,6 +70,8 @@ pub(crate) struct Client<T> {
     /// An answer that only the connection's end would end was cut off: a clean end would make it look whole.
     pub(crate) cut_off: bool,
     pub(crate) drain: Drain,
+    /// The latest request came over TLS.
+    pub(crate) secure: bool,
     /// Bytes sent and received up to the end of the latest request.
     counted: (u64, u64),
 }
@@ -106,6 +115,7 @@ impl<T: Socket> Client<T> {
             body_begun: false,
             cut_off: false,
             drain,
+            secure: false,
             counted: (0, 0),
         }
     }
@@ -218,7 +228,9 @@ impl<T: Socket> Client<T> {
         if !wanted {
             delivery.framing = Framing::Plain;
         }
-        let finish = policy.map_or(Finish::NONE, |policy| Finish::of(policy, &self.head));
+        let finish = policy.map_or(Finish::NONE, |policy| {
+            Finish::of(policy, &self.head, self.secure)
+        });
         headers::write_own(self.wire.outbox(), &parts, body.length(), finish, delivery);
         let mut sent = match body {
             _ if !wanted => self.flush(limits).await,
@@ -367,6 +379,14 @@ impl<T: Socket> Client<T> {
         .await
     }
 
+    /// Ends a connection on which nothing is under way. Over TLS the client is told, as far as that goes at once.
+    pub(crate) fn end(mut self) {
+        if self.wire.io.plain().is_none() {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _ = self.wire.poll_shutdown(&mut cx);
+        }
+    }
+
     /// Ends the connection so that its last answer arrives: one that is closed while the client still sends is reset,
     /// and what was sent before is lost with it.
     pub(crate) async fn close(mut self, limits: &Limits) {
@@ -375,8 +395,13 @@ impl<T: Socket> Client<T> {
         }
         let deadline = Instant::now() + limits.linger;
         let mut left = DISCARDED_BYTES_MAX;
-        let ended = poll_fn(|cx| self.wire.poll_shutdown(cx)).await;
-        if ended.is_err() {
+        // Over TLS the end is a message, which has to go out as well (RFC 8446 section 6.1).
+        let ended = poll_fn(|cx| match self.wire.poll_shutdown(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.is_ok()),
+            Poll::Pending => self.timer.poll(cx, deadline).map(|()| false),
+        })
+        .await;
+        if !ended {
             return;
         }
         poll_fn(|cx| {

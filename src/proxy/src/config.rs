@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nebula_domain::NodeId;
+use nebula_domain::http::Network;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -12,6 +13,13 @@ pub struct Config {
     pub me: NodeId,
     /// Where people's requests arrive (TCP, HTTP/1.1). Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// The same over TLS.
+    pub tls: Option<TlsConfig>,
+    /// Whose connections begin with a PROXY header, on both addresses. From these it is required; from others it is
+    /// never read.
+    pub proxy_protocol_from: Vec<Network>,
+    /// Whose word counts on where a request comes from (`X-Forwarded-For` and such).
+    pub trusted_proxies: Vec<Network>,
     /// Edge threads; 0 for one per core.
     pub threads: usize,
     /// `<trees_dir>/<artifact>/` holds the files of an artifact, `<trees_dir>/<artifact>.manifest` their list.
@@ -32,6 +40,9 @@ impl Config {
         Config {
             me,
             listen,
+            tls: None,
+            proxy_protocol_from: Vec::new(),
+            trusted_proxies: Vec::new(),
             threads,
             trees_dir,
             access_log,
@@ -45,6 +56,16 @@ impl Config {
             threads => threads,
         }
     }
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Holds each certificate with its chain as `NAME.crt` and its key as `NAME.key`, both PEM. What changes in it is taken
+    /// up while the proxy runs.
+    pub certificates_dir: PathBuf,
 }
 
 /// Bounds of one node's proxy.
@@ -70,6 +91,21 @@ pub struct Limits {
     /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
     /// 10 KiB each they stay within 100 MB a thread.
     pub connections_per_thread: usize,
+    /// From a TLS connection's beginning until it can carry requests, the wait for its turn included. As long as a client on a
+    /// bad mobile link needs for three round trips with losses.
+    pub tls_handshake: Duration,
+    /// TLS handshakes under way on one edge thread; further ones wait. At some 20 KiB each they stay within 20 MB a thread.
+    pub tls_handshakes_per_thread: usize,
+    /// How often the folder of certificates is looked at. A change is taken up when it was seen twice, so within two of these.
+    pub certificates_look: Duration,
+    /// Certificates of a node. Each takes some 10 KiB.
+    pub certificates: usize,
+    /// A file of a certificate with its chain, or of a key. Long chains of large keys have 20 KiB.
+    pub certificate_file_bytes: usize,
+    /// How long a PROXY header may take: it is sent by a machine near by, with the connection's first packet.
+    pub proxy_header_wait: Duration,
+    /// Bytes of a PROXY header; a load balancer adds some hundred for what it knows of the client's TLS.
+    pub proxy_header_bytes: usize,
     /// Connecting to an instance on this machine. It takes microseconds unless the program's own queue is
     /// full; then another instance should answer.
     pub connect_timeout: Duration,
@@ -121,6 +157,13 @@ impl Default for Limits {
             linger: Duration::from_secs(2),
             upgraded_idle: Duration::from_secs(3600),
             connections_per_thread: 10_000,
+            tls_handshake: Duration::from_secs(10),
+            tls_handshakes_per_thread: 1_000,
+            certificates_look: Duration::from_secs(2),
+            certificates: 1_000,
+            certificate_file_bytes: 128 * 1024,
+            proxy_header_wait: Duration::from_secs(5),
+            proxy_header_bytes: 4 * 1024,
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),

@@ -4,10 +4,11 @@ pub(crate) mod connection;
 mod handle;
 mod thread;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nebula_domain::NodeId;
+use nebula_domain::http::Network;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::{Route, RouteTable};
 use nebula_domain::traffic::Nanos;
@@ -25,10 +26,11 @@ use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
 use crate::guard::Guard;
-use crate::listener;
+use crate::listener::{self, Listeners};
 use crate::metrics::ProxyMetrics;
 use crate::service::Services;
 use crate::statics::Sites;
+use crate::tls::{Keeper, Tls};
 use crate::tunnel::Tunnels;
 use crate::upstream::{Dialer, Pool};
 
@@ -38,7 +40,9 @@ pub struct Proxy;
 /// Sockets are bound; nothing is served yet.
 pub struct Bound {
     address: SocketAddr,
-    listeners: Vec<TcpListener>,
+    tls_address: Option<SocketAddr>,
+    listeners: Vec<Listeners>,
+    keeper: Option<Keeper>,
     shared: Arc<Shared>,
 }
 
@@ -55,6 +59,9 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     pub(crate) access: AccessFile,
     pub(crate) guard: Guard,
+    pub(crate) tls: Option<Tls>,
+    proxy_protocol_from: Vec<Network>,
+    pub(crate) trusted_proxies: Vec<Network>,
 }
 
 /// What one edge thread works with.
@@ -65,7 +72,7 @@ pub(crate) struct Edge {
 }
 
 impl Proxy {
-    /// Takes the address.
+    /// Takes the addresses, and reads the certificates.
     pub fn bind(
         config: Config,
         table: watch::Receiver<Arc<RouteTable>>,
@@ -77,13 +84,30 @@ impl Proxy {
             address: config.listen,
             source,
         };
-        let listeners = listener::bind(config.listen, config.thread_count()).map_err(failed)?;
-        let address = listeners[0].local_addr().map_err(failed)?;
+        let threads = config.thread_count();
+        let plain = listener::bind(config.listen, threads).map_err(failed)?;
+        let address = plain[0].local_addr().map_err(failed)?;
         let proxy_metrics = ProxyMetrics::new(metrics);
+        let (mut tls, mut keeper, mut tls_address) = (None, None, None);
+        let mut encrypted = Vec::new();
+        if let Some(wanted) = config.tls {
+            let failed = |source| ProxyError::BindTls {
+                address: wanted.listen,
+                source,
+            };
+            encrypted = listener::bind(wanted.listen, threads).map_err(failed)?;
+            let address = encrypted[0].local_addr().map_err(failed)?;
+            let metrics = proxy_metrics.clone();
+            let made = Tls::new(address, wanted.certificates_dir, &config.limits, metrics)?;
+            tls_address = Some(address);
+            (tls, keeper) = (Some(made.0), Some(made.1));
+        }
         let sites = Sites::new(config.trees_dir, &config.limits);
         Ok(Bound {
             address,
-            listeners,
+            tls_address,
+            listeners: listener::pair(plain, encrypted),
+            keeper,
             shared: Arc::new(Shared {
                 me: config.me,
                 ejections: Ejections::new(config.limits.ejection),
@@ -96,6 +120,9 @@ impl Proxy {
                 mesh,
                 metrics: proxy_metrics,
                 sites: Arc::new(sites),
+                tls,
+                proxy_protocol_from: config.proxy_protocol_from,
+                trusted_proxies: config.trusted_proxies,
             }),
         })
     }
@@ -104,6 +131,11 @@ impl Proxy {
 impl Bound {
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where requests over TLS arrive.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Serves: people on the sockets, other nodes over the mesh.
@@ -118,6 +150,9 @@ impl Bound {
         shared
             .mesh
             .serve(Protocol::Tunnel, Arc::clone(&tunnels) as Arc<_>);
+        if let Some(keeper) = self.keeper {
+            tokio::spawn(keeper.run());
+        }
         ProxyHandle::start(self.listeners, &self.shared, tunnels)
     }
 }

@@ -206,7 +206,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
             return Poll::Ready(Ok(()));
         }
         // Interim responses; a client that takes none of them takes no answer either, and the time for that runs.
-        if link.wire.unwritten() > 0
+        if link.wire.has_unsent()
             && let Poll::Ready(Err(_)) = link.wire.poll_flush(cx)
         {
             return Poll::Ready(Err(Fault::ClientGone));
@@ -243,7 +243,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
             if self.upload.state == UploadState::Unwanted && !begun {
                 return self.unwritten(upstream);
             }
-        } else if upstream.wire.unwritten() > 0
+        } else if upstream.wire.has_unsent()
             && let Poll::Ready(Err(_)) = upstream.wire.poll_flush(cx)
         {
             return self.unwritten(upstream);
@@ -386,9 +386,9 @@ where
         }
         left = unwritten;
         // A stream may be silent for a while; a client that takes nothing may not be for as long.
-        let deadline = match unwritten {
-            0 => last.max(moved) + request.idle,
-            _ => last + limits.client_stall,
+        let deadline = match link.wire.has_unsent() {
+            false => last.max(moved) + request.idle,
+            true => last + limits.client_stall,
         };
         link.timer.poll(cx, deadline).map(|()| false)
     })

@@ -10,6 +10,8 @@ use crate::h1::RequestHead;
 #[derive(Clone, Copy)]
 pub(crate) struct Finish<'a> {
     policy: Option<&'a HttpPolicy>,
+    /// The client came over TLS.
+    secure: bool,
     /// The site that a script asks from, when it may.
     origin: Option<&'a [u8]>,
 }
@@ -18,16 +20,18 @@ impl<'a> Finish<'a> {
     /// For answers that belong to no deployment, or that another node's edge finishes.
     pub(crate) const NONE: Finish<'static> = Finish {
         policy: None,
+        secure: false,
         origin: None,
     };
 
-    pub(crate) fn of(policy: &'a HttpPolicy, head: &'a RequestHead) -> Finish<'a> {
+    pub(crate) fn of(policy: &'a HttpPolicy, head: &'a RequestHead, secure: bool) -> Finish<'a> {
         let asks = |cors: &Cors| {
             let origin = head.fields().get("origin")?;
             cors.allows(origin).then_some(origin)
         };
         Finish {
             policy: Some(policy),
+            secure,
             origin: Some(&policy.cors)
                 .filter(|cors| cors.is_on())
                 .and_then(asks),
@@ -66,6 +70,12 @@ impl<'a> Finish<'a> {
             if !has(name) {
                 line(name, value.as_str().as_bytes());
             }
+        }
+        // RFC 6797 section 7.2: never in the clear.
+        if let Some(hsts) = policy.security.hsts.filter(|_| self.secure)
+            && !has("strict-transport-security")
+        {
+            line("strict-transport-security", hsts.header().as_bytes());
         }
         for field in &policy.response_headers {
             line(field.name.as_str(), field.value.as_str().as_bytes());

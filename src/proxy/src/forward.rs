@@ -22,6 +22,7 @@ use crate::choice::{Chosen, Wish, choose};
 use crate::edge::Edge;
 use crate::exchange::{Fault, Link, Request, exchange};
 use crate::metrics::Retry;
+use crate::origin::Scheme;
 use crate::pages::Problem;
 use crate::service::Service;
 use crate::upstream::{DialError, Via, fell_silent};
@@ -147,6 +148,7 @@ impl Trip<'_> {
             policy: self.policy,
             head: request.head,
             client: request.asked.origin.client,
+            secure: request.asked.origin.scheme == Scheme::Https,
             secret: self.edge.table().secret,
         };
         choose(service, &wish, fresh)

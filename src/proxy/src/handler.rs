@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use http::{Method, Response};
 use nebula_domain::InstanceId;
-use nebula_domain::http::RedirectParts;
 use nebula_domain::http::path::{self as http_path, canonical};
+use nebula_domain::http::{Https, RedirectParts};
 use nebula_domain::routes::{FoundAction, RequestView, Route, RouteKind};
 use nebula_wire::peer::tunnel::Site;
 
@@ -19,11 +19,13 @@ use crate::exchange::{Link, Request};
 use crate::finish::Finish;
 use crate::forward::forward;
 use crate::h1::{Refusal, RequestHead};
-use crate::headers::{Asked, Origin, RequestId, X_REQUEST_ID};
+use crate::headers::{Asked, RequestId, X_REQUEST_ID};
 use crate::metrics::Tracked;
+use crate::origin::{Origin, Scheme};
 use crate::pages::{self, Problem};
 use crate::service::Service;
 use crate::statics::Ask;
+use crate::tls::to_https;
 
 /// A host is shown in a page up to this length: longer than any that could be a name.
 const SHOWN_HOST_CHARS: usize = 255;
@@ -56,8 +58,11 @@ where
     T: Socket,
 {
     let started = Instant::now();
+    let passed_on = origin.passed_on(&client.head, &edge.shared.trusted_proxies);
+    let origin = passed_on.as_ref().unwrap_or(origin);
+    client.secure = origin.scheme == Scheme::Https;
     let id = RequestId::of(client.head.fields());
-    let found = find(edge, &client.head).map(|routed| {
+    let found = find(edge, origin, &client.head).map(|routed| {
         let service = edge.shared.services.of(&routed.route, edge.now());
         (routed, service)
     });
@@ -134,7 +139,7 @@ where
         .await;
 }
 
-fn find(edge: &Edge, head: &RequestHead) -> Result<Routed, Problem> {
+fn find(edge: &Edge, origin: &Origin, head: &RequestHead) -> Result<Routed, Problem> {
     if head.method == Method::CONNECT {
         return Err(Problem::NotAProxy);
     }
@@ -169,7 +174,7 @@ fn find(edge: &Edge, head: &RequestHead) -> Result<Routed, Problem> {
             prefix_bytes,
         } => {
             let location = to.location(&RedirectParts {
-                scheme: "http",
+                scheme: origin.scheme.as_str(),
                 host,
                 path: &path,
                 prefix_bytes,
@@ -221,18 +226,31 @@ where
         outcome.status.store(status, Ordering::Relaxed);
         figures.answered(status);
     };
-    let (path, _) = split(client.head.target());
-    let path = canonical(path);
-    let guard = &edge.shared.guard;
-    guard
-        .admit(&route, origin.client, &client.head, &path)
-        .await?;
-    drop(path);
-    if let Some(name) = missing {
-        return Err(Problem::NotReady(name));
+    let redirect = match policy.https {
+        Https::On => to_https(edge.shared.tls.as_ref(), origin, &client.head),
+        Https::Off if client.secure => {
+            return Err(Problem::NotOverTls(route.deployment.to_string()));
+        }
+        Https::Both | Https::Off => None,
+    };
+    // Before anything is asked of the client that it would send in the clear.
+    if redirect.is_none() {
+        let (path, _) = split(client.head.target());
+        let path = canonical(path);
+        let guard = &edge.shared.guard;
+        guard
+            .admit(&route, origin.client, &client.head, &path)
+            .await?;
+        drop(path);
+        if let Some(name) = missing {
+            return Err(Problem::NotReady(name));
+        }
     }
-    let own = own.or_else(|| Finish::of(&policy, &client.head).preflight(&client.head));
-    if let Some(mut response) = own {
+    let preflight = || {
+        let finish = Finish::of(&policy, &client.head, client.secure);
+        finish.preflight(&client.head)
+    };
+    if let Some(mut response) = redirect.or(own).or_else(preflight) {
         response.headers_mut().insert(X_REQUEST_ID, id.header());
         answered(response.status().as_u16());
         return Ok(client.respond(limits, response, Some(&policy), true).await);
@@ -264,6 +282,7 @@ where
         body_begun,
         cut_off,
         drain,
+        secure,
         ..
     } = client;
     let request = Request {
@@ -273,7 +292,7 @@ where
             target: stripped.as_deref().unwrap_or(head.target()),
             id,
         },
-        finish: Finish::of(&policy, head),
+        finish: Finish::of(&policy, head, *secure),
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -10,6 +9,7 @@ use http::{Method, response};
 
 use crate::finish::Finish;
 use crate::h1::{Fields, Framing, Kind, Length, RequestHead, ResponseHead, Version};
+use crate::origin::Origin;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -63,33 +63,6 @@ impl RequestId {
     }
 }
 
-/// Where a connection's requests come from, in the fields that say so; written once for all of them.
-pub(crate) struct Origin {
-    pub(crate) client: IpAddr,
-    lines: Vec<u8>,
-    /// The beginning of the `Forwarded` field (RFC 7239), up to the host.
-    forwarded: Vec<u8>,
-}
-
-impl Origin {
-    pub(crate) fn new(client: IpAddr) -> Origin {
-        let client = client.to_canonical();
-        let node = match client {
-            IpAddr::V4(_) => client.to_string(),
-            // RFC 7239 section 6: in brackets, and quoted because of its colons.
-            IpAddr::V6(_) => format!("\"[{client}]\""),
-        };
-        Origin {
-            client,
-            lines: format!(
-                "X-Forwarded-For: {client}\r\nX-Real-IP: {client}\r\nX-Forwarded-Proto: http\r\n"
-            )
-            .into_bytes(),
-            forwarded: format!("Forwarded: for={node};proto=http;host=\"").into_bytes(),
-        }
-    }
-}
-
 /// A request on its way, apart from its head.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
@@ -111,7 +84,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     line(out, b"Host", asked.host);
     for field in fields.list() {
         let name = fields.name(field);
-        // What says where a request came from is ours to say: nobody in front of the edge is trusted to.
+        // What says where a request came from is ours to say, and what a trusted proxy says of it is in the origin.
         if matches!(field.kind, Kind::Other | Kind::Date) && !head.is_named_by_connection(name) {
             line(out, name, fields.value(field));
         }
@@ -128,12 +101,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     } else if head.accepts_trailers() {
         out.extend_from_slice(b"TE: trailers\r\nConnection: te\r\n");
     }
-    out.extend_from_slice(&asked.origin.lines);
-    line(out, b"X-Forwarded-Host", asked.host);
-    out.extend_from_slice(&asked.origin.forwarded);
-    // A host is made of bytes that need no escape in a quoted string.
-    out.extend_from_slice(asked.host);
-    out.extend_from_slice(b"\"\r\n");
+    asked.origin.write(out, asked.host);
     line(out, b"X-Request-Id", asked.id.as_bytes());
     // RFC 9110 section 7.6.3: a gateway must, towards the origin.
     out.extend_from_slice(b"Via: 1.1 nebula\r\n\r\n");
@@ -294,7 +262,7 @@ fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -342,6 +310,7 @@ pub(crate) fn has_body(method: &Method, status: u16) -> bool {
 pub(crate) mod tests {
     use super::*;
     use crate::h1::{End, HeadLimits, find_end};
+    use crate::origin::Scheme;
 
     pub(crate) fn request(text: &str) -> RequestHead {
         let mut head = RequestHead::default();
@@ -359,7 +328,7 @@ pub(crate) mod tests {
 
     fn forwarded(head: &str) -> String {
         let head = request(head);
-        let origin = Origin::new("::ffff:192.0.2.1".parse().unwrap());
+        let origin = Origin::new("::ffff:192.0.2.1".parse().unwrap(), Scheme::Http, &[]);
         let id = RequestId::of(head.fields());
         let asked = Asked {
             origin: &origin,
@@ -418,12 +387,6 @@ pub(crate) mod tests {
             assert!(text.contains(there), "{there}: {text}");
         }
         assert!(!text.contains("Expect"), "{text}");
-        let origin = Origin::new("2001:db8::1".parse().unwrap());
-        assert!(
-            origin
-                .forwarded
-                .starts_with(b"Forwarded: for=\"[2001:db8::1]\";")
-        );
     }
 
     #[test]

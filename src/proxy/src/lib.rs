@@ -4,10 +4,11 @@
 //! or of gossip, so it goes on with the last table whatever happens to those. It runs on its own
 //! threads (`edge`): the control plane cannot slow a request, and requests cannot starve a heartbeat.
 //!
-//! The life of a request: `edge` accepts, `client` reads a head, `handler` finds the route, `statics`
-//! answers or `forward` finds an instance, to which `exchange` speaks over a pooled connection of
-//! `upstream`; `tunnel` is the other node's end of that. HTTP/1.1 itself is `h1`: one task carries a
-//! client's connection with all its requests, and a request that goes through costs no copy of its fields.
+//! The life of a request: `edge` accepts, `proxy_protocol` and `tls` see to what comes before HTTP, `client`
+//! reads a head, `handler` finds the route, `statics` answers or `forward` finds an instance, to which
+//! `exchange` speaks over a pooled connection of `upstream`; `tunnel` is the other node's end of that.
+//! HTTP/1.1 itself is `h1`: one task carries a client's connection with all its requests, and a request that
+//! goes through costs no copy of its fields.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
@@ -29,14 +30,17 @@ mod handler;
 mod headers;
 mod listener;
 mod metrics;
+mod origin;
 mod pages;
+mod proxy_protocol;
 mod sendfile;
 mod service;
 mod statics;
 mod switch;
+mod tls;
 mod tunnel;
 mod upstream;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, TlsConfig};
 pub use edge::{Bound, Proxy, ProxyHandle};
 pub use error::ProxyError;

@@ -1,4 +1,4 @@
-//! One listening socket per edge thread, all on one address; the kernel spreads connections over them.
+//! Listening sockets of the edge threads: one for each thread and address; the kernel spreads connections over them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,6 +7,22 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel holds for each thread until they are accepted; the kernel's own limit is 4096.
 const BACKLOG: i32 = 1024;
+
+/// Of one thread.
+pub(crate) struct Listeners {
+    pub(crate) plain: TcpListener,
+    pub(crate) tls: Option<TcpListener>,
+}
+
+/// Gives each thread its own; without TLS there are none of the second kind.
+pub(crate) fn pair(plain: Vec<TcpListener>, tls: Vec<TcpListener>) -> Vec<Listeners> {
+    let tls = tls
+        .into_iter()
+        .map(Some)
+        .chain(std::iter::repeat_with(|| None));
+    let both = plain.into_iter().zip(tls);
+    both.map(|(plain, tls)| Listeners { plain, tls }).collect()
+}
 
 /// Binds `count` sockets. With port 0 the system chooses once, and all share what it chose.
 pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {

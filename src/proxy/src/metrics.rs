@@ -60,6 +60,29 @@ impl Retry {
     }
 }
 
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Full,
+    Resumed,
+    /// No certificate for the name.
+    Unnamed,
+    Failed,
+    TimedOut,
+}
+
+impl Handshake {
+    fn label(self) -> &'static str {
+        match self {
+            Handshake::Full => "full",
+            Handshake::Resumed => "resumed",
+            Handshake::Unnamed => "unnamed",
+            Handshake::Failed => "failed",
+            Handshake::TimedOut => "timed_out",
+        }
+    }
+}
+
 /// Cheap to clone; one for all edge threads.
 #[derive(Clone)]
 pub(crate) struct ProxyMetrics {
@@ -71,6 +94,12 @@ pub(crate) struct ProxyMetrics {
     /// Lines of the access log that were not written.
     pub(crate) log_lines_lost: Counter,
     tunnels: Gauge,
+    handshakes: [Counter; 5],
+    /// Connections that did not begin with the PROXY header that they had to begin with.
+    pub(crate) proxy_headers_refused: Counter,
+    certificates: Gauge,
+    certificate_errors: Gauge,
+    certificate_expiry: Gauge,
 }
 
 struct Families {
@@ -102,6 +131,19 @@ pub(crate) struct Figures {
 
 impl ProxyMetrics {
     pub(crate) fn new(metrics: &Metrics) -> ProxyMetrics {
+        let handshakes = metrics.counters::<Label>(
+            "edge_tls_handshakes",
+            "TLS handshakes with clients, by how they ended",
+        );
+        let handshake = |ended: Handshake| {
+            handshakes.get_or_create_owned(&[("result", ended.label().to_owned())])
+        };
+        let certificates = metrics.gauges::<Label>(
+            "edge_certificates",
+            "Certificates in use, and files in their folder that cannot be used",
+        );
+        let certificate =
+            |state: &str| certificates.get_or_create_owned(&[("state", state.to_owned())]);
         let families = Families {
             requests: metrics.counters(
                 "http_requests",
@@ -154,12 +196,45 @@ impl ProxyMetrics {
                 "Lines of the access log that were not written, because more came than the disk took",
             ),
             tunnels: metrics.gauge("tunnels", "Open tunnels from other nodes"),
+            handshakes: [
+                handshake(Handshake::Full),
+                handshake(Handshake::Resumed),
+                handshake(Handshake::Unnamed),
+                handshake(Handshake::Failed),
+                handshake(Handshake::TimedOut),
+            ],
+            proxy_headers_refused: metrics.counter(
+                "edge_proxy_headers_refused",
+                "Connections that did not begin with the PROXY header that was required of them",
+            ),
+            certificates: certificate("loaded"),
+            certificate_errors: certificate("wrong"),
+            certificate_expiry: metrics.gauge(
+                "edge_certificates_expiry_timestamp_seconds",
+                "When the first certificate in use ends, in seconds since 1970; 0 without one",
+            ),
         }
     }
 
     /// A client connection is open while the value is held.
     pub(crate) fn connection(&self) -> Held {
         Held::new(&self.connections)
+    }
+
+    pub(crate) fn handshake(&self, ended: Handshake) {
+        self.handshakes[ended as usize].inc();
+    }
+
+    /// The certificates in use: how many, and when the first of them ends, in seconds since 1970.
+    pub(crate) fn certificates(&self, loaded: usize, expiry: i64) {
+        self.certificates
+            .set(i64::try_from(loaded).unwrap_or(i64::MAX));
+        self.certificate_expiry.set(expiry);
+    }
+
+    pub(crate) fn certificate_errors(&self, wrong: usize) {
+        self.certificate_errors
+            .set(i64::try_from(wrong).unwrap_or(i64::MAX));
     }
 
     /// A tunnel from another node is open while the value is held.

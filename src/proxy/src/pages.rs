@@ -44,6 +44,8 @@ pub(crate) enum Problem {
     /// A tunnel through the edge was asked for (`CONNECT`).
     NotAProxy,
     UnknownHost(String),
+    /// The name is served in the clear only.
+    NotOverTls(String),
     /// No endpoint to send to.
     NotReady(String),
     /// There are endpoints, and none could be reached or kept its connection.
@@ -92,6 +94,12 @@ impl Problem {
                 "unauthorized",
                 "A name and password are needed.".to_owned(),
                 "Send them by basic authentication.".to_owned(),
+            ),
+            Problem::NotOverTls(name) => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "not_over_tls",
+                format!("{name} is not served over TLS."),
+                format!("See 'https' in its policy: 'nebula deploy status {name}'."),
             ),
             Problem::Overloaded { name, .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,

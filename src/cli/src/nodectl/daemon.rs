@@ -34,12 +34,16 @@ const LOG_LINES: usize = 12;
 pub const LOG_FILE: &str = "nodectl.log";
 const PID_FILE: &str = "nodectl.pid";
 /// Settings that a prepared node has in its file; the shell of whoever starts it must not change them.
-const NODE_VARIABLES: [&str; 8] = [
+const NODE_VARIABLES: [&str; 12] = [
     "NEBULA_DATA_DIR",
     "NEBULA_NAME",
     "NEBULA_LISTEN",
     "NEBULA_API_ADDR",
     "NEBULA_EDGE_ADDR",
+    "NEBULA_EDGE_TLS_ADDR",
+    "NEBULA_EDGE_CERTIFICATES",
+    "NEBULA_EDGE_PROXY_PROTOCOL_FROM",
+    "NEBULA_EDGE_TRUSTED_PROXIES",
     "NEBULA_ADVERTISE",
     "NEBULA_CAPACITY",
     "NEBULA_EDGE_THREADS",

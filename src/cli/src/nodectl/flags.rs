@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use nebula_domain::NodeName;
-use nebula_node::{Config, ConfigError, LogFormat, Overrides};
+use nebula_domain::http::Network;
+use nebula_node::{Config, ConfigError, EdgeTls, LogFormat, Overrides};
 
 use crate::error::{CliError, Outcome};
 use crate::pack::chain;
@@ -28,6 +29,28 @@ pub struct NodeFlags {
     /// Where to serve what is deployed, TCP [default: 0.0.0.0:80 for root, 0.0.0.0:8080 otherwise]
     #[arg(long, value_name = "IP:PORT", env = "NEBULA_EDGE_ADDR", value_parser = address)]
     pub edge_addr: Option<SocketAddr>,
+    /// The same over TLS, or 'off' [default: port 443 where --edge-addr has port 80, none otherwise]
+    #[arg(long, value_name = "IP:PORT|off", env = "NEBULA_EDGE_TLS_ADDR")]
+    pub edge_tls_addr: Option<EdgeTls>,
+    /// Certificates for TLS: NAME.crt with NAME.key beside it [default: 'certificates' in the data folder]
+    #[arg(long, value_name = "DIR", env = "NEBULA_EDGE_CERTIFICATES")]
+    pub edge_certificates: Option<PathBuf>,
+    /// Load balancers whose connections begin with a PROXY header, such as 10.0.0.0/8
+    #[arg(
+        long,
+        value_name = "NETWORK,...",
+        env = "NEBULA_EDGE_PROXY_PROTOCOL_FROM",
+        value_delimiter = ','
+    )]
+    pub edge_proxy_protocol_from: Option<Vec<Network>>,
+    /// HTTP proxies in front of this node that are believed about where a request comes from
+    #[arg(
+        long,
+        value_name = "NETWORK,...",
+        env = "NEBULA_EDGE_TRUSTED_PROXIES",
+        value_delimiter = ','
+    )]
+    pub edge_trusted_proxies: Option<Vec<Network>>,
     /// The address that other machines reach this one at, when it listens on all
     #[arg(long, value_name = "IP", env = "NEBULA_ADVERTISE", value_parser = ip)]
     pub advertise: Option<IpAddr>,
@@ -71,6 +94,10 @@ impl NodeFlags {
             quic: self.listen,
             api: self.api_addr,
             edge: self.edge_addr,
+            edge_tls: self.edge_tls_addr,
+            edge_certificates_dir: self.edge_certificates.clone(),
+            edge_proxy_protocol_from: self.edge_proxy_protocol_from.clone(),
+            edge_trusted_proxies: self.edge_trusted_proxies.clone(),
             advertise: self.advertise,
             capacity_instances: self.capacity,
             edge_threads: self.edge_threads,

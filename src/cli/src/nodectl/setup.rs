@@ -155,6 +155,9 @@ pub fn check_addresses(config: &Config) -> Outcome {
     // Held while the other is tried, so that one cannot be given for both.
     let _api = TcpListener::bind(config.api).map_err(cannot("--api-addr", config.api))?;
     TcpListener::bind(config.edge).map_err(cannot("--edge-addr", config.edge))?;
+    if let Some(tls) = config.edge_tls() {
+        TcpListener::bind(tls).map_err(cannot("--edge-tls-addr, or 'off'", tls))?;
+    }
     Ok(())
 }
 

@@ -1,18 +1,12 @@
 //! Parts of a policy that the proxy does not carry out yet. They have their form and their checks; whoever sets one is told,
 //! instead of relying on what does not happen.
 
-use super::{Cache, Hsts, HttpError, HttpPolicy, Https, SecurityHeaders, Upstream};
+use super::{Cache, HttpError, HttpPolicy, Upstream};
 
 impl HttpPolicy {
     /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
     pub fn check_carried_out(&self) -> Result<(), HttpError> {
-        let hsts = |headers: &SecurityHeaders| headers.hsts;
         let pending = [
-            ("https", self.https != Https::default()),
-            (
-                "security.hsts",
-                hsts(&self.security).is_some() && hsts(&self.security) != Some(Hsts::default()),
-            ),
             ("hedge", self.hedge.is_some()),
             ("upstream", self.upstream != Upstream::default()),
             ("cache", self.cache != Cache::default()),
@@ -33,6 +27,7 @@ impl HttpPolicy {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SecurityHeaders;
     use super::*;
 
     #[test]

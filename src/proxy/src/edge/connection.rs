@@ -1,17 +1,20 @@
-//! One client connection: HTTP/1.1 with its limits, until it ends or the edge drains.
+//! One client connection with its limits, from the kernel's hands until it ends or the edge drains.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
-use super::Edge;
 use super::thread::{Stop, stopped};
-use crate::client::{Client, Drain, Read};
+use super::{Edge, Shared};
+use crate::client::{Client, Drain, Read, Socket};
 use crate::handler;
-use crate::headers::Origin;
+use crate::origin::{Origin, Scheme};
+use crate::proxy_protocol;
 
 /// A client that vanished without a word during a long response is noticed after a few of these.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -20,47 +23,102 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub(super) struct Connections {
     edge: Arc<Edge>,
     stop: watch::Receiver<Stop>,
+    /// Turns to do a TLS handshake.
+    handshakes: Arc<Semaphore>,
 }
 
 impl Connections {
     pub(super) fn new(edge: Arc<Edge>, stop: watch::Receiver<Stop>) -> Connections {
-        Connections { edge, stop }
+        let turns = edge.shared.limits.tls_handshakes_per_thread;
+        Connections {
+            edge,
+            stop,
+            handshakes: Arc::new(Semaphore::new(turns)),
+        }
     }
 
-    pub(super) fn serve(&self, socket: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn serve(
+        &self,
+        mut socket: TcpStream,
+        scheme: Scheme,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let edge = Arc::clone(&self.edge);
-        let (drain, mut stop) = (Drain::by(self.stop.clone()), self.stop.clone());
+        let handshakes = Arc::clone(&self.handshakes);
+        let (drain, stop) = (Drain::by(self.stop.clone()), self.stop.clone());
         async move {
+            let shared = &edge.shared;
             let Ok(peer) = socket.peer_addr() else {
                 // Gone already.
                 return;
             };
             prepare(&socket);
-            let _open = edge.shared.metrics.connection();
-            let origin = Origin::new(peer.ip());
-            let mut client = Client::new(socket, drain);
-            let stopping = async {
-                stopped(&mut stop).await;
+            let _open = shared.metrics.connection();
+            let Some(peer) = speaks_for(shared, &mut socket, peer.ip()).await else {
+                return;
             };
-            tokio::pin!(stopping);
-            let limits = &edge.shared.limits;
-            loop {
-                match client.read(limits, &mut stopping).await {
-                    Read::Head => {
-                        if !handler::answer(&edge, &origin, &mut client).await {
-                            break;
-                        }
+            let origin = Origin::new(peer, scheme, &shared.trusted_proxies);
+            match (scheme, &shared.tls) {
+                (Scheme::Http, _) => carry(&edge, &origin, Client::new(socket, drain), stop).await,
+                // On the heap, so that a connection without TLS takes no room for it.
+                (Scheme::Https, Some(tls)) => {
+                    let shaken = Box::pin(tls.accept(socket, &handshakes, &shared.limits)).await;
+                    if let Some(stream) = shaken {
+                        let client = Client::new(stream, drain);
+                        Box::pin(carry(&edge, &origin, client, stop)).await;
                     }
-                    Read::Refused(refusal) => {
-                        handler::refuse(&edge, &mut client, refusal).await;
-                        break;
-                    }
-                    Read::End => return,
                 }
+                (Scheme::Https, None) => {}
             }
-            client.close(limits).await;
         }
     }
+}
+
+/// The address at the other end, where a load balancer stands between. Nothing if the connection is to end: it does not begin
+/// as one of its sender has to.
+async fn speaks_for(shared: &Shared, socket: &mut TcpStream, peer: IpAddr) -> Option<IpAddr> {
+    let mut from = shared.proxy_protocol_from.iter();
+    if !from.any(|network| network.contains(peer)) {
+        return Some(peer);
+    }
+    let limits = &shared.limits;
+    let header = proxy_protocol::read(socket, limits.proxy_header_bytes);
+    let refused = match timeout(limits.proxy_header_wait, header).await {
+        Ok(Ok(client)) => return Some(client.unwrap_or(peer)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it did not come in time".to_owned(),
+    };
+    tracing::debug!(%peer, reason = refused, "a PROXY header is refused");
+    shared.metrics.proxy_headers_refused.inc();
+    None
+}
+
+/// Answers a connection's requests, one after another.
+async fn carry<T: Socket>(
+    edge: &Edge,
+    origin: &Origin,
+    mut client: Client<T>,
+    mut stop: watch::Receiver<Stop>,
+) {
+    let limits = &edge.shared.limits;
+    let stopping = async {
+        stopped(&mut stop).await;
+    };
+    tokio::pin!(stopping);
+    loop {
+        match client.read(limits, &mut stopping).await {
+            Read::Head => {
+                if !handler::answer(edge, origin, &mut client).await {
+                    break;
+                }
+            }
+            Read::Refused(refusal) => {
+                handler::refuse(edge, &mut client, refusal).await;
+                break;
+            }
+            Read::End => return client.end(),
+        }
+    }
+    client.close(limits).await;
 }
 
 /// Without these a connection still works, only less well.

@@ -1,6 +1,5 @@
 //! Starting, stopping and, in tests, breaking the edge's threads.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::thread::{EdgeThread, Stop};
+use crate::listener::Listeners;
 use crate::tunnel::Tunnels;
 
 /// How long a thread may take to end after its deadline before it is left to itself.
@@ -28,7 +28,7 @@ struct Running {
 
 impl ProxyHandle {
     pub(super) fn start(
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listeners>,
         shared: &Arc<Shared>,
         tunnels: Arc<Tunnels>,
     ) -> ProxyHandle {
@@ -36,12 +36,12 @@ impl ProxyHandle {
         let threads = listeners
             .into_iter()
             .enumerate()
-            .filter_map(|(index, listener)| {
+            .filter_map(|(index, listeners)| {
                 let kill = Arc::new(Notify::new());
                 let (end, ended) = oneshot::channel();
                 let thread = EdgeThread {
                     shared: Arc::clone(shared),
-                    listener: Some(listener),
+                    listeners: Some(listeners),
                     stop: stop.subscribe(),
                     kill: Arc::clone(&kill),
                 };
@@ -54,7 +54,7 @@ impl ProxyHandle {
                     });
                 match started {
                     Ok(_) => Some(Running { ended, kill }),
-                    // Its socket is closed with it, so that the kernel gives its share to the others.
+                    // Its sockets are closed with it, so that the kernel gives their share to the others.
                     Err(error) => {
                         tracing::error!(%error, index, "an edge thread cannot be started");
                         None

@@ -1,18 +1,19 @@
 //! One edge thread: accepts connections until it is told to stop, and begins anew if it breaks.
 
 use std::io;
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
 use super::{Edge, Shared};
+use crate::listener::Listeners;
+use crate::origin::Scheme;
 
 /// Until when requests may finish; `None` while serving.
 pub(crate) type Stop = Option<Instant>;
@@ -33,7 +34,7 @@ const BLOCKING_THREADS: usize = 4;
 pub(super) struct EdgeThread {
     pub(super) shared: Arc<Shared>,
     /// Gone once the thread has stopped accepting.
-    pub(super) listener: Option<TcpListener>,
+    pub(super) listeners: Option<Listeners>,
     pub(super) stop: watch::Receiver<Stop>,
     pub(super) kill: Arc<Notify>,
 }
@@ -41,7 +42,7 @@ pub(super) struct EdgeThread {
 impl EdgeThread {
     pub(super) fn run(mut self) {
         let mut pause = RESTART_MIN;
-        while self.listener.is_some() {
+        while self.listeners.is_some() {
             let started = Instant::now();
             match catch_unwind(AssertUnwindSafe(|| self.serve())) {
                 Ok(Ok(())) => return,
@@ -69,10 +70,10 @@ impl EdgeThread {
     }
 
     async fn accept(&mut self) -> io::Result<()> {
-        let Some(listener) = &self.listener else {
+        let Some(listeners) = &self.listeners else {
             return Ok(());
         };
-        let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
+        let doors = Doors::open(listeners)?;
         let edge = Arc::new(Edge::new(Arc::clone(&self.shared)));
         let pool = Arc::clone(&edge.pool);
         tokio::spawn(async move {
@@ -85,8 +86,8 @@ impl EdgeThread {
         let connections = Connections::new(edge, self.stop.clone());
         let slots = Arc::new(Semaphore::new(self.shared.limits.connections_per_thread));
         let tracker = TaskTracker::new();
-        let serve = |socket: TcpStream, slot: OwnedSemaphorePermit| {
-            let served = connections.serve(socket);
+        let serve = |(socket, scheme): (TcpStream, Scheme), slot: OwnedSemaphorePermit| {
+            let served = connections.serve(socket, scheme);
             tracker.spawn(async move {
                 served.await;
                 drop(slot);
@@ -96,14 +97,14 @@ impl EdgeThread {
         let deadline = loop {
             let accepted = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, listener.accept().await)
+                (slot, doors.accept().await)
             };
             tokio::select! {
                 biased;
                 deadline = stopped(&mut self.stop) => break deadline,
                 () = self.kill.notified() => panic!("killed by a test"),
-                (slot, socket) = accepted => match (slot, socket) {
-                    (Ok(slot), Ok((socket, _))) => serve(socket, slot),
+                (slot, accepted) = accepted => match (slot, accepted) {
+                    (Ok(slot), Ok(accepted)) => serve(accepted, slot),
                     (_, Err(error)) if is_of_one_connection(&error) => {}
                     (_, Err(error)) => {
                         tracing::warn!(%error, "connections cannot be accepted for a moment");
@@ -115,14 +116,14 @@ impl EdgeThread {
         };
 
         // What the kernel has already accepted for us would be reset with the socket.
-        while let Some(Ok((socket, _))) = listener.accept().now_or_never() {
+        while let Some(Ok(accepted)) = doors.accept().now_or_never() {
             match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => serve(socket, slot),
+                Ok(slot) => serve(accepted, slot),
                 Err(_) => break,
             }
         }
-        drop(listener);
-        self.listener = None;
+        drop(doors);
+        self.listeners = None;
         tracker.close();
         if tokio::time::timeout_at(deadline.into(), tracker.wait())
             .await
@@ -134,6 +135,35 @@ impl EdgeThread {
             );
         }
         Ok(())
+    }
+}
+
+/// Where connections come in.
+struct Doors {
+    plain: TcpListener,
+    tls: Option<TcpListener>,
+}
+
+impl Doors {
+    fn open(listeners: &Listeners) -> io::Result<Doors> {
+        let open = |listener: &std::net::TcpListener| TcpListener::from_std(listener.try_clone()?);
+        Ok(Doors {
+            plain: open(&listeners.plain)?,
+            tls: listeners.tls.as_ref().map(open).transpose()?,
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, Scheme)> {
+        let Some(tls) = &self.tls else {
+            let (socket, _) = self.plain.accept().await?;
+            return Ok((socket, Scheme::Http));
+        };
+        // In turns that are drawn, so that neither keeps the other waiting.
+        let (accepted, scheme) = tokio::select! {
+            accepted = self.plain.accept() => (accepted, Scheme::Http),
+            accepted = tls.accept() => (accepted, Scheme::Https),
+        };
+        Ok((accepted?.0, scheme))
     }
 }
 

@@ -238,12 +238,11 @@ impl RequestHead {
     pub(crate) fn host(&self) -> Option<&[u8]> {
         let mut hosts = self.fields.of_kind(Kind::Host);
         let (first, second) = (hosts.next(), hosts.next());
-        let is_host = |host: &&[u8]| !host.is_empty() && host.iter().all(|b| is_host_byte(*b));
-        let field = first.filter(|_| second.is_none()).filter(is_host);
+        let field = first.filter(|host| second.is_none() && is_host(host));
         match self.authority {
             // HTTP/1.0 knows the field not.
             Some(authority) if field.is_some() || self.version == Version::Ten => {
-                Some(self.fields.at(authority)).filter(is_host)
+                Some(self.fields.at(authority)).filter(|host| is_host(host))
             }
             Some(_) => None,
             None => field,
@@ -255,6 +254,11 @@ impl RequestHead {
     pub(crate) fn is_named_by_connection(&self, name: &[u8]) -> bool {
         self.names_fields && named_by_connection(&self.fields, name)
     }
+}
+
+/// Whether this can be the value of a `Host` field.
+pub(crate) fn is_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|b| is_host_byte(*b))
 }
 
 /// What a host may be made of: RFC 3986 section 3.2.2, and a port. No user, no path, nothing quoted.

@@ -13,10 +13,10 @@ mod timer;
 mod trailers;
 mod wire;
 
-pub(crate) use fields::{Fields, Kind};
+pub(crate) use fields::{Fields, Kind, tokens};
 pub(crate) use head::{
     End, FIELDS_MAX, HeadLimits, Refusal, RequestHead, ResponseHead, Version, find_end,
-    find_lenient_end,
+    find_lenient_end, is_host,
 };
 pub(crate) use length::Length;
 pub(crate) use relay::{Framing, Moved, Relay, RelayError, Trailers, chunk_size};

@@ -121,7 +121,7 @@ impl Relay {
             from.inbox = inbox;
             from.inbox.drain(..used);
         }
-        if to.unwritten() > 0 {
+        if to.has_unsent() {
             ready!(to.poll_flush(cx)).map_err(RelayError::To)?;
         }
         if self.is_read() {
@@ -159,7 +159,7 @@ impl Relay {
             Ok(())
         });
         ready!(moved).map_err(RelayError::From)??;
-        match self.is_read() && to.unwritten() == 0 {
+        match self.is_read() && !to.has_unsent() {
             true => Poll::Ready(Ok(Moved::All)),
             false => Poll::Ready(Ok(Moved::Some)),
         }
@@ -275,7 +275,9 @@ pub(crate) fn chunk_size(size: usize, line: &mut [u8; 18]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, duplex};
+    use tokio::time::timeout;
 
     /// What comes out when `sent` goes in, and what stays with the sender.
     async fn through(
@@ -307,6 +309,32 @@ mod tests {
         let ((), (result, rest), read) = tokio::join!(send, pass, receiver.read_to_end(&mut seen));
         read.unwrap();
         (result.map(|()| seen), rest)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_receiver_holds_back_is_sent_before_anything_is_waited_for() {
+        let (mut sender, from) = duplex(64);
+        let (to, mut receiver) = duplex(7);
+        // Takes everything at once and sends it with a flush, as TLS may.
+        let (mut from, mut to) = (Wire::new(from), Wire::new(BufStream::new(to)));
+        let mut relay = Relay::new(Length::Sized(40), Framing::Plain, 1000, Trailers::Pass);
+        let pass = async {
+            while std::future::poll_fn(|cx| relay.poll(cx, &mut from, &mut to))
+                .await
+                .unwrap()
+                == Moved::Some
+            {}
+        };
+        // The second part is sent only once all of the first has come.
+        let talk = async {
+            for _ in 0..2 {
+                sender.write_all(&[b'x'; 20]).await.unwrap();
+                let mut part = [0; 20];
+                let read = timeout(Duration::from_secs(1), receiver.read_exact(&mut part));
+                read.await.expect("a part is held back").unwrap();
+            }
+        };
+        tokio::join!(pass, talk);
     }
 
     #[tokio::test]

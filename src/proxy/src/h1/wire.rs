@@ -30,6 +30,8 @@ pub(crate) struct Wire<T> {
     /// Bytes in either direction since the connection began.
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// `io` may hold something that it has taken and not sent yet, as TLS does.
+    unflushed: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
@@ -41,6 +43,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             written: 0,
             sent: 0,
             received: 0,
+            unflushed: false,
         }
     }
 
@@ -82,6 +85,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         self.outbox.len() - self.written
     }
 
+    /// Whether something waits to be sent, here or in `io`.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unwritten() > 0 || self.unflushed
+    }
+
     /// Writes what waits; ready when nothing waits any more.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.outbox.len() {
@@ -92,13 +100,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             }
             self.written += written;
             self.sent += written as u64;
+            self.unflushed = true;
         }
         self.outbox.clear();
         self.written = 0;
         if self.outbox.capacity() > READ_BYTES {
             self.outbox = Vec::new();
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Takes bytes to be written: at once as far as that goes without copying, the rest with the next flush. Nothing
@@ -111,6 +122,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         };
         self.sent += written as u64;
         self.outbox.extend_from_slice(&bytes[written..]);
+        self.unflushed |= written > 0;
+        if let Poll::Ready(flushed) = Pin::new(&mut self.io).poll_flush(cx) {
+            flushed?;
+            self.unflushed = false;
+        }
         Ok(())
     }
 
@@ -118,6 +134,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     pub(crate) fn discard(&mut self) {
         self.outbox.clear();
         self.written = 0;
+        self.unflushed = false;
     }
 
     /// Ends the sending direction.
@@ -140,7 +157,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         // Out of its turn a task is told that nothing has come whatever has.
         has_budget_remaining()
             && self.inbox.is_empty()
-            && self.unwritten() == 0
+            && !self.has_unsent()
             && self.poll_fill(&mut cx, 1).is_pending()
     }
 }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 pub type Body = BoxBody<Bytes, hyper::Error>;
@@ -78,7 +78,7 @@ where
 }
 
 /// Reads one request's head, or what there is before the connection's end.
-pub async fn read_head(socket: &mut TcpStream) -> String {
+pub async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -98,6 +98,30 @@ pub async fn verbatim(response: &'static str) -> SocketAddr {
                 return;
             }
         }
+    })
+    .await
+}
+
+/// Changes to a protocol in which everything is said twice, when it is asked to.
+pub async fn echo() -> SocketAddr {
+    raw(|mut socket| async move {
+        let head = read_head(&mut socket).await.to_ascii_lowercase();
+        if !head.contains("\r\nconnection: upgrade\r\n") || !head.contains("\r\nupgrade: websocket\r\n") {
+            let no = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
+            let _ = socket.write_all(no).await;
+            return;
+        }
+        // The first words come in the packet of the answer.
+        let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\nhello";
+        socket.write_all(yes).await.unwrap();
+        let mut heard = [0; 1024];
+        loop {
+            match socket.read(&mut heard).await.unwrap_or(0) {
+                0 => break,
+                n => socket.write_all(&heard[..n].repeat(2)).await.unwrap(),
+            }
+        }
+        let _ = socket.write_all(b"bye").await;
     })
     .await
 }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -40,8 +40,18 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let socket = TcpStream::connect(edge).await.unwrap();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
+    send_on(TcpStream::connect(edge).await.unwrap(), request).await
+}
+
+/// The same on a connection that is there.
+pub async fn send_on<T, B>(io: T, request: Request<B>) -> Response<Incoming>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
     let response = timeout(PATIENCE, sender.send_request(request));
     response.await.expect("no response").unwrap()

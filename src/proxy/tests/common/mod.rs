@@ -5,6 +5,7 @@
 pub mod apps;
 pub mod client;
 pub mod relay;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ pub struct Node {
     pub mesh: Mesh,
     pub metrics: Metrics,
     pub edge: SocketAddr,
+    pub tls: Option<SocketAddr>,
     pub table: watch::Sender<Arc<RouteTable>>,
     pub locals: watch::Sender<Arc<LocalInstances>>,
     pub trees: TempDir,
@@ -112,6 +114,7 @@ impl Cluster {
         .unwrap();
         Node {
             edge: bound.local_addr(),
+            tls: bound.tls_addr(),
             proxy: bound.spawn(),
             mesh,
             metrics,

@@ -1,0 +1,148 @@
+//! TLS towards clients: certificates from a folder, chosen by the name that a client asks for.
+//!
+//! TLS 1.2 and 1.3 with ring's suites, which are all of the modern kind (ECDHE with AES-GCM or ChaCha20-Poly1305). Sessions are
+//! resumed by tickets that every edge thread of the node can open, so that nothing is kept for a client that has gone.
+
+mod certificates;
+mod folder;
+mod keeper;
+mod redirect;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::Limits;
+use crate::error::ProxyError;
+use crate::metrics::{Handshake, ProxyMetrics};
+use certificates::Certificates;
+pub(crate) use keeper::Keeper;
+pub(crate) use redirect::to_https;
+
+/// What a connection can be used for, the best first (ALPN, RFC 7301).
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// A record with a fatal alert, `unrecognized_name` (RFC 6066 section 3, RFC 8446 sections 5.1 and 6), as a server sends it before
+/// a version is chosen.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// One for all edge threads of a node.
+pub(crate) struct Tls {
+    /// Where clients find it.
+    address: SocketAddr,
+    config: Arc<ServerConfig>,
+    certificates: watch::Receiver<Arc<Certificates>>,
+    metrics: ProxyMetrics,
+}
+
+impl Tls {
+    /// Reads the folder. What is wrong in it is said and left out: there is nothing older that could be used.
+    pub(crate) fn new(
+        address: SocketAddr,
+        folder: PathBuf,
+        limits: &Limits,
+        metrics: ProxyMetrics,
+    ) -> Result<(Tls, Keeper), ProxyError> {
+        let (keeper, certificates) = Keeper::start(folder, limits, metrics.clone());
+        let tls = Tls {
+            address,
+            config: Arc::new(config(certificates.clone())?),
+            certificates,
+            metrics,
+        };
+        Ok((tls, keeper))
+    }
+
+    /// Whether a certificate names the host, in the form of a `Host` field's name without its port.
+    fn names(&self, host: &str) -> bool {
+        self.certificates.borrow().named(host).is_some()
+    }
+
+    /// The handshake with a client, once it has its turn. Nothing if there is no connection to be had; the client has been told
+    /// why as far as TLS has a word for it.
+    pub(crate) async fn accept(
+        &self,
+        socket: TcpStream,
+        turns: &Semaphore,
+        limits: &Limits,
+    ) -> Option<TlsStream<TcpStream>> {
+        let deadline = Instant::now() + limits.tls_handshake;
+        let handshake = async {
+            // One that says nothing does not take a turn.
+            socket.readable().await?;
+            let _turn = turns.acquire().await.map_err(io::Error::other)?;
+            self.handshake(socket).await
+        };
+        let (ended, stream) = match timeout_at(deadline, handshake).await {
+            Ok(Ok(Some(stream))) => {
+                let resumed = Some(rustls::HandshakeKind::Resumed);
+                let ended = match stream.get_ref().1.handshake_kind() == resumed {
+                    true => Handshake::Resumed,
+                    false => Handshake::Full,
+                };
+                (ended, Some(stream))
+            }
+            Ok(Ok(None)) => (Handshake::Unnamed, None),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                (Handshake::Failed, None)
+            }
+            Err(_) => (Handshake::TimedOut, None),
+        };
+        self.metrics.handshake(ended);
+        stream
+    }
+
+    async fn handshake(&self, socket: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
+        let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let known = {
+            let name = start.client_hello().server_name().map(str::to_owned);
+            self.certificates.borrow().choose(name.as_deref()).is_some()
+        };
+        if !known {
+            start.io.write_all(&UNRECOGNIZED_NAME).await?;
+            start.io.shutdown().await?;
+            return Ok(None);
+        }
+        start.into_stream(Arc::clone(&self.config)).await.map(Some)
+    }
+}
+
+fn config(certificates: watch::Receiver<Arc<Certificates>>) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Chooser(certificates)));
+    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    Ok(config)
+}
+
+/// Gives each handshake the certificate of the set that is in force when it comes to that.
+struct Chooser(watch::Receiver<Arc<Certificates>>);
+
+impl std::fmt::Debug for Chooser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chooser")
+    }
+}
+
+impl ResolvesServerCert for Chooser {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.borrow().choose(hello.server_name()).cloned()
+    }
+}
