@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::apps::{app, mirror, raw, read_head, text};
+use common::apps::{app, echo, mirror, raw, read_head, text};
 use common::client::say;
 use common::{Cluster, PATIENCE, Routes, single, single_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,30 +18,6 @@ use tokio::time::timeout;
 const API: &str = "api.example.test";
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: api.example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: x\r\n\r\n";
-
-/// Changes to a protocol in which everything is said twice, when it is asked to.
-async fn echo() -> SocketAddr {
-    raw(|mut socket| async move {
-        let head = read_head(&mut socket).await.to_ascii_lowercase();
-        if !head.contains("\r\nconnection: upgrade\r\n") || !head.contains("\r\nupgrade: websocket\r\n") {
-            let no = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
-            let _ = socket.write_all(no).await;
-            return;
-        }
-        // The first words come in the packet of the answer.
-        let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\nhello";
-        socket.write_all(yes).await.unwrap();
-        let mut heard = [0; 1024];
-        loop {
-            match socket.read(&mut heard).await.unwrap_or(0) {
-                0 => break,
-                n => socket.write_all(&heard[..n].repeat(2)).await.unwrap(),
-            }
-        }
-        let _ = socket.write_all(b"bye").await;
-    })
-    .await
-}
 
 async fn read_exactly(socket: &mut TcpStream, bytes: usize) -> String {
     let mut read = vec![0; bytes];

@@ -101,3 +101,27 @@ pub async fn verbatim(response: &'static str) -> SocketAddr {
     })
     .await
 }
+
+/// Changes to a protocol in which everything is said twice, when it is asked to.
+pub async fn echo() -> SocketAddr {
+    raw(|mut socket| async move {
+        let head = read_head(&mut socket).await.to_ascii_lowercase();
+        if !head.contains("\r\nconnection: upgrade\r\n") || !head.contains("\r\nupgrade: websocket\r\n") {
+            let no = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
+            let _ = socket.write_all(no).await;
+            return;
+        }
+        // The first words come in the packet of the answer.
+        let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\nhello";
+        socket.write_all(yes).await.unwrap();
+        let mut heard = [0; 1024];
+        loop {
+            match socket.read(&mut heard).await.unwrap_or(0) {
+                0 => break,
+                n => socket.write_all(&heard[..n].repeat(2)).await.unwrap(),
+            }
+        }
+        let _ = socket.write_all(b"bye").await;
+    })
+    .await
+}
