@@ -10,7 +10,7 @@ use nebula_domain::NodeId;
 pub struct Config {
     /// This node, so that its own instances are dialled directly.
     pub me: NodeId,
-    /// Where people's requests arrive (TCP, HTTP/1.1). Port 0 lets the system choose.
+    /// Where people's requests arrive (TCP; HTTP/1.1, and HTTP/2 with prior knowledge). Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// Edge threads; 0 for one per core.
     pub threads: usize,
@@ -64,6 +64,21 @@ pub struct Limits {
     /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
     /// 10 KiB each they stay within 100 MB a thread.
     pub connections_per_thread: usize,
+    /// Streams that a client of HTTP/2 may have open at once. More than a browser opens, and what RFC 9113 section 6.5.2 asks
+    /// for at least is 100; a client can keep so many requests under way at the price of one connection.
+    pub http2_streams: u32,
+    /// Of one stream's content, what its client may send before it is taken: a fast upload over 50 ms needs as much.
+    pub http2_stream_window: u32,
+    /// The same for all streams of a connection together, which bounds the memory of one connection.
+    pub http2_connection_window: u32,
+    /// Of one stream's answer, what is held until the client's connection takes it: one read of an instance's answer.
+    pub http2_send_buffer: usize,
+    /// Streams that a client may cancel before they are answered, and requests that are none, in a burst. A browser that leaves
+    /// a page cancels what it asked for, some 100; answers earn more. Beyond that requests are made to be thrown away.
+    pub http2_resets: u32,
+    /// Frames that carry nothing (settings, pings, window updates and so on), in a burst. Answers earn more, so that a client
+    /// which takes much may say much.
+    pub http2_idle_frames: u32,
     /// Connecting to an instance on this machine. It takes microseconds unless the program's own queue is
     /// full; then another instance should answer.
     pub connect_timeout: Duration,
@@ -122,6 +137,12 @@ impl Default for Limits {
             linger: Duration::from_secs(2),
             upgraded_idle: Duration::from_secs(3600),
             connections_per_thread: 10_000,
+            http2_streams: 128,
+            http2_stream_window: 256 * 1024,
+            http2_connection_window: 512 * 1024,
+            http2_send_buffer: 64 * 1024,
+            http2_resets: 200,
+            http2_idle_frames: 1000,
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),

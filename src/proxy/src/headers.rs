@@ -67,6 +67,8 @@ pub(crate) struct Origin {
     lines: Vec<u8>,
     /// The beginning of the `Forwarded` field (RFC 7239), up to the host.
     forwarded: Vec<u8>,
+    /// The `Via` line, which names the protocol that a request came by.
+    via: &'static [u8],
 }
 
 impl Origin {
@@ -83,6 +85,14 @@ impl Origin {
             )
             .into_bytes(),
             forwarded: format!("Forwarded: for={node};proto=http;host=\"").into_bytes(),
+            via: b"Via: 1.1 nebula\r\n",
+        }
+    }
+
+    pub(crate) fn of_http2(self) -> Origin {
+        Origin {
+            via: b"Via: 2.0 nebula\r\n",
+            ..self
         }
     }
 }
@@ -130,7 +140,8 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     out.extend_from_slice(b"\"\r\n");
     line(out, b"X-Request-Id", asked.id.as_bytes());
     // RFC 9110 section 7.6.3: a gateway must, towards the origin.
-    out.extend_from_slice(b"Via: 1.1 nebula\r\n\r\n");
+    out.extend_from_slice(asked.origin.via);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// How a response goes out to the client.

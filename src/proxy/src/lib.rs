@@ -8,6 +8,7 @@
 //! answers or `forward` finds an instance, to which `exchange` speaks over a pooled connection of
 //! `upstream`; `tunnel` is the other node's end of that. HTTP/1.1 itself is `h1`: one task carries a
 //! client's connection with all its requests, and a request that goes through costs no copy of its fields.
+//! `h2` stands before it for clients of HTTP/2: each stream is such a connection with one request.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod body;
@@ -21,6 +22,7 @@ mod forward;
 #[cfg(test)]
 mod fuzz;
 mod h1;
+mod h2;
 mod handler;
 mod headers;
 mod listener;

@@ -45,6 +45,27 @@ impl Retry {
     }
 }
 
+/// Why a connection of HTTP/2 was ended with ENHANCE_YOUR_CALM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abuse {
+    /// Requests that were cancelled before they were answered, or were none.
+    Resets,
+    /// Frames that carry nothing.
+    Frames,
+    /// What the library bounds: empty and tiny DATA, CONTINUATION, far too long field lists, its own resets.
+    Protocol,
+}
+
+impl Abuse {
+    fn label(self) -> &'static str {
+        match self {
+            Abuse::Resets => "resets",
+            Abuse::Frames => "frames",
+            Abuse::Protocol => "protocol",
+        }
+    }
+}
+
 /// Cheap to clone; one for all edge threads.
 #[derive(Clone)]
 pub(crate) struct ProxyMetrics {
@@ -55,6 +76,7 @@ pub(crate) struct ProxyMetrics {
     in_flight: Gauge,
     retries: [Counter; 5],
     connections: Gauge,
+    abuses: [Counter; 3],
     pub(crate) thread_restarts: Counter,
     tunnels: Gauge,
 }
@@ -70,6 +92,12 @@ impl ProxyMetrics {
         );
         let retry =
             |reason: Retry| retries.get_or_create_owned(&[("reason", reason.label().to_owned())]);
+        let abuses = metrics.counters::<Label>(
+            "http2_abuses",
+            "Client connections of HTTP/2 that were ended because of what they sent, by what it was",
+        );
+        let abuse =
+            |abuse: Abuse| abuses.get_or_create_owned(&[("reason", abuse.label().to_owned())]);
         ProxyMetrics {
             requests: metrics.counters(
                 "http_requests",
@@ -90,6 +118,11 @@ impl ProxyMetrics {
                 retry(Retry::Suspect),
             ],
             connections: metrics.gauge("http_connections", "Open client connections"),
+            abuses: [
+                abuse(Abuse::Resets),
+                abuse(Abuse::Frames),
+                abuse(Abuse::Protocol),
+            ],
             thread_restarts: metrics.counter(
                 "edge_thread_restarts",
                 "Edge threads that ended by mistake and were started again",
@@ -100,6 +133,10 @@ impl ProxyMetrics {
 
     pub(crate) fn retry(&self, reason: Retry) {
         self.retries[reason as usize].inc();
+    }
+
+    pub(crate) fn abused(&self, abuse: Abuse) {
+        self.abuses[abuse as usize].inc();
     }
 
     /// A request begins; it ends when the value is dropped.

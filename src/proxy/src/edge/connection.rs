@@ -1,4 +1,4 @@
-//! One client connection: HTTP/1.1 with its limits, until it ends or the edge drains.
+//! One client connection with its limits, until it ends or the edge drains: HTTP/1.1, or HTTP/2 when it begins as that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use super::Edge;
 use super::thread::{Stop, stopped};
 use crate::client::{Client, Drain, Read};
+use crate::h1::Refusal;
+use crate::h2;
 use crate::handler;
 use crate::headers::Origin;
 
@@ -44,9 +46,20 @@ impl Connections {
             };
             tokio::pin!(stopping);
             let limits = &edge.shared.limits;
+            let mut fresh = true;
             loop {
                 match client.read(limits, &mut stopping).await {
+                    Read::Http2 if fresh => {
+                        let (socket, ahead) = client.wire.into_parts();
+                        return h2::serve(&edge, origin, socket, ahead, &mut stopping).await;
+                    }
+                    Read::Http2 => {
+                        let late = Refusal::Malformed("HTTP/2 begins with its connection");
+                        handler::refuse(&edge, &mut client, late).await;
+                        break;
+                    }
                     Read::Head => {
+                        fresh = false;
                         if !handler::answer(&edge, &origin, &mut client).await {
                             break;
                         }
