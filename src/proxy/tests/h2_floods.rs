@@ -9,9 +9,11 @@ use common::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RESET, SETTINGS,
     Session, WINDOW_UPDATE, fields, frame, last_goaway, reason, say,
 };
-use common::{Node, single, single_with, until};
-use http::StatusCode;
+use common::{Node, PATIENCE, single, single_with, until};
+use h2::Reason;
+use http::{Method, StatusCode};
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -74,17 +76,17 @@ async fn requests_that_are_cancelled_one_by_one_are_bounded() {
             break;
         };
         session.sender = sender;
-        let request = common::http2::request(http::Method::GET, "/", &[]);
+        let request = common::http2::request(Method::GET, "/", &[]);
         let Ok((_, mut stream)) = session.sender.send_request(request, true) else {
             break;
         };
         // Each reaches the edge before it is cancelled.
         tokio::task::yield_now().await;
-        stream.send_reset(h2::Reason::CANCEL);
+        stream.send_reset(Reason::CANCEL);
         cancelled += 1;
     }
     let error = session.ended().await.unwrap_err();
-    assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM));
     until("nothing of it is left", || {
         node.metric("nebula_http_requests_in_flight") == 0
             && node.metric("nebula_http_connections") == 0
@@ -239,21 +241,65 @@ async fn a_client_that_takes_nothing_is_given_up() {
     let node = single_with(|limits| limits.client_stall = std::time::Duration::from_millis(300));
     node.route_api(&[app(|_| async { common::apps::text("x".repeat(1 << 20)) }).await]);
     let mut session = Session::open(node.edge).await;
-    let request = common::http2::request(http::Method::GET, "/", &[]);
+    let request = common::http2::request(Method::GET, "/", &[]);
     let (response, _) = session.send(request, true).await;
     let response = common::http2::answered(response).await;
     assert_eq!(response.status(), StatusCode::OK);
     // Nothing is released, so that the window stays shut.
     let mut body = response.into_body();
     let cut = loop {
-        match tokio::time::timeout(common::PATIENCE, body.data())
-            .await
-            .unwrap()
-        {
+        match timeout(PATIENCE, body.data()).await.unwrap() {
             Some(Ok(_)) => {}
             Some(Err(error)) => break error,
             None => panic!("all of it came"),
         }
     };
-    assert_eq!(cut.reason(), Some(h2::Reason::INTERNAL_ERROR));
+    assert_eq!(cut.reason(), Some(Reason::INTERNAL_ERROR));
+}
+
+#[tokio::test]
+async fn cancelled_requests_that_are_at_work_are_bounded() {
+    let node = single_with(|limits| {
+        limits.http2_streams = 2;
+        limits.ready_wait = PATIENCE;
+    });
+    // Requests wait for an instance, and do not look up before there is one.
+    node.route_api(&[]);
+    let mut session = Session::open(node.edge).await;
+    let ask = || common::http2::request(Method::GET, "/", &[]);
+    for at_work in 1..=4 {
+        let (_, mut stream) = session.send(ask(), true).await;
+        until("it waits", || {
+            node.metric("nebula_http_requests_in_flight") == at_work
+        })
+        .await;
+        stream.send_reset(Reason::CANCEL);
+    }
+    let (response, _) = session.send(ask(), true).await;
+    let refused = timeout(PATIENCE, response).await.unwrap().unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
+    node.route_api(&[named("up").await]);
+    until("they have ended", || {
+        node.metric("nebula_http_requests_in_flight") == 0
+    })
+    .await;
+    assert_eq!(session.get("/").await.text(), "up");
+}
+
+#[tokio::test]
+async fn content_in_crumbs_that_nobody_reads_is_bounded() {
+    let node = single_with(|limits| limits.ready_wait = PATIENCE);
+    node.route_api(&[]);
+    let mut flood = get(1, 0);
+    flood.extend(frame(DATA, 0, 1, b"x").repeat(10_000));
+    let edge = node.edge;
+    let flood = tokio::spawn(async move { say(edge, flood).await });
+    until("it is counted", || {
+        node.metric("nebula_http2_abuses_total{reason=\"protocol\"}") == 1
+    })
+    .await;
+    // The connection is given up when its requests have ended.
+    node.route_api(&[named("up").await]);
+    let said = flood.await.unwrap();
+    assert_eq!(last_goaway(&said), Some(ENHANCE_YOUR_CALM), "{said:?}");
 }

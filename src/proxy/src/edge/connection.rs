@@ -51,7 +51,9 @@ impl Connections {
                 match client.read(limits, &mut stopping).await {
                     Read::Http2 if fresh => {
                         let (socket, ahead) = client.wire.into_parts();
-                        return h2::serve(&edge, origin, socket, ahead, &mut stopping).await;
+                        // On the heap, so that other connections take no room for it.
+                        let served = h2::serve(&edge, origin, socket, ahead, &mut stopping);
+                        return Box::pin(served).await;
                     }
                     Read::Http2 => {
                         let late = Refusal::Malformed("HTTP/2 begins with its connection");

@@ -182,8 +182,10 @@ pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::{End, find_end};
     use crate::headers::tests::request as parse;
-    use http::Request;
+    use http::{HeaderName, Request};
+    use proptest::prelude::*;
 
     fn written(build: request::Builder, ended: bool) -> Result<(String, Content), Malformed> {
         let (head, ()) = build.body(()).unwrap().into_parts();
@@ -266,5 +268,35 @@ mod tests {
         let (text, content) = written(connect("connect-udp"), false).unwrap();
         assert_eq!(content, Content::Nothing);
         assert!(text.starts_with("CONNECT a HTTP/1.1\r\n"), "{text}");
+    }
+
+    proptest! {
+        /// Whatever `http` takes for a request, nothing in it ends its head early or adds to it.
+        #[test]
+        fn a_head_has_one_end(
+            path in "/[ -~]{0,30}",
+            fields in prop::collection::vec(("[a-z_-]{1,10}", prop::collection::vec(any::<u8>(), 0..20)), 0..8),
+            ended in any::<bool>(),
+        ) {
+            let mut build = get("/").header("host", "a");
+            if let Ok(uri) = http::Uri::try_from(format!("http://a{path}")) {
+                build = build.uri(uri);
+            }
+            let mut sent = 0;
+            for (name, value) in fields {
+                let value = HeaderValue::from_bytes(&value);
+                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value) {
+                    build = build.header(name, value);
+                    sent += 1;
+                }
+            }
+            let (head, ()) = build.body(()).unwrap().into_parts();
+            if let Ok((bytes, _)) = write(&head, ended) {
+                prop_assert!(matches!(find_end(&bytes, 0), Ok(End::At(end)) if end == bytes.len()));
+                let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+                // The request line, Host, perhaps Transfer-Encoding, Connection, and the empty line.
+                prop_assert!((sent + 4..=sent + 5).contains(&lines));
+            }
+        }
     }
 }
