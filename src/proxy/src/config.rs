@@ -62,7 +62,7 @@ pub struct Limits {
     /// long send pings every minute or so; one that was silent for an hour has lost its other end.
     pub upgraded_idle: Duration,
     /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
-    /// 10 KiB each they stay within 100 MB a thread.
+    /// 10 KiB each they stay within 100 MB a thread; idle ones of HTTP/2 take 30 KiB.
     pub connections_per_thread: usize,
     /// Streams that a client of HTTP/2 may have open at once. More than a browser opens, and what RFC 9113 section 6.5.2 asks
     /// for at least is 100; a client can keep so many requests under way at the price of one connection.
