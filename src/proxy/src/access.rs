@@ -20,7 +20,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use crate::h1::{RequestHead, Version};
+use crate::h1::RequestHead;
+use crate::origin::Origin;
 
 /// Lines that may wait: a tenth of a second of what a busy node answers.
 const WAITING_LINES: usize = 8_192;
@@ -229,7 +230,7 @@ impl Entry {
     pub(crate) fn begin(
         form: AccessLog,
         deployment: &str,
-        client: IpAddr,
+        origin: &Origin,
         head: &RequestHead,
     ) -> Option<Entry> {
         if form == AccessLog::Off {
@@ -244,14 +245,11 @@ impl Entry {
             at: SystemTime::now(),
             took: Duration::ZERO,
             deployment: deployment.to_owned(),
-            client,
+            client: origin.client,
             method: cut(head.method.as_str().as_bytes()),
             host: cut(head.host().unwrap_or_default()),
             target: cut(head.target().as_bytes()),
-            protocol: match head.version {
-                Version::Eleven => "HTTP/1.1",
-                Version::Ten => "HTTP/1.0",
-            },
+            protocol: origin.protocol(head.version),
             status: 0,
             sent: 0,
             received: 0,

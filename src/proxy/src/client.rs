@@ -31,6 +31,9 @@ use crate::sendfile;
 /// client sees its answer before it sees the connection's end.
 const DISCARDED_BYTES_MAX: u64 = 256 * 1024;
 
+/// What looks like a head of HTTP/1.1 at the beginning of a connection of HTTP/2 (RFC 9113 section 3.4).
+const HTTP2_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
 /// What a client's bytes come by.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// The socket itself, when what is written goes out as it is.
@@ -101,6 +104,8 @@ impl Drain {
 pub(crate) enum Read {
     /// Its head is in [`Client::head`].
     Head,
+    /// What comes is the beginning of a connection of HTTP/2 (RFC 9113 section 3.3); nothing of it was taken.
+    Http2,
     Refused(Refusal),
     /// The client has gone, or has been idle for too long, or the edge drains.
     End,
@@ -139,8 +144,8 @@ impl<T: Socket> Client<T> {
         poll_fn(|cx| {
             loop {
                 match self.look(limits, &mut searched) {
-                    Ok(true) => return Poll::Ready(Read::Head),
-                    Ok(false) => {}
+                    Ok(Some(read)) => return Poll::Ready(read),
+                    Ok(None) => {}
                     Err(refusal) => return Poll::Ready(Read::Refused(refusal)),
                 }
                 match self.wire.poll_fill(cx, READ_BYTES) {
@@ -155,7 +160,7 @@ impl<T: Socket> Client<T> {
     }
 
     /// Whether the inbox holds a whole head; it is taken then.
-    fn look(&mut self, limits: &Limits, searched: &mut usize) -> Result<bool, Refusal> {
+    fn look(&mut self, limits: &Limits, searched: &mut usize) -> Result<Option<Read>, Refusal> {
         let inbox = &mut self.wire.inbox;
         // RFC 9112 section 2.2: empty lines before a request are ignored.
         let lines = inbox.chunks_exact(2).take_while(|line| line == b"\r\n");
@@ -165,20 +170,21 @@ impl<T: Socket> Client<T> {
             *searched = 0;
         }
         if is_idle(inbox) {
-            return Ok(false);
+            return Ok(None);
         }
         match find_end(inbox, *searched)? {
+            End::At(_) if inbox.starts_with(HTTP2_HEAD) => Ok(Some(Read::Http2)),
             End::At(end) if end <= limits.max_header_bytes => {
                 let limits = HeadLimits {
                     fields: limits.max_headers,
                     target_bytes: limits.max_target_bytes,
                 };
                 self.head.take(inbox, end, limits)?;
-                Ok(true)
+                Ok(Some(Read::Head))
             }
             End::After(end) if end <= limits.max_header_bytes => {
                 *searched = end;
-                Ok(false)
+                Ok(None)
             }
             _ => Err(Refusal::HeadTooLarge),
         }

@@ -11,7 +11,7 @@ use nebula_domain::http::Network;
 pub struct Config {
     /// This node, so that its own instances are dialled directly.
     pub me: NodeId,
-    /// Where people's requests arrive (TCP, HTTP/1.1). Port 0 lets the system choose.
+    /// Where people's requests arrive (TCP; HTTP/1.1, and HTTP/2 with prior knowledge). Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The same over TLS.
     pub tls: Option<TlsConfig>,
@@ -89,7 +89,7 @@ pub struct Limits {
     /// long send pings every minute or so; one that was silent for an hour has lost its other end.
     pub upgraded_idle: Duration,
     /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
-    /// 10 KiB each they stay within 100 MB a thread.
+    /// 10 KiB each they stay within 100 MB a thread; idle ones of HTTP/2 take 30 KiB.
     pub connections_per_thread: usize,
     /// From a TLS connection's beginning until it can carry requests, the wait for its turn included. As long as a client on a
     /// bad mobile link needs for three round trips with losses.
@@ -106,6 +106,21 @@ pub struct Limits {
     pub proxy_header_wait: Duration,
     /// Bytes of a PROXY header; a load balancer adds some hundred for what it knows of the client's TLS.
     pub proxy_header_bytes: usize,
+    /// Streams that a client of HTTP/2 may have open at once. More than a browser opens, and what RFC 9113 section 6.5.2 asks
+    /// for at least is 100; a client can keep so many requests under way at the price of one connection.
+    pub http2_streams: u32,
+    /// Of one stream's content, what its client may send before it is taken: a fast upload over 50 ms needs as much.
+    pub http2_stream_window: u32,
+    /// The same for all streams of a connection together, which bounds the memory of one connection.
+    pub http2_connection_window: u32,
+    /// Of one stream's answer, what is held until the client's connection takes it: one read of an instance's answer.
+    pub http2_send_buffer: usize,
+    /// Streams that a client may cancel before they are answered, and requests that are none, in a burst. A browser that leaves
+    /// a page cancels what it asked for, some 100; answers earn more. Beyond that requests are made to be thrown away.
+    pub http2_resets: u32,
+    /// Frames that carry nothing (settings, pings, window updates and so on), in a burst. Answers earn more, so that a client
+    /// which takes much may say much.
+    pub http2_idle_frames: u32,
     /// Connecting to an instance on this machine. It takes microseconds unless the program's own queue is
     /// full; then another instance should answer.
     pub connect_timeout: Duration,
@@ -164,6 +179,12 @@ impl Default for Limits {
             certificate_file_bytes: 128 * 1024,
             proxy_header_wait: Duration::from_secs(5),
             proxy_header_bytes: 4 * 1024,
+            http2_streams: 128,
+            http2_stream_window: 256 * 1024,
+            http2_connection_window: 512 * 1024,
+            http2_send_buffer: 64 * 1024,
+            http2_resets: 200,
+            http2_idle_frames: 1000,
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),

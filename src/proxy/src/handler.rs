@@ -77,7 +77,7 @@ where
     let outcome = Outcome::default();
     let logged = policy.as_deref().and_then(|policy| {
         let name = found.as_ref().ok()?.0.route.deployment.as_str();
-        Entry::begin(policy.access_log, name, origin.client, &client.head)
+        Entry::begin(policy.access_log, name, origin, &client.head)
     });
     let answered = match found {
         Ok((routed, service)) => {

@@ -104,7 +104,8 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead, asked: &Asked
     asked.origin.write(out, asked.host);
     line(out, b"X-Request-Id", asked.id.as_bytes());
     // RFC 9110 section 7.6.3: a gateway must, towards the origin.
-    out.extend_from_slice(b"Via: 1.1 nebula\r\n\r\n");
+    out.extend_from_slice(asked.origin.via());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// How a response goes out to the client.

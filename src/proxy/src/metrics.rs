@@ -83,6 +83,27 @@ impl Handshake {
     }
 }
 
+/// Why a connection of HTTP/2 was ended with ENHANCE_YOUR_CALM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abuse {
+    /// Requests that were cancelled before they were answered, or were none.
+    Resets,
+    /// Frames that carry nothing.
+    Frames,
+    /// What the library bounds: empty and tiny DATA, CONTINUATION, far too long field lists, its own resets.
+    Protocol,
+}
+
+impl Abuse {
+    fn label(self) -> &'static str {
+        match self {
+            Abuse::Resets => "resets",
+            Abuse::Frames => "frames",
+            Abuse::Protocol => "protocol",
+        }
+    }
+}
+
 /// Cheap to clone; one for all edge threads.
 #[derive(Clone)]
 pub(crate) struct ProxyMetrics {
@@ -90,6 +111,7 @@ pub(crate) struct ProxyMetrics {
     /// By deployment, so that counting neither allocates nor formats.
     known: Arc<Mutex<HashMap<String, Arc<Figures>>>>,
     connections: Gauge,
+    abuses: [Counter; 3],
     pub(crate) thread_restarts: Counter,
     /// Lines of the access log that were not written.
     pub(crate) log_lines_lost: Counter,
@@ -144,6 +166,12 @@ impl ProxyMetrics {
         );
         let certificate =
             |state: &str| certificates.get_or_create_owned(&[("state", state.to_owned())]);
+        let abuses = metrics.counters::<Label>(
+            "http2_abuses",
+            "Client connections of HTTP/2 that were ended because of what they sent, by what it was",
+        );
+        let abuse =
+            |abuse: Abuse| abuses.get_or_create_owned(&[("reason", abuse.label().to_owned())]);
         let families = Families {
             requests: metrics.counters(
                 "http_requests",
@@ -187,6 +215,11 @@ impl ProxyMetrics {
             families: Arc::new(families),
             known: Arc::default(),
             connections: metrics.gauge("http_connections", "Open client connections"),
+            abuses: [
+                abuse(Abuse::Resets),
+                abuse(Abuse::Frames),
+                abuse(Abuse::Protocol),
+            ],
             thread_restarts: metrics.counter(
                 "edge_thread_restarts",
                 "Edge threads that ended by mistake and were started again",
@@ -235,6 +268,11 @@ impl ProxyMetrics {
     pub(crate) fn certificate_errors(&self, wrong: usize) {
         self.certificate_errors
             .set(i64::try_from(wrong).unwrap_or(i64::MAX));
+    }
+
+    /// A connection of HTTP/2 is ended for what it sent.
+    pub(crate) fn abused(&self, abuse: Abuse) {
+        self.abuses[abuse as usize].inc();
     }
 
     /// A tunnel from another node is open while the value is held.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nebula_domain::http::Network;
 
-use crate::h1::{Fields, RequestHead, is_host, tokens};
+use crate::h1::{Fields, RequestHead, Version, is_host, tokens};
 use crate::headers::line;
 
 /// Addresses of a request's way that are passed on; those nearest to the client go first. No real request comes through so
@@ -36,6 +36,8 @@ pub(crate) struct Origin {
     pub(crate) client: IpAddr,
     /// How the client came, as far as is known.
     pub(crate) scheme: Scheme,
+    /// It came by HTTP/2.
+    is_http2: bool,
     /// The peer is a proxy whose word counts.
     is_trusted: bool,
     /// The fields that are the same for all requests.
@@ -55,10 +57,35 @@ impl Origin {
         Origin {
             client: peer,
             scheme,
+            is_http2: false,
             is_trusted: trusted.iter().any(|network| network.contains(peer)),
             lines: lines(peer.to_string().as_bytes(), peer, scheme),
             host: None,
             forwarded,
+        }
+    }
+
+    pub(crate) fn of_http2(self) -> Origin {
+        Origin {
+            is_http2: true,
+            ..self
+        }
+    }
+
+    /// The version that a client of HTTP/1.1 names in its head, or HTTP/2.
+    pub(crate) fn protocol(&self, version: Version) -> &'static str {
+        match (self.is_http2, version) {
+            (true, _) => "HTTP/2.0",
+            (false, Version::Eleven) => "HTTP/1.1",
+            (false, Version::Ten) => "HTTP/1.0",
+        }
+    }
+
+    /// The `Via` line, which names the protocol that a request came by.
+    pub(crate) fn via(&self) -> &'static [u8] {
+        match self.is_http2 {
+            true => b"Via: 2.0 nebula\r\n",
+            false => b"Via: 1.1 nebula\r\n",
         }
     }
 
@@ -94,6 +121,7 @@ impl Origin {
         Some(Origin {
             client,
             scheme,
+            is_http2: self.is_http2,
             is_trusted: true,
             lines: lines(&way, client, scheme),
             host: host.filter(|host| is_host(host)).map(<[u8]>::to_vec),

@@ -1,4 +1,5 @@
-//! One client connection with its limits, from the kernel's hands until it ends or the edge drains.
+//! One client connection with its limits, from the kernel's hands until it ends or the edge drains: HTTP/1.1, or HTTP/2 when it
+//! begins as that.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use tokio::time::timeout;
 use super::thread::{Stop, stopped};
 use super::{Edge, Shared};
 use crate::client::{Client, Drain, Read, Socket};
+use crate::h1::Refusal;
+use crate::h2;
 use crate::handler;
 use crate::origin::{Origin, Scheme};
 use crate::proxy_protocol;
@@ -58,13 +61,13 @@ impl Connections {
             };
             let origin = Origin::new(peer, scheme, &shared.trusted_proxies);
             match (scheme, &shared.tls) {
-                (Scheme::Http, _) => carry(&edge, &origin, Client::new(socket, drain), stop).await,
+                (Scheme::Http, _) => carry(&edge, origin, Client::new(socket, drain), stop).await,
                 // On the heap, so that a connection without TLS takes no room for it.
                 (Scheme::Https, Some(tls)) => {
                     let shaken = Box::pin(tls.accept(socket, &handshakes, &shared.limits)).await;
                     if let Some(stream) = shaken {
                         let client = Client::new(stream, drain);
-                        Box::pin(carry(&edge, &origin, client, stop)).await;
+                        Box::pin(carry(&edge, origin, client, stop)).await;
                     }
                 }
                 (Scheme::Https, None) => {}
@@ -94,8 +97,8 @@ async fn speaks_for(shared: &Shared, socket: &mut TcpStream, peer: IpAddr) -> Op
 
 /// Answers a connection's requests, one after another.
 async fn carry<T: Socket>(
-    edge: &Edge,
-    origin: &Origin,
+    edge: &Arc<Edge>,
+    origin: Origin,
     mut client: Client<T>,
     mut stop: watch::Receiver<Stop>,
 ) {
@@ -104,10 +107,22 @@ async fn carry<T: Socket>(
         stopped(&mut stop).await;
     };
     tokio::pin!(stopping);
+    let mut fresh = true;
     loop {
         match client.read(limits, &mut stopping).await {
+            Read::Http2 if fresh => {
+                let (io, ahead) = client.wire.into_parts();
+                // On the heap, so that other connections take no room for it.
+                return Box::pin(h2::serve(edge, origin, io, ahead, &mut stopping)).await;
+            }
+            Read::Http2 => {
+                let late = Refusal::Malformed("HTTP/2 begins with its connection");
+                handler::refuse(edge, &mut client, late).await;
+                break;
+            }
             Read::Head => {
-                if !handler::answer(edge, origin, &mut client).await {
+                fresh = false;
+                if !handler::answer(edge, &origin, &mut client).await {
                     break;
                 }
             }

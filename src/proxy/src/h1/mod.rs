@@ -13,6 +13,7 @@ mod timer;
 mod trailers;
 mod wire;
 
+pub(crate) use chunked::{Decoder, Malformed, Piece};
 pub(crate) use fields::{Fields, Kind, tokens};
 pub(crate) use head::{
     End, FIELDS_MAX, HeadLimits, Refusal, RequestHead, ResponseHead, Version, find_end,
@@ -21,4 +22,5 @@ pub(crate) use head::{
 pub(crate) use length::Length;
 pub(crate) use relay::{Framing, Moved, Relay, RelayError, Trailers, chunk_size};
 pub(crate) use timer::Timer;
+pub(crate) use trailers::TRAILERS_MAX;
 pub(crate) use wire::{READ_BYTES, Wire};

@@ -3,7 +3,8 @@
 
 use super::fields::Kind;
 
-const FIELDS_MAX: usize = 32;
+/// Fields behind one body.
+pub(crate) const TRAILERS_MAX: usize = 32;
 
 /// The fields that pass, as lines; `bytes` are the lines as they came, without the empty one that ends them.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
@@ -12,7 +13,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
         return Ok(out);
     }
     let whole = [bytes, b"\r\n"].concat();
-    let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut slots = [httparse::EMPTY_HEADER; TRAILERS_MAX];
     let fields = match httparse::parse_headers(&whole, &mut slots) {
         Ok(httparse::Status::Complete((used, fields))) if used == whole.len() => fields,
         Err(httparse::Error::TooManyHeaders) => return Err("it has too many trailer fields"),

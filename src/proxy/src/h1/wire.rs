@@ -47,6 +47,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         }
     }
 
+    /// The connection, and what was read of it and not used.
+    pub(crate) fn into_parts(self) -> (T, Vec<u8>) {
+        (self.io, self.inbox)
+    }
+
     /// Reads up to `max` bytes and shows them to `use_`, with what is to be told of them. Zero bytes are the end.
     pub(crate) fn poll_read_with<R>(
         &mut self,

@@ -32,7 +32,7 @@ pub(crate) use keeper::Keeper;
 pub(crate) use redirect::to_https;
 
 /// What a connection can be used for, the best first (ALPN, RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// A record with a fatal alert, `unrecognized_name` (RFC 6066 section 3, RFC 8446 sections 5.1 and 6), as a server sends it before
 /// a version is chosen.

@@ -4,6 +4,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod http2;
 pub mod relay;
 pub mod tls;
 

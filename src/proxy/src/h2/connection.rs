@@ -1,0 +1,242 @@
+//! A client's connection of HTTP/2: its streams, each answered by a task of its own, and what ends it.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::frames::{Signs, Watched};
+use super::stream::Stream;
+use crate::client::{Client, Drain, Read, Socket};
+use crate::config::Limits;
+use crate::edge::Edge;
+use crate::h1::Timer;
+use crate::handler;
+use crate::metrics::Abuse;
+use crate::origin::Origin;
+
+/// Streams at work here for each that the client may have open: one that was cancelled is no longer counted by the client,
+/// and may take a moment to end.
+const LINGERING_STREAMS: usize = 2;
+
+/// Serves a connection whose client speaks HTTP/2 by negotiation or by its first bytes, until it ends. `ahead` was
+/// read of it already; with the end of `stopping` it takes no more requests.
+pub(crate) async fn serve<T>(
+    edge: &Arc<Edge>,
+    origin: Origin,
+    io: T,
+    ahead: Vec<u8>,
+    stopping: &mut (impl Future<Output = ()> + Unpin),
+) where
+    T: Socket,
+{
+    let limits = &edge.shared.limits;
+    let (mut io, signs) = Watched::new(io, ahead, limits);
+    let handshake = builder(limits).handshake(&mut io);
+    if let Ok(Ok(connection)) = timeout(limits.header_read_timeout, handshake).await {
+        let serving = Serving {
+            edge,
+            origin: Arc::new(origin.of_http2()),
+            connection,
+            signs,
+            streams: JoinSet::new(),
+            malformed: 0,
+            timer: Timer::default(),
+            idle_since: Some(Instant::now()),
+            stage: Stage::Open,
+        };
+        serving.run(stopping).await;
+    }
+    // The last frames say why it ends, and are to arrive.
+    Client::new(io.io, Drain::never()).close(limits).await;
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.http2_streams)
+        .initial_window_size(limits.http2_stream_window)
+        .initial_connection_window_size(limits.http2_connection_window)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        // A client's cancelled streams may arrive with the streams themselves when a thread is late to read them.
+        .max_pending_accept_reset_streams(limits.http2_streams as usize)
+        .max_send_buffer_size(limits.http2_send_buffer)
+        .enable_connect_protocol();
+    builder
+}
+
+struct Serving<'a, T> {
+    edge: &'a Arc<Edge>,
+    origin: Arc<Origin>,
+    connection: Connection<&'a mut Watched<T>, Bytes>,
+    signs: Signs,
+    streams: JoinSet<()>,
+    /// Requests that were none.
+    malformed: u32,
+    timer: Timer,
+    /// Since when no stream has been open.
+    idle_since: Option<Instant>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// The client was told to send no more requests (GOAWAY); those that are under way are answered.
+    Draining,
+    /// It was told why its connection ends now, and has until then to hear it.
+    Ending(Instant),
+}
+
+enum Event {
+    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Stop,
+    Abuse(Abuse),
+    /// A deadline has passed: of what, depends on the stage.
+    Late,
+    Ended,
+}
+
+impl<T: Socket> Serving<'_, T> {
+    async fn run(mut self, stopping: &mut (impl Future<Output = ()> + Unpin)) {
+        loop {
+            match poll_fn(|cx| self.poll(cx, stopping)).await {
+                Event::Request(request, respond) => self.begin(request, respond),
+                Event::Stop => self.drain(),
+                Event::Abuse(abuse) => self.end(abuse),
+                Event::Late if self.stage == Stage::Open && !self.signs.is_stalled() => {
+                    self.drain()
+                }
+                Event::Late | Event::Ended => break,
+            }
+        }
+        drop(self.connection);
+        // They have lost their client and end by themselves.
+        while self.streams.join_next().await.is_some() {}
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stopping: &mut (impl Future<Output = ()> + Unpin),
+    ) -> Poll<Event> {
+        while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a request's task broke");
+            }
+        }
+        if self.stage == Stage::Open && Pin::new(stopping).poll(cx).is_ready() {
+            return Poll::Ready(Event::Stop);
+        }
+        let accepted = self.connection.poll_accept(cx);
+        // Looked at before what came with it is begun.
+        if !matches!(self.stage, Stage::Ending(_))
+            && let Some(abuse) = self.signs.abuse()
+        {
+            return Poll::Ready(Event::Abuse(abuse));
+        }
+        match accepted {
+            Poll::Ready(Some(Ok((request, respond)))) => {
+                return Poll::Ready(Event::Request(request, respond));
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let calmed = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+                if calmed && error.is_library() {
+                    self.edge.shared.metrics.abused(Abuse::Protocol);
+                }
+                tracing::debug!(%error, "a connection of HTTP/2 broke");
+                return Poll::Ready(Event::Ended);
+            }
+            Poll::Ready(None) => return Poll::Ready(Event::Ended),
+            Poll::Pending => {}
+        }
+        match self.deadline() {
+            Some(deadline) => self.timer.poll(cx, deadline).map(|()| Event::Late),
+            None => Poll::Pending,
+        }
+    }
+
+    /// No stream is open, and nothing of one waits to be sent.
+    fn is_idle(&self) -> bool {
+        self.streams.is_empty() && !self.connection.has_streams()
+    }
+
+    fn deadline(&mut self) -> Option<Instant> {
+        let limits = &self.edge.shared.limits;
+        let idle = match self.is_idle() {
+            true => Some(*self.idle_since.get_or_insert_with(Instant::now)),
+            false => {
+                self.idle_since = None;
+                None
+            }
+        };
+        let stall = self.signs.stall_deadline(limits.client_stall);
+        let end = match self.stage {
+            Stage::Open => idle.map(|since| since + limits.header_read_timeout),
+            // Time to hear that no more is wanted.
+            Stage::Draining => idle.map(|since| since + limits.linger),
+            Stage::Ending(deadline) => Some(deadline),
+        };
+        [stall, end].into_iter().flatten().min()
+    }
+
+    fn drain(&mut self) {
+        self.stage = Stage::Draining;
+        self.idle_since = None;
+        self.connection.graceful_shutdown();
+    }
+
+    fn end(&mut self, abuse: Abuse) {
+        self.edge.shared.metrics.abused(abuse);
+        self.stage = Stage::Ending(Instant::now() + self.edge.shared.limits.linger);
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    }
+
+    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        if matches!(self.stage, Stage::Ending(_)) {
+            return;
+        }
+        let limits = &self.edge.shared.limits;
+        let most = LINGERING_STREAMS.saturating_mul(limits.http2_streams as usize);
+        if self.streams.len() >= most {
+            // RFC 9113 section 8.7: it may be sent again.
+            return respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        match Stream::new(request, respond) {
+            Ok(stream) => {
+                let (edge, origin) = (Arc::clone(self.edge), Arc::clone(&self.origin));
+                self.streams
+                    .spawn(async move { answer(&edge, &origin, stream).await });
+            }
+            Err(malformed) => {
+                tracing::debug!(?malformed, "a stream carried no request");
+                self.malformed += 1;
+                if self.malformed > limits.http2_resets {
+                    self.end(Abuse::Resets);
+                }
+            }
+        }
+    }
+}
+
+/// Answers the one request of a stream.
+async fn answer(edge: &Edge, origin: &Origin, stream: Stream) {
+    // A stream outlives the word to stop.
+    let mut client = Client::new(stream, Drain::never());
+    let mut never = std::future::pending();
+    match client.read(&edge.shared.limits, &mut never).await {
+        Read::Head => {
+            handler::answer(edge, origin, &mut client).await;
+        }
+        Read::Refused(refusal) => handler::refuse(edge, &mut client, refusal).await,
+        Read::Http2 | Read::End => {}
+    }
+}
