@@ -212,6 +212,12 @@ impl Route {
         of.map_or(&self.endpoints, |(_, endpoints)| endpoints)
     }
 
+    /// Whether an endpoint's release has a share of the requests.
+    pub fn has_share(&self, endpoint: &Endpoint) -> bool {
+        let mut with_share = self.releases.iter().filter(|(r, _)| self.shares.has(*r));
+        self.shares.is_none() || with_share.any(|(_, endpoints)| endpoints.contains(endpoint))
+    }
+
     /// Deployments that its rules lead to.
     fn targets(&self) -> impl Iterator<Item = &DeploymentName> {
         self.policy

@@ -256,15 +256,15 @@ impl Extend<(RequestId, Answer)> for Remembered {
 }
 
 impl State {
-    /// Ids at or above this one may belong to nodes that joined after this state was current.
     /// What all nodes' proxies sign with, and nobody outside knows: derived from what the registry keeps of the first
-    /// API token, which is random and told to nobody. None before the cluster has begun.
+    /// API token, which is random and told to nobody. None before the cluster has begun, or once that token is gone.
     pub fn edge_secret(&self) -> Option<EdgeSecret> {
         const PURPOSE: &str = "nebula 2026 edge secret";
         let first = self.api_tokens.iter().find(|(_, name)| *name == INIT_TOKEN);
         first.map(|(hash, _)| EdgeSecret(blake3::derive_key(PURPOSE, hash)))
     }
 
+    /// Ids at or above the next one may belong to nodes that joined after this state was current.
     pub fn was_removed(&self, node: NodeId) -> bool {
         node.0 < self.next_node_id && !self.nodes.contains_key(&node)
     }

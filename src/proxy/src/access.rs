@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nebula_domain::InstanceId;
 use nebula_domain::http::AccessLog;
@@ -52,7 +52,7 @@ pub(crate) struct Entry {
     /// Bytes to the client and from it, heads included.
     pub(crate) sent: u64,
     pub(crate) received: u64,
-    /// The instance that answered; none for what the proxy answered itself.
+    /// The instance that was asked last; none if none was.
     pub(crate) instance: Option<InstanceId>,
     pub(crate) request_id: String,
     pub(crate) referer: Option<String>,
@@ -114,36 +114,38 @@ impl Writer {
     /// Runs until the proxy is gone.
     fn run(mut self, lines: &Receiver<Entry>) {
         let mut line = Vec::new();
-        let mut waits = false;
+        // When what was written has to be in the file.
+        let mut due: Option<Instant> = None;
         loop {
-            let entry = match waits {
-                true => lines.recv_timeout(FLUSH),
-                false => lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let entry = match due {
+                Some(due) => lines.recv_timeout(due.saturating_duration_since(Instant::now())),
+                None => lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            let written = match entry {
+            match entry {
                 Ok(entry) => {
                     line.clear();
-                    waits = true;
                     entry.format(&mut line);
-                    self.append(&line)
+                    let appended = self.append(&line);
+                    self.note(appended);
+                    due.get_or_insert_with(|| Instant::now() + FLUSH);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    waits = false;
-                    self.flush()
+                    due = None;
+                    let flushed = self.flush();
+                    self.note(flushed);
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     // Nobody is left to be told.
                     let _ = self.flush();
                     return;
                 }
-            };
-            self.note(written);
+            }
         }
     }
 
     fn note(&mut self, written: io::Result<()>) {
         match written {
-            Ok(()) => self.failed = false,
+            Ok(()) => self.failed &= self.file.is_none(),
             Err(error) => {
                 self.lost.inc();
                 self.file = None;
@@ -157,6 +159,8 @@ impl Writer {
     }
 
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        // One that could not be put aside is tried again when it has grown by as much.
+        let mut kept = false;
         let full = self
             .file
             .as_ref()
@@ -164,7 +168,11 @@ impl Writer {
         if full {
             self.flush()?;
             self.file = None;
-            put_aside(&self.path)?;
+            if let Err(error) = put_aside(&self.path) {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "the access log cannot be put aside and goes on");
+                kept = true;
+            }
         }
         if self.file.is_none() {
             // Addresses of people: for the daemon's user alone.
@@ -173,7 +181,7 @@ impl Writer {
                 .append(true)
                 .mode(0o600)
                 .open(&self.path)?;
-            let size = file.metadata()?.len();
+            let size = if kept { 0 } else { file.metadata()?.len() };
             self.file = Some((BufWriter::new(file), size));
         }
         if let Some((file, size)) = &mut self.file {
@@ -269,7 +277,6 @@ impl Entry {
     }
 
     fn json(&self, out: &mut Vec<u8>) {
-        let micros = u32::try_from(self.took.as_micros()).unwrap_or(u32::MAX);
         let at = OffsetDateTime::from(self.at);
         let at = at.replace_nanosecond(at.millisecond() as u32 * 1_000_000);
         let time = at.ok().and_then(|at| at.format(&Rfc3339).ok());
@@ -284,7 +291,7 @@ impl Entry {
             status: self.status,
             sent_bytes: self.sent,
             received_bytes: self.received,
-            duration_ms: f64::from(micros) / 1_000.0,
+            duration_ms: self.took.as_secs_f64() * 1_000.0,
             instance: self.instance.map(|instance| instance.to_string()),
             request_id: &self.request_id,
             referer: self.referer.as_deref(),
@@ -400,9 +407,9 @@ mod tests {
         let lost = Counter::default();
         let log = AccessFile::new(folder.path().join("missing/access.log"), lost.clone());
         log.write(entry(AccessLog::Json));
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while lost.get() == 0 {
-            assert!(std::time::Instant::now() < deadline, "nothing was counted");
+            assert!(Instant::now() < deadline, "nothing was counted");
             std::thread::yield_now();
         }
     }

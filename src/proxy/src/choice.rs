@@ -8,6 +8,7 @@ use nebula_domain::routes::Endpoint;
 use nebula_domain::state::EdgeSecret;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::balance::{Ask, Balance, HashKey};
+use nebula_domain::traffic::ejection::Ejected;
 use nebula_domain::traffic::hash::stable_hash;
 use nebula_domain::traffic::instance::{HealthPolicy, Heard, Instance, Place};
 use nebula_domain::traffic::rate::table::Key;
@@ -29,6 +30,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) client: IpAddr,
     /// The client came over TLS.
     pub(crate) secure: bool,
+    /// For a file of a site, of which every instance has the same.
+    pub(crate) is_site: bool,
     /// What cookies are signed with.
     pub(crate) secret: Option<EdgeSecret>,
 }
@@ -67,11 +70,8 @@ pub(crate) fn choose<'a>(
     let at = |index: usize| &route.endpoints[index];
     let fresh = |index: usize| fresh(at(index));
     let calm = |index: usize| fresh(index) && !suspects.contains(&at(index).node);
-    let well = |index: usize| {
-        calm(index)
-            && !edge.shared.ejections.contains(at(index))
-            && targets[index].instance.may_begin(&health, now)
-    };
+    let reachable = |index: usize| calm(index) && !edge.shared.ejections.contains(at(index));
+    let well = |index: usize| reachable(index) && targets[index].instance.may_begin(&health, now);
     // Where releases have weights, those of one release; a client that is hashed stays with its release.
     let share = route.endpoints_for(if key == 0 { random } else { key });
     let all = share.len() == route.endpoints.len();
@@ -90,6 +90,7 @@ pub(crate) fn choose<'a>(
         picked.or_else(|| (0..targets.len()).find(|index| usable(*index)))
     };
     let sticky = wish.policy.sticky.as_ref().zip(wish.secret);
+    let sticky = sticky.filter(|_| !wish.is_site);
     let sticky = sticky.map(|(policy, secret)| (policy, StickyKey::new(&secret.0)));
     let name = &route.deployment;
     let chosen = |index: usize, place: Place| Chosen {
@@ -110,14 +111,16 @@ pub(crate) fn choose<'a>(
         let cookie = cookies.find_map(|cookie| find_cookie(cookie, &policy.cookie));
         let usable = |id| {
             let index = targets.iter().position(|target| target.id == id)?;
-            well(index).then_some(index)
+            (well(index) && route.has_share(at(index))).then_some(index)
         };
         if let Stickiness::Keep(index) = key.decide(name, cookie, usable)
             && let Some(place) = targets[index].instance.begin(&health, now)
         {
             let mut kept = chosen(index, place);
-            // The client has it.
-            kept.cookie = None;
+            // The client has it; one with an age is as young again.
+            if policy.max_age.is_zero() {
+                kept.cookie = None;
+            }
             return Some(kept);
         }
     }
@@ -128,6 +131,16 @@ pub(crate) fn choose<'a>(
         if let Some(place) = targets[index].instance.begin(&health, now) {
             return Some(chosen(index, place));
         }
+    }
+    // One that is well and full is waited for; what is left out is asked only when nobody is well.
+    let unbounded = HealthPolicy {
+        per_instance: u32::MAX,
+        ..health
+    };
+    let full =
+        |index: usize| reachable(index) && targets[index].instance.may_begin(&unbounded, now);
+    if (0..targets.len()).any(full) {
+        return None;
     }
     let room = |index: usize| targets[index].instance.load.in_flight() < health.per_instance;
     let anyway = [
@@ -185,8 +198,8 @@ impl Chosen<'_> {
         let figures = &self.service.figures;
         let name = self.service.route.deployment.as_str();
         let instance = self.endpoint.instance;
-        if let Some(ejected) = changed.ejected {
-            tracing::info!(deployment = name, %instance, ?ejected, "an instance does not answer and is left out");
+        if changed.ejected == Some(Ejected::Now) {
+            tracing::info!(deployment = name, %instance, "an instance does not answer and is left out");
             figures.ejections.inc();
         }
         if let Some(state) = changed.breaker {

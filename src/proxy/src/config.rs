@@ -77,9 +77,10 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// Header fields of one request. More than any browser or program sends; at most 128.
     pub max_headers: usize,
-    /// Request line and headers together. Apps commonly take 8 to 16 KiB; cookies and tokens grow.
+    /// Request line and headers together, before it is known whose they are: the most that a deployment's policy may allow
+    /// (`limits.head`), which is 32 KiB by default.
     pub max_header_bytes: usize,
-    /// Path and query of a request. As much as servers behind a proxy commonly take.
+    /// Path and query of a request, in the same way (`limits.uri`); a policy allows 8 KiB by default.
     pub max_target_bytes: usize,
     /// How long a client may take none of what waits for it. As patient as other proxies are.
     pub client_stall: Duration,
@@ -166,8 +167,8 @@ impl Default for Limits {
         Limits {
             header_read_timeout: Duration::from_secs(30),
             max_headers: 100,
-            max_header_bytes: 32 * 1024,
-            max_target_bytes: 8 * 1024,
+            max_header_bytes: 64 * 1024,
+            max_target_bytes: 64 * 1024,
             client_stall: Duration::from_secs(60),
             linger: Duration::from_secs(2),
             upgraded_idle: Duration::from_secs(3600),

@@ -82,7 +82,7 @@ where
     };
     let began = edge.now();
     service.budget().deposit(&policy.retry, began);
-    let _admitted = service.admit(&policy.capacity, || edge.now()).await?;
+    let _admitted = service.admit(&policy, || edge.now()).await?;
     let mut tries = Tries::new(began);
     let mut problem = None;
     while let Some(until) = tries.begin(&policy.deadlines, edge.now()) {
@@ -100,6 +100,14 @@ where
         };
         problem = Some(failed);
         trip.tried.push(instance);
+        // Rules and policy stay those of the first table; of who is there the newest knows more.
+        if let Some(newer) = edge.again(&service.route, request.asked.host) {
+            service = edge.shared.services.of(&newer, edge.now());
+        }
+        let mut others = service.route.endpoints.iter();
+        if !others.any(|endpoint| trip.is_fresh(endpoint)) {
+            break;
+        }
         let may_repeat = trip.may_repeat(request, retry);
         let again = tries.again(
             &policy.retry,
@@ -117,15 +125,16 @@ where
                 break;
             }
         }
-        // Rules and policy stay those of the first table; of who is there the newest knows more.
-        if let Some(newer) = edge.again(&service.route, request.asked.host) {
-            service = edge.shared.services.of(&newer, edge.now());
-        }
     }
     Err(problem.unwrap_or_else(|| Problem::Silent(service.route.deployment.to_string())))
 }
 
 impl Trip<'_> {
+    /// It has not been tried.
+    fn is_fresh(&self, endpoint: &Endpoint) -> bool {
+        Some(endpoint.node) != self.avoid && !self.tried.contains(&endpoint.instance)
+    }
+
     fn may_repeat(&self, request: &Request<'_>, retry: Retry) -> bool {
         let failure = match retry {
             // Nothing was sent, so that whatever there is of a body is still there.
@@ -142,16 +151,16 @@ impl Trip<'_> {
     }
 
     fn choose<'s>(&'s self, service: &'s Service, request: &'s Request<'_>) -> Option<Chosen<'s>> {
-        let fresh = |e: &Endpoint| Some(e.node) != self.avoid && !self.tried.contains(&e.instance);
         let wish = Wish {
             edge: self.edge,
             policy: self.policy,
             head: request.head,
             client: request.asked.origin.client,
             secure: request.asked.origin.scheme == Scheme::Https,
+            is_site: self.site.is_some(),
             secret: self.edge.table().secret,
         };
-        choose(service, &wish, fresh)
+        choose(service, &wish, |endpoint| self.is_fresh(endpoint))
     }
 
     async fn attempt<T>(
@@ -189,6 +198,9 @@ impl Trip<'_> {
                 },
             };
             let patience = Duration::from_nanos(until.saturating_sub(edge.now()));
+            if patience.is_zero() {
+                return Attempt::Failed(Problem::Silent(name()));
+            }
             let told = |status: u16| {
                 let heard = match status {
                     500 | 502..=504 => Heard::Error,
@@ -230,7 +242,12 @@ impl Trip<'_> {
                 Fault::NotSent if was_kept => {}
                 Fault::Broken if was_kept && repeatable => {}
                 _ => {
-                    let (heard, attempt) = judge(fault, &name);
+                    let timed_out = matches!(fault, Fault::TimedOut { .. });
+                    let (mut heard, attempt) = judge(fault, &name);
+                    if timed_out && patience < self.policy.deadlines.per_try {
+                        // The request's time was over, not the instance's.
+                        heard = Heard::Unknown;
+                    }
                     chosen.heard(heard);
                     return attempt;
                 }
@@ -268,11 +285,7 @@ impl Trip<'_> {
             (true, _) => {
                 fell_silent(&mut self.edge.dialer.suspects.clone(), node).await;
                 let mut others = service.route.endpoints.iter();
-                let elsewhere = others.any(|e| {
-                    e.node != node
-                        && Some(e.node) != self.avoid
-                        && !self.tried.contains(&e.instance)
-                });
+                let elsewhere = others.any(|e| e.node != node && self.is_fresh(e));
                 if elsewhere {
                     return;
                 }

@@ -234,7 +234,8 @@ where
         Https::Both | Https::Off => None,
     };
     // Before anything is asked of the client that it would send in the clear.
-    if redirect.is_none() {
+    let mut first = redirect;
+    if first.is_none() {
         let (path, _) = split(client.head.target());
         let path = canonical(path);
         let guard = &edge.shared.guard;
@@ -242,15 +243,18 @@ where
             .admit(&route, origin.client, &client.head, &path)
             .await?;
         drop(path);
-        if let Some(name) = missing {
-            return Err(Problem::NotReady(name));
+        let finish = Finish::of(&policy, &client.head, client.secure);
+        first = finish.preflight(&client.head);
+        if first.is_none() {
+            guard.authenticate(&policy, &client.head).await?;
         }
     }
-    let preflight = || {
-        let finish = Finish::of(&policy, &client.head, client.secure);
-        finish.preflight(&client.head)
-    };
-    if let Some(mut response) = redirect.or(own).or_else(preflight) {
+    if first.is_none()
+        && let Some(name) = missing
+    {
+        return Err(Problem::NotReady(name));
+    }
+    if let Some(mut response) = first.or(own) {
         response.headers_mut().insert(X_REQUEST_ID, id.header());
         answered(response.status().as_u16());
         return Ok(client.respond(limits, response, Some(&policy), true).await);

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use nebula_domain::http::HttpPolicy;
 use nebula_domain::routes::Route;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::balance::{Target, Targets};
-use nebula_domain::traffic::instance::Instance;
+use nebula_domain::traffic::instance::{HealthPolicy, Instance};
 use nebula_domain::traffic::retry::Budget;
 use nebula_domain::traffic::shed::{Arrival, Capacity, Gate};
 use nebula_domain::{DeploymentName, NodeId};
@@ -135,22 +136,37 @@ impl Service {
             .map(|target| &*target.instance)
     }
 
-    /// Whether an instance can take one more.
-    fn has_room(&self, capacity: &Capacity) -> bool {
-        let mut instances = self.instances();
-        // Without instances nobody is waited for here.
-        self.route.endpoints.is_empty()
-            || instances.any(|instance| instance.load.in_flight() < capacity.per_instance)
+    /// Whether an instance that is well can take one more; if none is well, any.
+    fn has_room(&self, policy: &HttpPolicy, now: Nanos) -> bool {
+        let per_instance = policy.capacity.per_instance;
+        let health = HealthPolicy {
+            ejection: policy.ejection.as_ref(),
+            breaker: policy.breaker.as_ref(),
+            per_instance: u32::MAX,
+        };
+        let (mut well, mut room) = (false, self.route.endpoints.is_empty());
+        for instance in self.instances() {
+            let has_room = instance.load.in_flight() < per_instance;
+            if instance.may_begin(&health, now) {
+                if has_room {
+                    return true;
+                }
+                well = true;
+            }
+            room |= has_room;
+        }
+        room && !well
     }
 
     /// Lets a request in, at once or after its turn in the queue.
     pub(crate) async fn admit(
         &self,
-        capacity: &Capacity,
+        policy: &HttpPolicy,
         now: impl Fn() -> Nanos,
     ) -> Result<Admitted, Problem> {
+        let capacity = &policy.capacity;
         let gate = &self.lasting.gate;
-        let until = match gate.arrive(capacity, self.has_room(capacity), now()) {
+        let until = match gate.arrive(capacity, self.has_room(policy, now()), now()) {
             Arrival::Admitted => return Ok(Admitted(Arc::clone(&self.lasting))),
             Arrival::Queued { until } => until,
             Arrival::Shed { .. } => return Err(self.overloaded(capacity)),
@@ -165,7 +181,7 @@ impl Service {
                 tokio::pin!(woken);
                 // From here on nobody's leaving is missed.
                 woken.as_mut().enable();
-                if gate.admit_waiting(capacity, self.has_room(capacity)) {
+                if gate.admit_waiting(capacity, self.has_room(policy, now())) {
                     return;
                 }
                 woken.await;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::apps::{Body, app, echo, mirror, raw, read_head};
-use common::client::{ask, request, send_on, whole};
+use common::client::{ask, get, request, send_on, whole};
 use common::tls::{Caller, Certificates};
 use common::{Cluster, Node, PATIENCE, Routes, until};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use nebula_domain::Digest;
+use nebula_domain::http::Https;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -52,14 +53,36 @@ async fn plain_requests_are_sent_to_tls_where_there_is_a_certificate() {
     }
     for (host, path, status) in [
         (API, "/.well-known/acme-challenge/x", StatusCode::OK),
+        (
+            API,
+            "/.well-known/acme-challenge/%2e%2e/../admin",
+            StatusCode::MOVED_PERMANENTLY,
+        ),
         ("plain.example.test", "/", StatusCode::OK),
         ("nobody.example.test", "/", StatusCode::NOT_FOUND),
     ] {
-        let answer = common::client::get(node.edge, host, path).await;
+        let answer = get(node.edge, host, path).await;
         assert_eq!(answer.status, status, "{host}{path}");
     }
     let answer = certificates.caller().get(&node, API, "/x").await;
     assert!(answer.text().contains("GET /x\n"), "{answer:?}");
+    let hsts = "strict-transport-security";
+    assert_eq!(answer.header(hsts), "max-age=15552000");
+    let plain = get(node.edge, "plain.example.test", "/").await;
+    assert!(plain.headers.get(hsts).is_none()); // Where the policy wants it otherwise.
+    for (https, plain, encrypted) in [
+        (Https::Both, StatusCode::OK, StatusCode::OK),
+        (Https::Off, StatusCode::OK, StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        let routes = Routes::new().policy(|policy| policy.https = https);
+        let routes = routes.service("api", &[(1, 1)]);
+        node.table.send_replace(Arc::new(routes.table()));
+        assert_eq!(get(node.edge, API, "/").await.status, plain);
+        let answer = certificates.caller().get(&node, API, "/").await;
+        assert_eq!(answer.status, encrypted);
+    }
+    let routes = Routes::new().service("api", &[(1, 1)]);
+    node.table.send_replace(Arc::new(routes.table()));
     // A body on the way is read, so that the next request is one.
     let mut socket = TcpStream::connect(node.edge).await.unwrap();
     let post = format!("POST / HTTP/1.1\r\nHost: {API}\r\nContent-Length: 3\r\n\r\nabc");

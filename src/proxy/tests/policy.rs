@@ -128,6 +128,24 @@ async fn addresses_maintenance_and_passwords_keep_out() {
         let answer = get_with(node.edge, API, "/", &[("authorization", given)]).await;
         assert_eq!(answer.status, status, "{given}");
     }
+
+    // A browser sends no password when it asks whether a script may ask.
+    let users = vec![User {
+        name: "ann".parse().unwrap(),
+        hash: PasswordHash::new("secret", 4, [7; 16]).unwrap(),
+    }];
+    node.route_api_by(&[app], |policy| {
+        policy.basic_auth.users = users;
+        policy.cors.origins = vec!["https://a.test".parse().unwrap()];
+    });
+    let asks = [
+        ("origin", "https://a.test"),
+        ("access-control-request-method", "GET"),
+    ];
+    let preflight = ask(node.edge, Method::OPTIONS, API, "/", &asks).await;
+    assert_eq!(preflight.status, StatusCode::NO_CONTENT);
+    let plain = ask(node.edge, Method::OPTIONS, API, "/", &[]).await;
+    assert_eq!(plain.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

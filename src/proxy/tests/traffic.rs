@@ -210,6 +210,29 @@ async fn whoever_leaves_the_queue_gives_its_place_back() {
 }
 
 #[tokio::test]
+async fn what_is_left_out_gets_no_overflow() {
+    let node = single_with(|limits| limits.ejection = Duration::ZERO);
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow, refusing()], |policy| {
+        in_turn(policy);
+        policy.capacity = "per_instance=1 queue=0".parse().unwrap();
+        policy.ejection = Some("max_fails=1 fail_timeout=1h".parse().unwrap());
+    });
+    let edge = node.edge;
+    gate.add_permits(2);
+    // Both are asked, and the one that refuses is left out from then on.
+    for _ in 0..2 {
+        assert_eq!(get(edge, API, "/").await.status, StatusCode::OK);
+    }
+    let first = tokio::spawn(async move { get(edge, API, "/").await.status });
+    until("one is under way", || asked.load(Ordering::SeqCst) == 3).await;
+    let sent_away = get(edge, API, "/").await;
+    assert_eq!(sent_away.status, StatusCode::SERVICE_UNAVAILABLE);
+    gate.add_permits(1);
+    assert_eq!(first.await.unwrap(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_spent_budget_ends_retries() {
     let node = single();
     let breaking = raw(|mut socket| async move { drop(read_head(&mut socket).await) }).await;

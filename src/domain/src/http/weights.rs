@@ -56,6 +56,15 @@ pub struct Shares {
 }
 
 impl Shares {
+    /// No difference is made.
+    pub fn is_none(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub fn has(&self, release: ReleaseNumber) -> bool {
+        self.ends.iter().any(|(other, _)| *other == release)
+    }
+
     /// The release for a random number, or for the hash of whatever is to stay with one release. As a newer
     /// release's weight grows at an older one's cost, those who have the newer one keep it.
     pub fn pick(&self, draw: u64) -> Option<ReleaseNumber> {

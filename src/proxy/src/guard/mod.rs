@@ -70,6 +70,15 @@ impl Guard {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Asks for a password where one is wanted. Not of a browser that asks whether a script may ask: it sends none.
+    pub(crate) async fn authenticate(
+        &self,
+        policy: &HttpPolicy,
+        head: &RequestHead,
+    ) -> Result<(), Problem> {
         if policy.basic_auth.is_on() {
             let given = head.fields().get("authorization");
             if !self.passwords.accept(policy, given).await {

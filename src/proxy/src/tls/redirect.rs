@@ -2,6 +2,7 @@
 
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
+use nebula_domain::http::path::canonical;
 
 use super::Tls;
 use crate::body::ResponseBody;
@@ -47,8 +48,14 @@ fn is_due(tls: &Tls, origin: &Origin, head: &RequestHead, host: &str) -> bool {
     let target = head.target();
     origin.scheme == Scheme::Http
         && target.starts_with('/')
-        && !target.starts_with(CHALLENGES)
+        && !is_challenge(target)
         && tls.names(host)
+}
+
+/// By the path's canonical form, so that nothing else is reached in the clear under that name.
+fn is_challenge(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or(target);
+    canonical(path).starts_with(CHALLENGES)
 }
 
 /// A `Host` field's value without its port.
