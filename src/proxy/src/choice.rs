@@ -10,13 +10,13 @@ use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::balance::{Ask, Balance, HashKey};
 use nebula_domain::traffic::ejection::Ejected;
 use nebula_domain::traffic::hash::stable_hash;
-use nebula_domain::traffic::instance::{HealthPolicy, Heard, Instance, Place};
+use nebula_domain::traffic::instance::{Heard, Instance, Place};
 use nebula_domain::traffic::rate::table::Key;
 use nebula_domain::traffic::sticky::{Stickiness, StickyKey, find_cookie};
 
 use crate::edge::Edge;
 use crate::h1::RequestHead;
-use crate::service::Service;
+use crate::service::{Service, health};
 
 /// Tries to take a place before it is given up: each failure means that another thread took one in between.
 const RACES_MAX: usize = 4;
@@ -59,7 +59,8 @@ pub(crate) fn choose<'a>(
 ) -> Option<Chosen<'a>> {
     let edge = wish.edge;
     let (route, targets) = (&service.route, service.targets.targets());
-    let health = health(wish.policy);
+    let per_instance = wish.policy.capacity.per_instance;
+    let limited = health(wish.policy, per_instance);
     let random: u64 = rand::random();
     let now = edge.now();
     let key = match &wish.policy.balance {
@@ -71,7 +72,7 @@ pub(crate) fn choose<'a>(
     let fresh = |index: usize| fresh(at(index));
     let calm = |index: usize| fresh(index) && !suspects.contains(&at(index).node);
     let reachable = |index: usize| calm(index) && !edge.shared.ejections.contains(at(index));
-    let well = |index: usize| reachable(index) && targets[index].instance.may_begin(&health, now);
+    let well = |index: usize| reachable(index) && targets[index].instance.may_begin(&limited, now);
     // Where releases have weights, those of one release; a client that is hashed stays with its release.
     let share = route.endpoints_for(if key == 0 { random } else { key });
     let all = share.len() == route.endpoints.len();
@@ -114,7 +115,7 @@ pub(crate) fn choose<'a>(
             (well(index) && route.has_share(at(index))).then_some(index)
         };
         if let Stickiness::Keep(index) = key.decide(name, cookie, usable)
-            && let Some(place) = targets[index].instance.begin(&health, now)
+            && let Some(place) = targets[index].instance.begin(&limited, now)
         {
             let mut kept = chosen(index, place);
             // The client has it; one with an age is as young again.
@@ -128,38 +129,27 @@ pub(crate) fn choose<'a>(
         let index = pick(race, &|index| shared(index) && well(index))
             .or_else(|| (!all).then(|| pick(race, &well)).flatten());
         let Some(index) = index else { break };
-        if let Some(place) = targets[index].instance.begin(&health, now) {
+        if let Some(place) = targets[index].instance.begin(&limited, now) {
             return Some(chosen(index, place));
         }
     }
     // One that is well and full is waited for; what is left out is asked only when nobody is well.
-    let unbounded = HealthPolicy {
-        per_instance: u32::MAX,
-        ..health
-    };
+    let unbounded = health(wish.policy, u32::MAX);
     let full =
         |index: usize| reachable(index) && targets[index].instance.may_begin(&unbounded, now);
     if (0..targets.len()).any(full) {
         return None;
     }
-    let room = |index: usize| targets[index].instance.load.in_flight() < health.per_instance;
+    let room = |index: usize| targets[index].instance.load.in_flight() < per_instance;
     let anyway = [
         pick(0, &|index| calm(index) && room(index)),
         pick(0, &|index| fresh(index) && room(index)),
     ];
     let mut anyway = anyway.into_iter().flatten();
     anyway.find_map(|index| {
-        let place = targets[index].instance.begin_anyway(&health, now)?;
+        let place = targets[index].instance.begin_anyway(&limited, now)?;
         Some(chosen(index, place))
     })
-}
-
-fn health(policy: &HttpPolicy) -> HealthPolicy<'_> {
-    HealthPolicy {
-        ejection: policy.ejection.as_ref(),
-        breaker: policy.breaker.as_ref(),
-        per_instance: policy.capacity.per_instance,
-    }
 }
 
 /// Of what a deployment's requests are told apart by; without it, of the client's address.
@@ -191,7 +181,7 @@ impl Chosen<'_> {
         if self.heard.swap(true, Ordering::Relaxed) {
             return;
         }
-        let health = health(self.policy);
+        let health = health(self.policy, self.policy.capacity.per_instance);
         let now: Nanos = self.edge.now();
         let all = self.service.instances();
         let changed = self.instance().heard(&health, &self.place, heard, all, now);

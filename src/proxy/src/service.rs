@@ -139,11 +139,7 @@ impl Service {
     /// Whether an instance that is well can take one more; if none is well, any.
     fn has_room(&self, policy: &HttpPolicy, now: Nanos) -> bool {
         let per_instance = policy.capacity.per_instance;
-        let health = HealthPolicy {
-            ejection: policy.ejection.as_ref(),
-            breaker: policy.breaker.as_ref(),
-            per_instance: u32::MAX,
-        };
+        let health = health(policy, u32::MAX);
         let (mut well, mut room) = (false, self.route.endpoints.is_empty());
         for instance in self.instances() {
             let has_room = instance.load.in_flight() < per_instance;
@@ -219,5 +215,14 @@ impl Drop for Waiting<'_> {
         self.lasting.gate.give_up();
         // It may have been told of a place that it did not take.
         self.lasting.room.notify_one();
+    }
+}
+
+/// What a policy says of its instances' health, with so many places at each.
+pub(crate) fn health(policy: &HttpPolicy, per_instance: u32) -> HealthPolicy<'_> {
+    HealthPolicy {
+        ejection: policy.ejection.as_ref(),
+        breaker: policy.breaker.as_ref(),
+        per_instance,
     }
 }

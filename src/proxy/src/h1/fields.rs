@@ -103,6 +103,18 @@ impl Fields {
         self.list.clear();
     }
 
+    /// Takes a head that ends at `end` out of what has been read, without a copy when that is all. Its fields are still to
+    /// be found.
+    pub(super) fn fill(&mut self, inbox: &mut Vec<u8>, end: usize) {
+        self.clear();
+        if inbox.len() == end {
+            std::mem::swap(&mut self.bytes, inbox);
+        } else {
+            self.bytes.extend_from_slice(&inbox[..end]);
+            inbox.drain(..end);
+        }
+    }
+
     /// Lets go of what an unusually long head took.
     pub(super) fn shrink(&mut self, bytes_max: usize) {
         if self.bytes.capacity() > bytes_max {

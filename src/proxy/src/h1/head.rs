@@ -106,13 +106,7 @@ impl RequestHead {
         end: usize,
         limits: HeadLimits,
     ) -> Result<(), Refusal> {
-        self.fields.clear();
-        if inbox.len() == end {
-            std::mem::swap(&mut self.fields.bytes, inbox);
-        } else {
-            self.fields.bytes.extend_from_slice(&inbox[..end]);
-            inbox.drain(..end);
-        }
+        self.fields.fill(inbox, end);
         self.parse(limits)
     }
 
@@ -293,13 +287,7 @@ pub(crate) struct Unreadable;
 impl ResponseHead {
     /// As [`RequestHead::take`].
     pub(crate) fn take(&mut self, inbox: &mut Vec<u8>, end: usize) -> Result<(), Unreadable> {
-        self.fields.clear();
-        if inbox.len() == end {
-            std::mem::swap(&mut self.fields.bytes, inbox);
-        } else {
-            self.fields.bytes.extend_from_slice(&inbox[..end]);
-            inbox.drain(..end);
-        }
+        self.fields.fill(inbox, end);
         self.parse()
     }
 
