@@ -67,6 +67,39 @@ fn a_name_belongs_to_one_deployment_on_every_node() {
     }
 }
 
+/// One request a second: an interval of more than a second can only be that of a part of it.
+#[test]
+fn nodes_share_a_limit_and_give_it_to_the_one_that_is_asked() {
+    let cluster = Cluster::start(3);
+    let (site, policy) = (cluster.site_folder("shop", "the shop"), "http.toml");
+    let policy = cluster.scratch("http").join(policy);
+    let rule = "[[rate_limits]]\nlimit = \"1r/s\"\nkey = \"deployment\"\ncluster = true\n";
+    std::fs::write(&policy, rule).unwrap();
+    let (site, policy) = (site.to_str().unwrap(), policy.to_str().unwrap());
+    let create = ["deploy", "create", "shop", "--path", site, "--tld"];
+    let rest = ["example.test", "--http", policy, "--wait"];
+    cluster.nebula(&[&create[..], &rest[..]].concat()).ok();
+    let refused = |edge| {
+        let answer = http::get(edge, "shop.example.test", "/").ok()?;
+        (answer.status == 429).then(|| answer.header("retry-after")?.parse::<u32>().ok())?
+    };
+    let edges = cluster.edges();
+    for edge in &edges {
+        cluster.serves(*edge, "shop.example.test");
+    }
+    let mut shared = vec![false; edges.len()];
+    eventually(DEADLINE, "every node gives a part only", || {
+        for (edge, shared) in edges.iter().zip(&mut shared) {
+            *shared |= refused(*edge) > Some(1);
+        }
+        holds(shared.iter().all(|shared| *shared), format!("{shared:?}"))
+    });
+    eventually(DEADLINE, "the one that is still asked gives it all", || {
+        let passed = http::get(edges[0], "shop.example.test", "/").is_ok_and(|a| a.status == 200);
+        holds(passed && refused(edges[0]) == Some(1), "not yet".to_owned())
+    });
+}
+
 #[test]
 fn a_policy_changes_without_replacing_instances_and_keeps_its_passwords() {
     let mut cluster = Cluster::start(1);

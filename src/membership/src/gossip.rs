@@ -18,7 +18,7 @@ use crate::address;
 use crate::limits::*;
 use crate::local::Local;
 use crate::transport::Wire;
-use crate::view::{self, ViewBuilder};
+use crate::view::{self, Demands, ViewBuilder};
 
 /// From this many members on, digests are compressed: it costs time in a small cluster and saves a
 /// datagram's room in a large one. Either is understood by all.
@@ -38,6 +38,7 @@ pub(crate) struct Gossip {
     pub suspects: watch::Receiver<Arc<BTreeSet<NodeId>>>,
     pub local: watch::Receiver<Local>,
     pub view: Arc<watch::Sender<Arc<View>>>,
+    pub demands: Arc<watch::Sender<Demands>>,
     pub stop: watch::Receiver<bool>,
     pub restarts: Counter,
     pub refused_values: Counter,
@@ -61,6 +62,7 @@ impl Gossip {
                 suspects: self.suspects.clone(),
                 local: self.local.clone(),
                 view: self.view.clone(),
+                demands: self.demands.clone(),
                 stop: self.stop.clone(),
                 refused_values: self.refused_values.clone(),
                 abort: self.abort.clone(),
@@ -100,6 +102,7 @@ struct Life {
     suspects: watch::Receiver<Arc<BTreeSet<NodeId>>>,
     local: watch::Receiver<Local>,
     view: Arc<watch::Sender<Arc<View>>>,
+    demands: Arc<watch::Sender<Demands>>,
     stop: watch::Receiver<bool>,
     refused_values: Counter,
     abort: Arc<Notify>,
@@ -281,9 +284,17 @@ impl Life {
             .with_chitchat(|chitchat| view::sightings(chitchat, &lock(builder), &mut refused))
             .await;
         self.refused_values.inc_by(refused);
-        let local = self.local.borrow();
-        let next =
-            lock(&self.builder).build(&members, &local, &suspects, sightings, Instant::now());
+        let (next, demands) = {
+            let local = self.local.borrow();
+            let mut builder = lock(&self.builder);
+            let next = builder.build(&members, &local, &suspects, sightings, Instant::now());
+            (next, builder.demands())
+        };
+        self.demands.send_if_modified(|known| {
+            let changed = *known != demands;
+            *known = demands;
+            changed
+        });
         self.view.send_if_modified(|view| {
             let changed = **view != next;
             if changed {

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod address;
+mod demand;
 mod envelope;
 mod gossip;
 mod limits;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use nebula_domain::observed::{Health, NodeFacts};
 use nebula_domain::time::Millis;
+use nebula_domain::traffic::rate::cluster::Demand;
 use nebula_domain::{ClusterId, InstanceId, NodeId, View};
 use nebula_mesh::Net;
 use nebula_telemetry::{Counter, Metrics};
@@ -27,6 +29,7 @@ use tokio::task::JoinHandle;
 
 pub use local::PhaseFacts;
 pub use loopback::{Codec, CodecThread};
+pub use view::Demands;
 
 use local::{Change, Local};
 use transport::Wire;
@@ -59,6 +62,7 @@ struct Inner {
     me: NodeId,
     local: watch::Sender<Local>,
     view: Arc<watch::Sender<Arc<View>>>,
+    demands: Arc<watch::Sender<Demands>>,
     stop: watch::Sender<bool>,
     abort: Arc<Notify>,
     over_limit: Counter,
@@ -78,6 +82,7 @@ impl Membership {
         let view = Arc::new(watch::Sender::new(Arc::new(View {
             nodes: BTreeMap::from([(me, view::own(&Local::default()))]),
         })));
+        let demands = Arc::new(watch::Sender::new(Demands::new()));
         let stop = watch::Sender::new(false);
         let abort = Arc::new(Notify::new());
         let wire = Wire::new(mesh.clone(), config.codec, cluster.clone(), metrics);
@@ -90,6 +95,7 @@ impl Membership {
             suspects: mesh.suspects(),
             local: local.subscribe(),
             view: view.clone(),
+            demands: demands.clone(),
             stop: stop.subscribe(),
             restarts: metrics.counter("gossip_restarts", "Times the gossip task was started again"),
             refused_values: metrics.counter(
@@ -106,6 +112,7 @@ impl Membership {
             me,
             local,
             view,
+            demands,
             stop,
             abort,
             over_limit: metrics.counter(
@@ -120,6 +127,16 @@ impl Membership {
     /// its content does.
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.0.view.subscribe()
+    }
+
+    /// What the other nodes that are alive tell of the rate limits that all share.
+    pub fn demands(&self) -> watch::Receiver<Demands> {
+        self.0.demands.subscribe()
+    }
+
+    /// What is asked of the shared rate limits at this node.
+    pub fn publish_demand(&self, demand: Demand) {
+        self.change(|local| local.set_demand(demand));
     }
 
     /// What this node says of itself. Memory and the applied index alone are told once a second.

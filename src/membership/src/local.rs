@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nebula_domain::InstanceId;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, Phase};
+use nebula_domain::traffic::rate::cluster::Demand;
 
+use crate::demand::{self, DEMAND_PREFIX};
 use crate::limits::{MAX_INSTANCES, MAX_REASON_BYTES, MAX_VALUE_BYTES, RSS_STEP_BYTES};
 
 /// Key of a node's facts.
@@ -28,6 +30,7 @@ pub struct PhaseFacts {
 pub(crate) struct Local {
     pub facts: NodeFacts,
     pub instances: BTreeMap<InstanceId, LocalFacts>,
+    pub demand: Demand,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +112,14 @@ impl Local {
         }
     }
 
+    pub fn set_demand(&mut self, demand: Demand) -> Change {
+        if demand == self.demand {
+            return Change::None;
+        }
+        self.demand = demand;
+        Change::Urgent
+    }
+
     /// Keys and values for chitchat. What is over the limit is left out and returned as a count.
     pub fn entries(&self) -> (BTreeMap<String, String>, u64) {
         let mut entries = BTreeMap::new();
@@ -125,6 +136,9 @@ impl Local {
                 format!("{INSTANCE_PREFIX}{}", id.0),
                 serde_json::to_string(&known.facts),
             );
+        }
+        for (rule, talkers) in demand::told(&self.demand) {
+            put(format!("{DEMAND_PREFIX}{rule}"), Ok(demand::write(talkers)));
         }
         (entries, over)
     }

@@ -9,20 +9,26 @@ use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatId, NodeState};
 use nebula_domain::observed::{InstanceFacts, NodeFacts, NodeView};
+use nebula_domain::traffic::rate::cluster::{Demand, TOLD_RULES};
 use nebula_domain::{InstanceId, NodeId, View};
 use tokio::time::Instant;
 
+use crate::demand::{self, DEMAND_PREFIX};
 use crate::limits::{
     MAX_INSTANCES, MAX_VALUE_BYTES, STALL, STALL_GRACE, START_GRACE, SUSPECT_SILENCE,
     UNSETTLED_SILENCE,
 };
 use crate::local::{FACTS_KEY, INSTANCE_PREFIX, Local};
 
+/// Of each node what it told of its rate limits.
+pub type Demands = BTreeMap<NodeId, Demand>;
+
 /// What a node says, read from its keys.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Said {
     pub facts: NodeFacts,
     pub instances: BTreeMap<InstanceId, InstanceFacts>,
+    pub demand: Demand,
 }
 
 /// One life of a node as chitchat knows it now.
@@ -140,6 +146,14 @@ impl ViewBuilder {
         View { nodes }
     }
 
+    /// What the others that are alive say of their rate limits; those with nothing to say are not in it.
+    pub fn demands(&self) -> Demands {
+        let others = self.members.iter().filter(|(node, _)| **node != self.me);
+        let told = others.filter(|(_, memory)| memory.alive && !memory.said.demand.is_empty());
+        told.map(|(node, memory)| (*node, memory.said.demand.clone()))
+            .collect()
+    }
+
     fn notice_stall(&mut self, now: Instant) {
         if let Some(last) = self.last_pass
             && now.saturating_duration_since(last) > STALL
@@ -255,6 +269,14 @@ fn said(state: &NodeState, refused: &mut u64) -> Said {
                 }
                 _ => *refused += 1,
             }
+        } else if let Some(rule) = key.strip_prefix(DEMAND_PREFIX) {
+            let room = (said.demand.len() as u64) < TOLD_RULES.max;
+            match (rule.parse(), demand::read(value)) {
+                (Ok(rule), Some(talkers)) if room => {
+                    said.demand.insert(rule, talkers);
+                }
+                _ => *refused += 1,
+            }
         }
         // Other keys belong to later versions.
     }
@@ -311,6 +333,28 @@ mod tests {
                 }),
             }
         }
+    }
+
+    #[test]
+    fn demands_are_of_others_that_are_alive() {
+        let mut bench = Bench::new();
+        let mut life = bench.life(1, true, true);
+        let demand = Demand::from([(
+            9,
+            vec![nebula_domain::traffic::rate::cluster::Talker { key: 1, rate: 2 }],
+        )]);
+        life.said.as_mut().unwrap().demand = demand.clone();
+        assert!(bench.step(0, vec![life], &[]));
+        assert_eq!(bench.builder.demands(), Demands::from([(PEER, demand)]));
+        let silent = Sighting {
+            said: None,
+            ..bench.life(1, false, false)
+        };
+        assert!(
+            !bench.step(60_000, vec![silent.clone()], &[])
+                || !bench.step(60_000, vec![silent], &[])
+        );
+        assert!(bench.builder.demands().is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod edge;
 mod facts;
 mod files;
 mod lock;
+mod rates;
 pub mod recover;
 mod run;
 mod setup;

@@ -36,6 +36,7 @@ use crate::files::{
     ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, WORK_DIR,
     private_dir,
 };
+use crate::rates::RatesKeeper;
 use crate::setup::{self, Bootstrap};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -288,6 +289,12 @@ impl Node {
                     membership.clone(),
                     artifacts.clone(),
                 )
+            });
+        }
+        {
+            let (membership, rates) = (membership.clone(), edge.shared_rates());
+            guardian.supervise("rates", move || {
+                RatesKeeper::new(membership.clone(), rates.clone())
             });
         }
         let proxy = edge.spawn();

@@ -8,6 +8,7 @@ use nebula_domain::routes::Endpoint;
 use nebula_domain::state::EdgeSecret;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::balance::{Ask, Balance, HashKey};
+use nebula_domain::traffic::breaker::BreakerState;
 use nebula_domain::traffic::ejection::Ejected;
 use nebula_domain::traffic::hash::stable_hash;
 use nebula_domain::traffic::instance::{Heard, Instance, Place};
@@ -94,18 +95,23 @@ pub(crate) fn choose<'a>(
     let sticky = sticky.filter(|_| !wish.is_site);
     let sticky = sticky.map(|(policy, secret)| (policy, StickyKey::new(&secret.0)));
     let name = &route.deployment;
-    let chosen = |index: usize, place: Place| Chosen {
-        cookie: sticky.as_ref().map(|(policy, key)| {
-            let value = key.sign(name, targets[index].id);
-            policy.set_cookie(&value, wish.secure)
-        }),
-        edge,
-        policy: wish.policy,
-        service,
-        endpoint: *at(index),
-        index,
-        place,
-        heard: AtomicBool::new(false),
+    let chosen = |index: usize, place: Place| {
+        if place.is_first_probe() {
+            service.figures.breaker(BreakerState::HalfOpen);
+        }
+        Chosen {
+            cookie: sticky.as_ref().map(|(policy, key)| {
+                let value = key.sign(name, targets[index].id);
+                policy.set_cookie(&value, wish.secure)
+            }),
+            edge,
+            policy: wish.policy,
+            service,
+            endpoint: *at(index),
+            index,
+            place,
+            heard: AtomicBool::new(false),
+        }
     };
     if let Some((policy, key)) = &sticky {
         let mut cookies = wish.head.fields().all("cookie");

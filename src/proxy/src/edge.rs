@@ -25,7 +25,7 @@ use crate::access::AccessFile;
 use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
-use crate::guard::Guard;
+use crate::guard::{Guard, SharedRates};
 use crate::listener::{self, Listeners};
 use crate::metrics::ProxyMetrics;
 use crate::service::Services;
@@ -50,7 +50,7 @@ pub struct Bound {
 pub(crate) struct Shared {
     pub(crate) me: NodeId,
     pub(crate) limits: Limits,
-    table: watch::Receiver<Arc<RouteTable>>,
+    pub(crate) table: watch::Receiver<Arc<RouteTable>>,
     locals: watch::Receiver<Arc<LocalInstances>>,
     mesh: Mesh,
     pub(crate) metrics: ProxyMetrics,
@@ -136,6 +136,11 @@ impl Bound {
     /// Where requests over TLS arrive.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// For whoever carries news between the nodes' proxies.
+    pub fn shared_rates(&self) -> Arc<SharedRates> {
+        Arc::clone(&self.shared.guard.shared)
     }
 
     /// Serves: people on the sockets, other nodes over the mesh.

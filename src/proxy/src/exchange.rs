@@ -80,7 +80,7 @@ pub(crate) enum Fault {
 }
 
 /// The request's body on its way.
-struct Upload {
+pub(crate) struct Upload {
     relay: Relay,
     state: UploadState,
 }
@@ -94,14 +94,14 @@ enum UploadState {
     Unwanted,
 }
 
-/// Passes a request to an instance and its response to the client. `silent` ends when the instance's node is given up.
-pub(crate) async fn exchange<T, S>(
+/// Passes a request to an instance and waits for the head of its response. `silent` ends when the instance's node is given up.
+pub(crate) async fn ask<T, S>(
     limits: &Limits,
     request: &Request<'_>,
     link: &mut Link<'_, T>,
     upstream: &mut Upstream,
     mut silent: S,
-) -> Result<Exchanged, Fault>
+) -> Result<Upload, Fault>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Future<Output = ()> + Unpin,
@@ -127,11 +127,37 @@ where
         searched: 0,
     };
     poll_fn(|cx| waiting.poll(cx, link, upstream)).await?;
+    Ok(upload)
+}
+
+/// Passes the response whose head is there to the client, with what is left of the request to the instance.
+pub(crate) async fn deliver<T>(
+    limits: &Limits,
+    request: &Request<'_>,
+    link: &mut Link<'_, T>,
+    upstream: &mut Upstream,
+    upload: Upload,
+) -> Exchanged
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     (request.answered)(upstream.head.status);
-    if upstream.head.status == 101 {
-        return switched(limits, request, link, upstream).await;
+    match upstream.head.status {
+        101 => switched(limits, request, link, upstream).await,
+        _ => respond(limits, request, link, upstream, upload).await,
     }
-    Ok(respond(limits, request, link, upstream, upload).await)
+}
+
+/// Ends when the client has closed its connection.
+pub(crate) async fn gone<T>(link: &mut Link<'_, T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|cx| match has_gone(cx, link.wire) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
 }
 
 impl Upload {
@@ -410,11 +436,16 @@ async fn switched<T>(
     request: &Request<'_>,
     link: &mut Link<'_, T>,
     upstream: &mut Upstream,
-) -> Result<Exchanged, Fault>
+) -> Exchanged
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    headers::write_switch(link.wire.outbox(), &upstream.head, request.asked.id);
+    headers::write_switch(
+        link.wire.outbox(),
+        &upstream.head,
+        request.asked.id,
+        request.cookie,
+    );
     switch::join(
         link.wire,
         &mut upstream.wire,
@@ -422,8 +453,8 @@ where
         limits.upgraded_idle,
     )
     .await;
-    Ok(Exchanged {
+    Exchanged {
         persistent: false,
         reusable: false,
-    })
+    }
 }

@@ -13,22 +13,25 @@ use nebula_domain::http::HttpPolicy;
 use nebula_domain::routes::Endpoint;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::instance::Heard;
-use nebula_domain::traffic::retry::{Body, Failure, GiveUp, Tries, is_idempotent, may_repeat};
+use nebula_domain::traffic::retry::{
+    Body, Failure, GiveUp, Hedge, Tries, is_idempotent, may_repeat,
+};
 use nebula_domain::{InstanceId, NodeId};
 use nebula_wire::peer::tunnel::Site;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::choice::{Chosen, Wish, choose};
 use crate::edge::Edge;
-use crate::exchange::{Fault, Link, Request, exchange};
+use crate::exchange::{Fault, Link, Request, Upload, ask, deliver};
+use crate::hedge;
 use crate::metrics::Retry;
 use crate::origin::Scheme;
 use crate::pages::Problem;
 use crate::service::Service;
-use crate::upstream::{DialError, Via, fell_silent};
+use crate::upstream::{DialError, Target, Upstream, Via, fell_silent};
 
-/// How one endpoint was tried.
-enum Attempt {
+/// How one endpoint was tried, or two at the same time.
+pub(crate) enum Attempt {
     /// Whether the client's connection may carry another request.
     Served(bool),
     /// Nothing came of it, and perhaps another may have it.
@@ -36,10 +39,17 @@ enum Attempt {
     Failed(Problem),
 }
 
+/// An instance whose response has begun.
+pub(crate) struct Asked {
+    target: Target,
+    upstream: Upstream,
+    upload: Upload,
+}
+
 /// One request while it looks for an instance.
-struct Trip<'a> {
+pub(crate) struct Trip<'a> {
     edge: &'a Edge,
-    policy: &'a HttpPolicy,
+    pub(crate) policy: &'a HttpPolicy,
     site: Option<Site>,
     /// A node that has been tried in another way.
     avoid: Option<NodeId>,
@@ -82,11 +92,14 @@ where
     };
     let began = edge.now();
     service.budget().deposit(&policy.retry, began);
-    let _admitted = service.admit(&policy, || edge.now()).await?;
+    let mut admitted = service.admit(edge, request.asked.host).await?;
+    if let Some(newest) = admitted.newest.take() {
+        service = newest;
+    }
     let mut tries = Tries::new(began);
     let mut problem = None;
     while let Some(until) = tries.begin(&policy.deadlines, edge.now()) {
-        let Some(chosen) = trip.choose(&service, request) else {
+        let Some(chosen) = trip.choose(&service, request, None) else {
             // Another thread took the last place, or all have been tried.
             problem.get_or_insert_with(|| service.overloaded(&policy.capacity));
             break;
@@ -129,7 +142,7 @@ where
     Err(problem.unwrap_or_else(|| Problem::Silent(service.route.deployment.to_string())))
 }
 
-impl Trip<'_> {
+impl<'a> Trip<'a> {
     /// It has not been tried.
     fn is_fresh(&self, endpoint: &Endpoint) -> bool {
         Some(endpoint.node) != self.avoid && !self.tried.contains(&endpoint.instance)
@@ -140,7 +153,7 @@ impl Trip<'_> {
             // Nothing was sent, so that whatever there is of a body is still there.
             Retry::Connect | Retry::Tunnel => return true,
             Retry::Suspect | Retry::Silent => Failure::Silent,
-            Retry::Broken | Retry::Stale => Failure::Broken,
+            Retry::Broken | Retry::Stale | Retry::Hedge => Failure::Broken,
         };
         may_repeat(request.head.method.as_str().as_bytes(), self.body, failure)
     }
@@ -150,7 +163,16 @@ impl Trip<'_> {
         self.body == Body::Whole && is_idempotent(request.head.method.as_str().as_bytes())
     }
 
-    fn choose<'s>(&'s self, service: &'s Service, request: &'s Request<'_>) -> Option<Chosen<'s>> {
+    /// An endpoint that is none of those tried, and not `other`.
+    pub(crate) fn choose<'s>(
+        &self,
+        service: &'s Service,
+        request: &Request<'s>,
+        other: Option<InstanceId>,
+    ) -> Option<Chosen<'s>>
+    where
+        'a: 's,
+    {
         let wish = Wish {
             edge: self.edge,
             policy: self.policy,
@@ -160,29 +182,109 @@ impl Trip<'_> {
             is_site: self.site.is_some(),
             secret: self.edge.table().secret,
         };
-        choose(service, &wish, |endpoint| self.is_fresh(endpoint))
+        choose(service, &wish, |endpoint| {
+            self.is_fresh(endpoint) && Some(endpoint.instance) != other
+        })
     }
 
-    async fn attempt<T>(
+    /// How long one instance is waited for before another is asked as well. Not where a client is to stay with its instance.
+    fn hedge(&self, service: &Service, request: &Request<'_>) -> Option<Hedge> {
+        let hedge = self.policy.hedge?;
+        let sticks = self.policy.sticky.is_some() && self.site.is_none();
+        (!sticks && service.route.endpoints.len() > 1 && self.is_repeatable(request))
+            .then_some(hedge)
+    }
+
+    /// Another endpoint for a copy of a request that `first` is slow to answer, if the budget has room for it.
+    pub(crate) fn second<'s>(
+        &self,
+        service: &'s Service,
+        request: &Request<'s>,
+        first: &Chosen<'_>,
+    ) -> Option<Chosen<'s>>
+    where
+        'a: 's,
+    {
+        let second = self.choose(service, request, Some(first.endpoint.instance))?;
+        let budget = service.budget();
+        if !budget.withdraw(&self.policy.retry, self.edge.now()) {
+            service.figures.budget_spent.inc();
+            return None;
+        }
+        service.figures.retry(Retry::Hedge);
+        Some(second)
+    }
+
+    async fn attempt<'s, T>(
+        &mut self,
+        service: &'s Service,
+        chosen: Chosen<'s>,
+        until: Nanos,
+        request: &Request<'s>,
+        link: &mut Link<'_, T>,
+    ) -> Attempt
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+        'a: 's,
+    {
+        let answered = match self.hedge(service, request) {
+            None => {
+                let asked = self.ask(service, &chosen, until, request, link).await;
+                asked.map(|asked| (asked, chosen))
+            }
+            Some(hedge) => {
+                let race = hedge::race(self, hedge, service, chosen, until, request, link);
+                // Few requests need so much room.
+                let (answered, second) = Box::pin(race).await;
+                self.tried.extend(second);
+                answered
+            }
+        };
+        let (mut asked, chosen) = match answered {
+            Ok(answered) => answered,
+            Err(attempt) => return attempt,
+        };
+        let told = |status: u16| {
+            let heard = match status {
+                500 | 502..=504 => Heard::Error,
+                _ => Heard::Answer,
+            };
+            chosen.heard(heard);
+            (request.answered)(status);
+        };
+        let request = &Request {
+            cookie: chosen.cookie.as_deref(),
+            answered: &told,
+            ..*request
+        };
+        let limits = &self.edge.shared.limits;
+        let exchanged = deliver(limits, request, link, &mut asked.upstream, asked.upload).await;
+        if exchanged.reusable {
+            self.edge.pool.put(asked.target, asked.upstream);
+        }
+        Attempt::Served(exchanged.persistent)
+    }
+
+    /// Asks an endpoint, over a kept connection if there is one.
+    pub(crate) async fn ask<T>(
         &self,
         service: &Service,
-        chosen: Chosen<'_>,
+        chosen: &Chosen<'_>,
         until: Nanos,
         request: &Request<'_>,
         link: &mut Link<'_, T>,
-    ) -> Attempt
+    ) -> Result<Asked, Attempt>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let edge = self.edge;
         let limits = &edge.shared.limits;
-        let endpoint = chosen.endpoint;
         let name = || service.route.deployment.to_string();
         let repeatable = self.is_repeatable(request);
-        let target = match edge.dialer.target(endpoint, self.site) {
-            Ok(target) => target,
-            Err(error) => return self.unreachable(service, &chosen, &error),
-        };
+        let unreachable = |error| self.unreachable(service, chosen, &error);
+        let dialer = &edge.dialer;
+        let target = dialer.target(chosen.endpoint, self.site);
+        let target = target.map_err(unreachable)?;
         let idle_max = match repeatable {
             true => limits.upstream_idle,
             false => limits.upstream_idle_unrepeatable,
@@ -192,46 +294,34 @@ impl Trip<'_> {
             let was_kept = kept.is_some();
             let mut upstream = match kept.take() {
                 Some(upstream) => upstream,
-                None => match edge.dialer.dial(target).await {
-                    Ok(upstream) => upstream,
-                    Err(error) => return self.unreachable(service, &chosen, &error),
-                },
+                None => dialer.dial(target).await.map_err(unreachable)?,
             };
             let patience = Duration::from_nanos(until.saturating_sub(edge.now()));
             if patience.is_zero() {
-                return Attempt::Failed(Problem::Silent(name()));
+                return Err(Attempt::Failed(Problem::Silent(name())));
             }
-            let told = |status: u16| {
-                let heard = match status {
-                    500 | 502..=504 => Heard::Error,
-                    _ => Heard::Answer,
-                };
-                chosen.heard(heard);
-                (request.answered)(status);
-            };
             let request = &Request {
                 patience,
-                cookie: chosen.cookie.as_deref(),
-                answered: &told,
                 ..*request
             };
-            let exchanged = match target.via {
+            let asked = match target.via {
                 Via::Local { .. } => {
                     let never = poll_fn(|_| std::task::Poll::Pending);
-                    exchange(limits, request, link, &mut upstream, never).await
+                    ask(limits, request, link, &mut upstream, never).await
                 }
                 Via::Remote { node, .. } => {
                     let silence = upstream.silence.clone();
                     let silent = self.silent(service, node, silence, repeatable);
-                    exchange(limits, request, link, &mut upstream, Box::pin(silent)).await
+                    ask(limits, request, link, &mut upstream, Box::pin(silent)).await
                 }
             };
-            let fault = match exchanged {
-                Ok(exchanged) => {
-                    if exchanged.reusable {
-                        edge.pool.put(target, upstream);
-                    }
-                    return Attempt::Served(exchanged.persistent);
+            let fault = match asked {
+                Ok(upload) => {
+                    return Ok(Asked {
+                        target,
+                        upstream,
+                        upload,
+                    });
                 }
                 Err(fault) => fault,
             };
@@ -249,7 +339,7 @@ impl Trip<'_> {
                         heard = Heard::Unknown;
                     }
                     chosen.heard(heard);
-                    return attempt;
+                    return Err(attempt);
                 }
             }
             service.figures.retry(Retry::Stale);

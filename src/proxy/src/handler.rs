@@ -238,15 +238,16 @@ where
     if first.is_none() {
         let (path, _) = split(client.head.target());
         let path = canonical(path);
+        let secret = edge.table().secret;
         let guard = &edge.shared.guard;
         guard
-            .admit(&route, origin.client, &client.head, &path)
+            .admit(&route, secret, origin.client, &client.head, &path)
             .await?;
         drop(path);
         let finish = Finish::of(&policy, &client.head, client.secure);
         first = finish.preflight(&client.head);
         if first.is_none() {
-            guard.authenticate(&policy, &client.head).await?;
+            guard.authenticate(&route, &client.head).await?;
         }
     }
     if first.is_none()

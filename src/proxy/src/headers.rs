@@ -190,7 +190,12 @@ pub(crate) fn write_response(
 }
 
 /// Writes the head of `101 Switching Protocols`.
-pub(crate) fn write_switch(out: &mut Vec<u8>, head: &ResponseHead, id: &RequestId) {
+pub(crate) fn write_switch(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    id: &RequestId,
+    cookie: Option<&str>,
+) {
     status_line(out, head.status, head.reason());
     let fields = head.fields();
     for field in fields.list() {
@@ -201,6 +206,9 @@ pub(crate) fn write_switch(out: &mut Vec<u8>, head: &ResponseHead, id: &RequestI
         }
     }
     line(out, b"X-Request-Id", id.as_bytes());
+    if let Some(cookie) = cookie {
+        line(out, b"Set-Cookie", cookie.as_bytes());
+    }
     out.extend_from_slice(b"Connection: upgrade\r\n\r\n");
 }
 

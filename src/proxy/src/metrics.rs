@@ -36,16 +36,19 @@ pub(crate) enum Retry {
     Suspect,
     /// No response came in the time for a try.
     Silent,
+    /// Not a retry but a second copy, sent while the first was waited for.
+    Hedge,
 }
 
 impl Retry {
-    const ALL: [Retry; 6] = [
+    const ALL: [Retry; 7] = [
         Retry::Connect,
         Retry::Tunnel,
         Retry::Stale,
         Retry::Broken,
         Retry::Suspect,
         Retry::Silent,
+        Retry::Hedge,
     ];
 
     fn label(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Retry {
             Retry::Broken => "broken",
             Retry::Suspect => "suspect",
             Retry::Silent => "silent",
+            Retry::Hedge => "hedge",
         }
     }
 }
@@ -141,7 +145,7 @@ pub(crate) struct Figures {
     label: String,
     /// By class of status code, `1xx` to `5xx`.
     codes: [Counter; 5],
-    retries: [Counter; 6],
+    retries: [Counter; Retry::ALL.len()],
     breakers: Family<Two, Counter>,
     duration: Histogram,
     in_flight: Gauge,

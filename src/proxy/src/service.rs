@@ -14,6 +14,7 @@ use nebula_domain::traffic::shed::{Arrival, Capacity, Gate};
 use nebula_domain::{DeploymentName, NodeId};
 use tokio::sync::Notify;
 
+use crate::edge::Edge;
 use crate::metrics::{Figures, ProxyMetrics};
 use crate::pages::Problem;
 
@@ -48,7 +49,11 @@ struct Lasting {
 }
 
 /// A request that was let in counts until this is dropped.
-pub(crate) struct Admitted(Arc<Lasting>);
+pub(crate) struct Admitted {
+    lasting: Arc<Lasting>,
+    /// By the newest route, for one that had to wait: it may have waited for an instance of that one.
+    pub(crate) newest: Option<Arc<Service>>,
+}
 
 /// Stands in the queue until it is dropped, or was let in.
 struct Waiting<'a> {
@@ -154,16 +159,18 @@ impl Service {
         room && !well
     }
 
-    /// Lets a request in, at once or after its turn in the queue.
-    pub(crate) async fn admit(
-        &self,
-        policy: &HttpPolicy,
-        now: impl Fn() -> Nanos,
-    ) -> Result<Admitted, Problem> {
+    /// Lets a request for this host in, at once or after its turn in the queue.
+    pub(crate) async fn admit(&self, edge: &Edge, host: &[u8]) -> Result<Admitted, Problem> {
+        let policy = &*self.route.policy;
         let capacity = &policy.capacity;
         let gate = &self.lasting.gate;
+        let now = || edge.now();
+        let admitted = |newest| Admitted {
+            lasting: Arc::clone(&self.lasting),
+            newest,
+        };
         let until = match gate.arrive(capacity, self.has_room(policy, now()), now()) {
-            Arrival::Admitted => return Ok(Admitted(Arc::clone(&self.lasting))),
+            Arrival::Admitted => return Ok(admitted(None)),
             Arrival::Queued { until } => until,
             Arrival::Shed { .. } => return Err(self.overloaded(capacity)),
         };
@@ -171,24 +178,34 @@ impl Service {
             lasting: &self.lasting,
             admitted: false,
         };
+        let mut tables = edge.shared.table.clone();
         let turn = async {
+            let mut newest = None;
             loop {
                 let woken = self.lasting.room.notified();
                 tokio::pin!(woken);
                 // From here on nobody's leaving is missed.
                 woken.as_mut().enable();
-                if gate.admit_waiting(capacity, self.has_room(policy, now())) {
-                    return;
+                let has_room = newest.as_deref().unwrap_or(self).has_room(policy, now());
+                if gate.admit_waiting(capacity, has_room) {
+                    return newest;
                 }
-                woken.await;
+                tokio::select! {
+                    () = woken => {}
+                    Ok(()) = tables.changed() => {
+                        // A new instance has room for those that have waited since before.
+                        let newer = edge.again(&self.route, host);
+                        newest = newer.map(|route| edge.shared.services.of(&route, now()));
+                    }
+                }
             }
         };
         let wait = std::time::Duration::from_nanos(until.saturating_sub(now()));
-        if tokio::time::timeout(wait, turn).await.is_err() {
+        let Ok(newest) = tokio::time::timeout(wait, turn).await else {
             return Err(self.overloaded(capacity));
-        }
+        };
         waiting.admitted = true;
-        Ok(Admitted(Arc::clone(&self.lasting)))
+        Ok(admitted(newest))
     }
 
     pub(crate) fn overloaded(&self, capacity: &Capacity) -> Problem {
@@ -201,8 +218,8 @@ impl Service {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        if self.0.gate.leave() {
-            self.0.room.notify_one();
+        if self.lasting.gate.leave() {
+            self.lasting.room.notify_one();
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::apps::{app, named, raw, read_head, text};
+use common::apps::{app, named, raw, read_head, text, verbatim};
 use common::client::{get, get_with, post};
 use common::{Cluster, Node, Routes, refusing, single, single_with, until};
 use http::StatusCode;
@@ -161,6 +161,22 @@ async fn a_breaker_opens_on_errors() {
     assert_eq!(errors, 4);
     let opened = "nebula_http_breaker_changes_total{deployment=\"api\",state=\"open\"}";
     assert_eq!(node.metric(opened), 1);
+    let half_open = opened.replace("open\"", "half-open\"");
+    assert_eq!(node.metric(&half_open), 0);
+}
+
+#[tokio::test]
+async fn a_breaker_that_was_open_long_enough_tries_again() {
+    let node = single();
+    let error = verbatim("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").await;
+    node.route_api_by(&[error], |policy| {
+        policy.breaker = Some("min_requests=1 open=10ms".parse().unwrap());
+    });
+    let half_open = "nebula_http_breaker_changes_total{deployment=\"api\",state=\"half-open\"}";
+    get(node.edge, API, "/").await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    get(node.edge, API, "/").await;
+    assert_eq!(node.metric(half_open), 1);
 }
 
 #[tokio::test]
@@ -376,4 +392,104 @@ async fn a_client_with_a_cookie_stays_while_its_instance_is_there() {
     }
     let answer = get_with(one.edge, API, "/", &[("cookie", &forged)]).await;
     assert!(answer.headers.get("set-cookie").is_some());
+}
+
+fn hedged(policy: &mut HttpPolicy) {
+    in_turn(policy);
+    policy.hedge = Some("after=1ms".parse().unwrap());
+}
+
+const HEDGES: &str = "nebula_http_retries_total{deployment=\"api\",reason=\"hedge\"}";
+
+#[tokio::test]
+async fn a_slow_answer_is_overtaken() {
+    let node = single();
+    let (slow, _gate, asked) = held().await;
+    node.route_api_by(&[slow, named("quick").await], hedged);
+    assert_eq!(tally(&node, 10).await, counts(&[("quick", 10)]));
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked > 0);
+    assert!(node.metric(HEDGES) >= asked as u64);
+    // Whoever was overtaken has no request any more, and was not at fault.
+    let ejected = "nebula_http_ejections_total{deployment=\"api\"}";
+    assert_eq!(node.metric(ejected), 0);
+}
+
+#[tokio::test]
+async fn one_failure_of_two_is_no_failure_and_two_are() {
+    let node = single();
+    let broken = raw(|mut socket| async move {
+        read_head(&mut socket).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    });
+    let (broken, (slow, gate, asked)) = (broken.await, held().await);
+    node.route_api_by(&[broken, slow], |policy| {
+        hedged(policy);
+        policy.retry.tries = 1;
+    });
+    let edge = node.edge;
+    let waiting = tokio::spawn(async move { get(edge, API, "/").await });
+    until("the other was asked", || asked.load(Ordering::SeqCst) == 1).await;
+    gate.add_permits(1);
+    assert_eq!(waiting.await.unwrap().text(), "held");
+
+    let node = single();
+    node.route_api_by(&[broken, broken], |policy| {
+        hedged(policy);
+        policy.retry.tries = 1;
+    });
+    assert_eq!(
+        get(node.edge, API, "/").await.status,
+        StatusCode::BAD_GATEWAY
+    );
+}
+
+#[tokio::test]
+async fn only_what_may_be_sent_twice_is_and_only_within_the_budget() {
+    let node = single();
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow, slow], hedged);
+    let edge = node.edge;
+    let posted = tokio::spawn(async move { post(edge, API, "/", "once").await });
+    until("it was asked", || asked.load(Ordering::SeqCst) == 1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.add_permits(1);
+    assert_eq!(posted.await.unwrap().text(), "held");
+    assert_eq!((asked.load(Ordering::SeqCst), node.metric(HEDGES)), (1, 0));
+
+    node.route_api_by(&[slow, slow], |policy| {
+        hedged(policy);
+        policy.retry = "tries=3 budget=0% min_per_second=0 window=10s"
+            .parse()
+            .unwrap();
+    });
+    let asking = tokio::spawn(async move { get(edge, API, "/").await });
+    until("it was asked", || asked.load(Ordering::SeqCst) == 2).await;
+    let spent = "nebula_http_retry_budget_spent_total{deployment=\"api\"}";
+    until("the budget was asked", || node.metric(spent) == 1).await;
+    gate.add_permits(1);
+    assert_eq!(asking.await.unwrap().text(), "held");
+    assert_eq!((asked.load(Ordering::SeqCst), node.metric(HEDGES)), (2, 0));
+}
+
+#[tokio::test]
+async fn who_waits_for_a_place_is_given_one_at_a_new_instance() {
+    let node = single();
+    let (slow, gate, asked) = held().await;
+    let full = |policy: &mut HttpPolicy| {
+        policy.capacity = "per_instance=1 total=4 queue=1 wait=30s".parse().unwrap();
+    };
+    node.route_api_by(&[slow], full);
+    let edge = node.edge;
+    let first = tokio::spawn(async move { get(edge, API, "/").await.status });
+    until("one is under way", || asked.load(Ordering::SeqCst) == 1).await;
+    let waits = tokio::spawn(async move { get(edge, API, "/").await });
+    until("the other waits", || {
+        node.metric("nebula_http_requests_in_flight{deployment=\"api\"}") == 2
+    })
+    .await;
+    node.route_api_by(&[slow, named("new").await], full);
+    assert_eq!(waits.await.unwrap().text(), "new");
+    gate.add_permits(1);
+    assert_eq!(first.await.unwrap(), StatusCode::OK);
 }

@@ -7,13 +7,8 @@ impl HttpPolicy {
     /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
     pub fn check_carried_out(&self) -> Result<(), HttpError> {
         let pending = [
-            ("hedge", self.hedge.is_some()),
             ("upstream", self.upstream != Upstream::default()),
             ("cache", self.cache != Cache::default()),
-            (
-                "rate_limits.cluster",
-                self.rate_limits.iter().any(|rule| rule.cluster),
-            ),
         ];
         match pending.iter().find(|(_, set)| *set) {
             Some((field, _)) => Err(HttpError::new(

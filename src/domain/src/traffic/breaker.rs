@@ -107,8 +107,8 @@ pub enum BreakerState {
 pub enum Admission {
     /// The breaker was closed.
     Normal,
-    /// One of the requests of this half-open period.
-    Probe { period: u64 },
+    /// One of the requests of this half-open period; its first one began it.
+    Probe { period: u64, first: bool },
 }
 
 /// What a breaker says of a request before it is sent.
@@ -168,7 +168,8 @@ impl Breaker {
         if barred_until > now {
             return Entry::Refused;
         }
-        if inner.admitted == 0 || inner.admitted >= policy.probes {
+        let first = inner.admitted == 0 || inner.admitted >= policy.probes;
+        if first {
             inner.period += 1;
             inner.admitted = 0;
             inner.succeeded = 0;
@@ -180,6 +181,7 @@ impl Breaker {
         }
         Entry::Admitted(Admission::Probe {
             period: inner.period,
+            first,
         })
     }
 
@@ -193,13 +195,13 @@ impl Breaker {
     ) -> Option<BreakerState> {
         match admission {
             Admission::Normal => self.ended_closed(policy, succeeded, now),
-            Admission::Probe { period } => self.ended_probe(policy, period, succeeded, now),
+            Admission::Probe { period, .. } => self.ended_probe(policy, period, succeeded, now),
         }
     }
 
     /// A request that was admitted found nothing out: a probe's place is free for another at once.
     pub fn not_used(&self, admission: Admission, now: Nanos) {
-        let Admission::Probe { period } = admission else {
+        let Admission::Probe { period, .. } = admission else {
             return;
         };
         let mut inner = self.inner();

@@ -39,6 +39,13 @@ pub struct Place {
     admission: Option<Admission>,
 }
 
+impl Place {
+    /// With it the instance's breaker became half-open.
+    pub fn is_first_probe(&self) -> bool {
+        matches!(self.admission, Some(Admission::Probe { first: true, .. }))
+    }
+}
+
 /// What was heard of a request. Ejection goes by requests that got no answer (nginx's "error" and "timeout"), a breaker
 /// by errors too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub enum Heard {
     Nothing,
     /// The client left before: that says nothing of the instance.
     Unknown,
+    /// Another instance was asked the same later and answered first: it is at least so slow, and has not failed.
+    Outpaced,
 }
 
 /// What changed by it, for the figures and the log.
@@ -129,12 +138,15 @@ impl Instance {
         all: impl IntoIterator<Item = &'a Instance>,
         now: Nanos,
     ) -> Changed {
-        if heard == Heard::Unknown {
+        let taken = Duration::from_nanos(now.saturating_sub(place.began));
+        if matches!(heard, Heard::Unknown | Heard::Outpaced) {
+            if heard == Heard::Outpaced {
+                self.load.observe(taken, false, now);
+            }
             self.give_back(place, now);
             return Changed::default();
         }
         let good = heard == Heard::Answer;
-        let taken = Duration::from_nanos(now.saturating_sub(place.began));
         self.load.observe(taken, !good, now);
         let breaker = health.breaker.zip(place.admission);
         let breaker = breaker

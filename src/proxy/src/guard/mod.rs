@@ -4,25 +4,32 @@
 //! password.
 
 mod passwords;
+mod shared;
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nebula_domain::http::{HttpPolicy, RateRule};
 use nebula_domain::routes::Route;
+use nebula_domain::state::EdgeSecret;
 use nebula_domain::traffic::hash::stable_hash;
 use nebula_domain::traffic::rate::table::{Key, RateTable};
 use nebula_domain::traffic::rate::{Gcra, RateKey, Verdict};
 
 use crate::h1::{Length, Refusal, RequestHead};
 use crate::pages::Problem;
-use passwords::Passwords;
+use passwords::{Busy, Passwords};
+pub use shared::SharedRates;
+
+/// In which time a full queue of passwords has been computed.
+const PASSWORDS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// One for all edge threads of a node.
 pub(crate) struct Guard {
     /// Made with the first request that is limited: it is the largest thing that a proxy holds.
     rates: OnceLock<RateTable>,
+    pub(crate) shared: Arc<SharedRates>,
     passwords: Passwords,
     started: Instant,
 }
@@ -31,6 +38,7 @@ impl Guard {
     pub(crate) fn new() -> Guard {
         Guard {
             rates: OnceLock::new(),
+            shared: Arc::default(),
             passwords: Passwords::new(),
             started: Instant::now(),
         }
@@ -41,10 +49,12 @@ impl Guard {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Lets a request pass, now or after the wait that a rate asks for. `path` is in its canonical form.
+    /// Lets a request pass, now or after the wait that a rate asks for. `path` is in its canonical form; without a `secret` every
+    /// node counts alone.
     pub(crate) async fn admit(
         &self,
         route: &Route,
+        secret: Option<EdgeSecret>,
         client: IpAddr,
         head: &RequestHead,
         path: &str,
@@ -64,7 +74,8 @@ impl Guard {
         sizes(policy, head).map_err(Problem::Refused)?;
         for (number, rule) in policy.rate_limits.iter().enumerate() {
             if rule.counts(path) {
-                let wait = self.count(route, number, rule, client, head)?;
+                let secret = secret.filter(|_| rule.cluster);
+                let wait = self.count(route, number, rule, secret, client, head)?;
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
                 }
@@ -76,17 +87,25 @@ impl Guard {
     /// Asks for a password where one is wanted. Not of a browser that asks whether a script may ask: it sends none.
     pub(crate) async fn authenticate(
         &self,
-        policy: &HttpPolicy,
+        route: &Route,
         head: &RequestHead,
     ) -> Result<(), Problem> {
-        if policy.basic_auth.is_on() {
-            let given = head.fields().get("authorization");
-            if !self.passwords.accept(policy, given).await {
-                let realm = policy.basic_auth.realm.as_str().to_owned();
-                return Err(Problem::Unauthorized(realm));
-            }
+        let policy = &*route.policy;
+        if !policy.basic_auth.is_on() {
+            return Ok(());
         }
-        Ok(())
+        let given = head.fields().get("authorization");
+        match self.passwords.accept(policy, given).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let realm = policy.basic_auth.realm.as_str().to_owned();
+                Err(Problem::Unauthorized(realm))
+            }
+            Err(Busy) => Err(Problem::Overloaded {
+                name: route.deployment.to_string(),
+                retry_after: PASSWORDS_RETRY_AFTER,
+            }),
+        }
     }
 
     /// How long the request is to wait.
@@ -95,6 +114,7 @@ impl Guard {
         route: &Route,
         number: usize,
         rule: &RateRule,
+        secret: Option<EdgeSecret>,
         client: IpAddr,
         head: &RequestHead,
     ) -> Result<Duration, Problem> {
@@ -111,7 +131,11 @@ impl Guard {
             .get_or_init(|| RateTable::new(Default::default()));
         let rule_number =
             stable_hash(route.deployment.as_str().as_bytes()).wrapping_add(number as u64);
-        let gcra = Gcra::from(&rule.limit);
+        let mut gcra = Gcra::from(&rule.limit);
+        if let Some(secret) = secret {
+            let share = self.shared.count(&secret, rule_number, &rule.limit, &key);
+            gcra = gcra.shared(share);
+        }
         match rates.request(rule_number, key, &gcra, self.now()) {
             Verdict::Pass => Ok(Duration::ZERO),
             Verdict::Wait(wait) => Ok(wait),

@@ -16,6 +16,8 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 const REMEMBERED_MAX: usize = 4096;
 /// Computed at the same time; further ones wait. Each takes a core for some tens of milliseconds.
 const COMPUTED_MAX: usize = 2;
+/// Computed or waiting. The last of them waits for some seconds; whoever comes then is asked to come again.
+const WAITING_MAX: usize = 128;
 /// Of a name and password in base64. Browsers send what people type.
 const GIVEN_BYTES_MAX: usize = 1024;
 
@@ -24,7 +26,12 @@ pub(super) struct Passwords {
     key: [u8; 32],
     right: Mutex<HashMap<[u8; 32], Instant>>,
     slots: Semaphore,
+    queue: Semaphore,
 }
+
+/// Too many passwords wait to be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy;
 
 impl Passwords {
     pub(super) fn new() -> Passwords {
@@ -32,28 +39,32 @@ impl Passwords {
             key: rand::random(),
             right: Mutex::default(),
             slots: Semaphore::new(COMPUTED_MAX),
+            queue: Semaphore::new(WAITING_MAX),
         }
     }
 
     /// Whether the `Authorization` field names one of the users, with the right password.
-    pub(super) async fn accept(&self, policy: &HttpPolicy, given: Option<&[u8]>) -> bool {
+    pub(super) async fn accept(
+        &self,
+        policy: &HttpPolicy,
+        given: Option<&[u8]>,
+    ) -> Result<bool, Busy> {
         let Some((name, password)) = given.and_then(credentials) else {
-            return false;
+            return Ok(false);
         };
         let known = self.digest(policy, &name, &password);
         if self.remembers(&known) {
-            return true;
+            return Ok(true);
         }
-        let Ok(_slot) = self.slots.acquire().await else {
-            return false;
-        };
+        let _place = self.queue.try_acquire().map_err(|_| Busy)?;
+        let _slot = self.slots.acquire().await.map_err(|_| Busy)?;
         let users = policy.basic_auth.clone();
         let computed = tokio::task::spawn_blocking(move || users.accepts(&name, &password));
         let right = computed.await.unwrap_or(false);
         if right {
             self.remember(known);
         }
-        right
+        Ok(right)
     }
 
     fn digest(&self, policy: &HttpPolicy, name: &str, password: &str) -> [u8; 32] {
@@ -105,6 +116,20 @@ fn credentials(field: &[u8]) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn whoever_finds_the_queue_full_is_told_so() {
+        let passwords = Passwords::new();
+        let policy = HttpPolicy::default();
+        let given = Some(&b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="[..]);
+        let all = u32::try_from(WAITING_MAX).unwrap();
+        let full = passwords.queue.acquire_many(all).await.unwrap();
+        assert_eq!(passwords.accept(&policy, given).await, Err(Busy));
+        // Nothing is computed for who gives none.
+        assert_eq!(passwords.accept(&policy, None).await, Ok(false));
+        drop(full);
+        assert_eq!(passwords.accept(&policy, given).await, Ok(false));
+    }
 
     #[test]
     fn credentials_are_read_as_rfc_7617_has_them() {

@@ -139,7 +139,7 @@ proptest! {
                 }
             }
             let newest = under_way.iter().filter_map(|a| match a {
-                Admission::Probe { period } => Some(*period),
+                Admission::Probe { period, .. } => Some(*period),
                 Admission::Normal => None,
             });
             let newest: Vec<u64> = newest.collect();

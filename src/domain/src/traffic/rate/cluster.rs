@@ -38,6 +38,15 @@ pub struct Talker {
     pub rate: PerKilosecond,
 }
 
+/// What a node tells of all its rules, by their numbers; rules of which there is nothing to tell are not in it.
+pub type Demand = BTreeMap<u64, Vec<Talker>>;
+
+/// Rules that a node tells of at the same time. Those that are left out are limited at each node alone.
+pub const TOLD_RULES: Limit = Limit {
+    name: "rate_rules_told",
+    max: 64,
+};
+
 /// The part of a limit that a node may use, in 65,536ths; at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u32);
