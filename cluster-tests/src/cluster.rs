@@ -37,6 +37,8 @@ pub struct Member {
     pub pid: u32,
     pub api: String,
     pub edge: SocketAddr,
+    /// Where it serves TLS, in a cluster with certificates.
+    pub edge_tls: Option<SocketAddr>,
     pub data_dir: PathBuf,
 }
 
@@ -55,14 +57,17 @@ fn member(node: &Value) -> Member {
             .unwrap_or_else(|| panic!("no '{key}' in {node}"))
             .to_owned()
     };
-    let edge = text("edge");
-    let edge = edge.trim_start_matches("http://").trim_end_matches('/');
+    let address = |url: &str| {
+        let (_, address) = url.split_once("://").expect("a URL");
+        address.parse().expect("an address")
+    };
     Member {
         name: text("name"),
         id: node["id"].as_u64().expect("a node id"),
         pid: u32::try_from(node["pid"].as_u64().expect("a pid")).expect("a pid fits"),
         api: text("api"),
-        edge: edge.parse().expect("the edge is an address"),
+        edge: address(&text("edge")),
+        edge_tls: node["edge_tls"].as_str().map(address),
         data_dir: text("data_dir").into(),
     }
 }

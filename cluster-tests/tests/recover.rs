@@ -58,6 +58,7 @@ fn join(cluster: &mut Cluster, through: usize, name: &str, role: &str) -> usize 
         pid: 0,
         api: format!("https://{api}"),
         edge: edge.parse().unwrap(),
+        edge_tls: None,
         data_dir,
     });
     let index = cluster.members.len() - 1;

@@ -1,6 +1,7 @@
 //! What all proxies of a run have in common: the upstream, the files, the certificate.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub struct Certificate {
     pub key: PathBuf,
     /// Both in one file.
     pub both: PathBuf,
+    /// A folder with both and nothing else: `api.crt` and `api.key`.
+    pub folder: PathBuf,
     pub der: CertificateDer<'static>,
 }
 
@@ -167,7 +170,13 @@ fn certificate(folder: &Path) -> anyhow::Result<Certificate> {
         let path = folder.join(name);
         std::fs::write(&path, text).map(|()| path)
     };
+    let own = folder.join("certificates");
+    std::fs::create_dir(&own)?;
+    std::fs::write(own.join("api.crt"), &chain_pem)?;
+    std::fs::write(own.join("api.key"), &key_pem)?;
+    std::fs::set_permissions(own.join("api.key"), std::fs::Permissions::from_mode(0o600))?;
     Ok(Certificate {
+        folder: own,
         chain: place("chain.pem", &chain_pem)?,
         key: place("key.pem", &key_pem)?,
         both: place("both.pem", &format!("{chain_pem}{key_pem}"))?,

@@ -59,6 +59,7 @@ impl Cluster {
             pid: 0,
             api: format!("https://{api}"),
             edge: edge.parse().expect("the edge is an address"),
+            edge_tls: None,
             data_dir,
         });
         self.restart(self.members.len() - 1);

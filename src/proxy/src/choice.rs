@@ -26,6 +26,7 @@ const RACES_MAX: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Wish<'a> {
     pub(crate) edge: &'a Edge,
+    pub(crate) now: Nanos,
     pub(crate) policy: &'a HttpPolicy,
     pub(crate) head: &'a RequestHead,
     pub(crate) client: IpAddr,
@@ -63,7 +64,7 @@ pub(crate) fn choose<'a>(
     let per_instance = wish.policy.capacity.per_instance;
     let limited = health(wish.policy, per_instance);
     let random: u64 = rand::random();
-    let now = edge.now();
+    let now = wish.now;
     let key = match &wish.policy.balance {
         Balance::Hash(key) => hash(key, wish),
         _ => 0,

@@ -28,6 +28,8 @@ pub(crate) struct Request<'a> {
     pub(crate) finish: Finish<'a>,
     /// Bytes of the body's content.
     pub(crate) max_body: u64,
+    /// When the instance was chosen.
+    pub(crate) since: Instant,
     /// For the head of the response, since something of the request moved last.
     pub(crate) patience: Duration,
     /// How long nothing may move once the response has begun.
@@ -122,7 +124,7 @@ where
         request,
         upload: &mut upload,
         silent: &mut silent,
-        last: Instant::now(),
+        last: request.since,
         head_bytes: upstream.wire.unwritten(),
         searched: 0,
     };
@@ -382,14 +384,13 @@ where
         false => Trailers::Drop,
     };
     let mut relay = Relay::new(length, delivery.framing, u64::MAX, trailers);
-    // When the client took something last, and how much it had not taken then.
-    let (mut last, mut left) = (Instant::now(), 0);
-    // When anything moved in either direction.
-    let mut moved = last;
+    // When the client took something last, and how much it had not taken then; and when anything moved in either direction.
+    // An answer that is there at once is passed on without a look at the clock.
+    let (mut last, mut left, mut moved) = (None, 0, None);
     let whole = poll_fn(|cx| {
         if upload.state == UploadState::Moving {
             match upload.poll(cx, link.wire, &mut upstream.wire) {
-                Ok(true) => moved = Instant::now(),
+                Ok(true) => moved = Some(Instant::now()),
                 Ok(false) => {}
                 // It shows in what becomes of the connection.
                 Err(_) => upload.state = UploadState::Unwanted,
@@ -398,7 +399,7 @@ where
         loop {
             match relay.poll(cx, &mut upstream.wire, link.wire) {
                 Poll::Ready(Ok(Moved::All)) => return Poll::Ready(true),
-                Poll::Ready(Ok(Moved::Some)) => last = Instant::now(),
+                Poll::Ready(Ok(Moved::Some)) => last = None,
                 Poll::Ready(Err(_)) => return Poll::Ready(false),
                 Poll::Pending => break,
             }
@@ -408,12 +409,13 @@ where
         }
         let unwritten = link.wire.unwritten();
         if unwritten < left {
-            last = Instant::now();
+            last = None;
         }
         left = unwritten;
+        let last = *last.get_or_insert_with(Instant::now);
         // A stream may be silent for a while; a client that takes nothing may not be for as long.
         let deadline = match link.wire.has_unsent() {
-            false => last.max(moved) + request.idle,
+            false => moved.map_or(last, |moved| last.max(moved)) + request.idle,
             true => last + limits.client_stall,
         };
         link.timer.poll(cx, deadline).map(|()| false)

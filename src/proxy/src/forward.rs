@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::routes::Endpoint;
@@ -92,30 +92,38 @@ where
     };
     let began = edge.now();
     service.budget().deposit(&policy.retry, began);
-    let mut admitted = service.admit(edge, request.asked.host).await?;
-    if let Some(newest) = admitted.newest.take() {
-        service = newest;
+    // One look at the clock serves all that is decided before something is waited for.
+    let mut now = began;
+    let mut admitted = service.admit(edge, request.asked.host, now).await?;
+    if admitted.waited {
+        now = edge.now();
+        service = admitted.newest.take().unwrap_or(service);
     }
     let mut tries = Tries::new(began);
     let mut problem = None;
-    while let Some(until) = tries.begin(&policy.deadlines, edge.now()) {
-        let Some(chosen) = trip.choose(&service, request, None) else {
+    while let Some(until) = tries.begin(&policy.deadlines, now) {
+        let Some(chosen) = trip.choose(&service, request, None, now) else {
             // Another thread took the last place, or all have been tried.
             problem.get_or_insert_with(|| service.overloaded(&policy.capacity));
             break;
         };
         let instance = chosen.endpoint.instance;
         request.asked_last.store(instance.0, Ordering::Relaxed);
+        let request = &Request {
+            since: edge.shared.guard.instant(now),
+            ..*request
+        };
         let (retry, failed) = match trip.attempt(&service, chosen, until, request, link).await {
             Attempt::Served(persistent) => return Ok(persistent),
             Attempt::Failed(problem) => return Err(problem),
             Attempt::Elsewhere(retry, problem) => (retry, problem),
         };
+        now = edge.now();
         problem = Some(failed);
         trip.tried.push(instance);
         // Rules and policy stay those of the first table; of who is there the newest knows more.
         if let Some(newer) = edge.again(&service.route, request.asked.host) {
-            service = edge.shared.services.of(&newer, edge.now());
+            service = edge.shared.services.of(&newer, now);
         }
         let mut others = service.route.endpoints.iter();
         if !others.any(|endpoint| trip.is_fresh(endpoint)) {
@@ -127,7 +135,7 @@ where
             &policy.deadlines,
             service.budget(),
             may_repeat,
-            edge.now(),
+            now,
         );
         match again {
             Ok(()) => service.figures.retry(retry),
@@ -169,12 +177,14 @@ impl<'a> Trip<'a> {
         service: &'s Service,
         request: &Request<'s>,
         other: Option<InstanceId>,
+        now: Nanos,
     ) -> Option<Chosen<'s>>
     where
         'a: 's,
     {
         let wish = Wish {
             edge: self.edge,
+            now,
             policy: self.policy,
             head: request.head,
             client: request.asked.origin.client,
@@ -205,9 +215,9 @@ impl<'a> Trip<'a> {
     where
         'a: 's,
     {
-        let second = self.choose(service, request, Some(first.endpoint.instance))?;
-        let budget = service.budget();
-        if !budget.withdraw(&self.policy.retry, self.edge.now()) {
+        let now = self.edge.now();
+        let second = self.choose(service, request, Some(first.endpoint.instance), now)?;
+        if !service.budget().withdraw(&self.policy.retry, now) {
             service.figures.budget_spent.inc();
             return None;
         }
@@ -289,18 +299,25 @@ impl<'a> Trip<'a> {
             true => limits.upstream_idle,
             false => limits.upstream_idle_unrepeatable,
         };
-        let mut kept = edge.pool.take(target, idle_max);
+        let mut since = request.since;
+        let mut kept = edge.pool.take(target, idle_max, since);
         loop {
             let was_kept = kept.is_some();
             let mut upstream = match kept.take() {
                 Some(upstream) => upstream,
-                None => dialer.dial(target).await.map_err(unreachable)?,
+                None => {
+                    let dialed = dialer.dial(target).await.map_err(unreachable)?;
+                    since = Instant::now();
+                    dialed
+                }
             };
-            let patience = Duration::from_nanos(until.saturating_sub(edge.now()));
+            let patience = until.saturating_sub(edge.shared.guard.at(since));
+            let patience = Duration::from_nanos(patience);
             if patience.is_zero() {
                 return Err(Attempt::Failed(Problem::Silent(name())));
             }
             let request = &Request {
+                since,
                 patience,
                 ..*request
             };

@@ -44,8 +44,8 @@ struct Routed {
 }
 
 /// What became of a request.
-#[derive(Default)]
 struct Outcome {
+    started: Instant,
     status: AtomicU16,
     /// The instance that was asked last; 0: none.
     instance: AtomicU64,
@@ -63,7 +63,8 @@ where
     client.secure = origin.scheme == Scheme::Https;
     let id = RequestId::of(client.head.fields());
     let found = find(edge, origin, &client.head).map(|routed| {
-        let service = edge.shared.services.of(&routed.route, edge.now());
+        let now = edge.shared.guard.at(started);
+        let service = edge.shared.services.of(&routed.route, now);
         (routed, service)
     });
     let (figures, policy) = match &found {
@@ -74,7 +75,11 @@ where
         Err(_) => (edge.shared.metrics.of(None), None),
     };
     let tracked = Tracked::new(figures);
-    let outcome = Outcome::default();
+    let outcome = Outcome {
+        started,
+        status: AtomicU16::default(),
+        instance: AtomicU64::default(),
+    };
     let logged = policy.as_deref().and_then(|policy| {
         let name = found.as_ref().ok()?.0.route.deployment.as_str();
         Entry::begin(policy.access_log, name, origin, &client.head)
@@ -298,6 +303,7 @@ where
             id,
         },
         finish: Finish::of(&policy, head, *secure),
+        since: outcome.started,
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),

@@ -2,6 +2,7 @@
 //! no body, and only as far as the deployment's retry budget reaches, so that a slow deployment is not asked twice as much.
 
 use std::pin::pin;
+use std::time::Instant;
 
 use nebula_domain::InstanceId;
 use nebula_domain::traffic::Nanos;
@@ -107,6 +108,10 @@ async fn alone(
     until: Nanos,
     request: &Request<'_>,
 ) -> Result<Asked, Attempt> {
+    let request = &Request {
+        since: Instant::now(),
+        ..*request
+    };
     let (nobody, _other_end) = duplex(1);
     let mut link = Link {
         wire: &mut Wire::new(nobody),

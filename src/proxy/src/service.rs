@@ -51,7 +51,9 @@ struct Lasting {
 /// A request that was let in counts until this is dropped.
 pub(crate) struct Admitted {
     lasting: Arc<Lasting>,
-    /// By the newest route, for one that had to wait: it may have waited for an instance of that one.
+    /// It had to wait for its turn.
+    pub(crate) waited: bool,
+    /// By the newest route, if there is a newer one since it waited: it may have waited for an instance of that one.
     pub(crate) newest: Option<Arc<Service>>,
 }
 
@@ -160,17 +162,22 @@ impl Service {
     }
 
     /// Lets a request for this host in, at once or after its turn in the queue.
-    pub(crate) async fn admit(&self, edge: &Edge, host: &[u8]) -> Result<Admitted, Problem> {
+    pub(crate) async fn admit(
+        &self,
+        edge: &Edge,
+        host: &[u8],
+        now: Nanos,
+    ) -> Result<Admitted, Problem> {
         let policy = &*self.route.policy;
         let capacity = &policy.capacity;
         let gate = &self.lasting.gate;
-        let now = || edge.now();
-        let admitted = |newest| Admitted {
+        let admitted = |waited, newest| Admitted {
             lasting: Arc::clone(&self.lasting),
+            waited,
             newest,
         };
-        let until = match gate.arrive(capacity, self.has_room(policy, now()), now()) {
-            Arrival::Admitted => return Ok(admitted(None)),
+        let until = match gate.arrive(capacity, self.has_room(policy, now), now) {
+            Arrival::Admitted => return Ok(admitted(false, None)),
             Arrival::Queued { until } => until,
             Arrival::Shed { .. } => return Err(self.overloaded(capacity)),
         };
@@ -178,6 +185,7 @@ impl Service {
             lasting: &self.lasting,
             admitted: false,
         };
+        let now = || edge.now();
         let mut tables = edge.shared.table.clone();
         let turn = async {
             let mut newest = None;
@@ -205,7 +213,7 @@ impl Service {
             return Err(self.overloaded(capacity));
         };
         waiting.admitted = true;
-        Ok(admitted(newest))
+        Ok(admitted(true, newest))
     }
 
     pub(crate) fn overloaded(&self, capacity: &Capacity) -> Problem {

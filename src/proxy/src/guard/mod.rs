@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nebula_domain::http::{HttpPolicy, RateRule};
 use nebula_domain::routes::Route;
 use nebula_domain::state::EdgeSecret;
+use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::hash::stable_hash;
 use nebula_domain::traffic::rate::table::{Key, RateTable};
 use nebula_domain::traffic::rate::{Gcra, RateKey, Verdict};
@@ -45,8 +46,17 @@ impl Guard {
     }
 
     /// Since the proxy began, for everything in `traffic` that goes by time.
-    pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    pub(crate) fn now(&self) -> Nanos {
+        self.at(Instant::now())
+    }
+
+    pub(crate) fn at(&self, instant: Instant) -> Nanos {
+        let since = instant.saturating_duration_since(self.started);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn instant(&self, at: Nanos) -> Instant {
+        self.started + Duration::from_nanos(at)
     }
 
     /// Lets a request pass, now or after the wait that a rate asks for. `path` is in its canonical form; without a `secret` every

@@ -40,13 +40,18 @@ impl Pool {
     }
 
     /// A connection that has been unused for no longer than `idle_max`, and is open as far as is known.
-    pub(crate) fn take(&self, target: Target, idle_max: Duration) -> Option<Upstream> {
+    pub(crate) fn take(
+        &self,
+        target: Target,
+        idle_max: Duration,
+        now: Instant,
+    ) -> Option<Upstream> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let idle_max = idle_max.min(self.idle_timeout);
         let inner = &mut *inner;
         let idle = inner.idle.get_mut(&target.instance)?;
         while let Some(newest) = idle.last() {
-            if newest.since.elapsed() > idle_max && newest.via == target.via {
+            if now.saturating_duration_since(newest.since) > idle_max && newest.via == target.via {
                 // The others are older.
                 return None;
             }

@@ -137,6 +137,7 @@ mod tests {
             daemon: None,
             api: String::new(),
             edge: String::new(),
+            edge_tls: None,
             quic: String::new(),
             data_dir,
         }
@@ -153,6 +154,7 @@ mod tests {
         std::fs::write(dir.join("mine.txt"), "x").unwrap();
         let state = DevState {
             complete: true,
+            https: false,
             nodes: vec![node(node_dir(&dir, 1)), node(outside.clone())],
         };
         state.store(&dir).unwrap();

@@ -45,12 +45,15 @@ pub struct Up {
     /// Where to keep everything; one that holds a cluster goes on with it [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Take three ports for each node from here on, instead of free ones
+    /// Take four ports for each node from here on, instead of free ones
     #[arg(long, value_name = "PORT")]
     base_port: Option<NonZeroU16>,
     /// Threads of each node that serve what is deployed; 0 for one per core [default: as before, or 0]
     #[arg(long, value_name = "N")]
     edge_threads: Option<usize>,
+    /// Serve what is deployed over TLS as well, with the certificates in this folder: NAME.crt with NAME.key beside it
+    #[arg(long, value_name = "DIR")]
+    edge_certificates: Option<PathBuf>,
     /// Return when the cluster is ready and leave it running
     #[arg(long)]
     detach: bool,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use nebula_client::Client;
-use nebula_node::{API_SOCKET, Config, Overrides, write_private};
+use nebula_node::{API_SOCKET, Config, EdgeTls, Overrides, write_private};
 use nebula_telemetry::{Clock, Random};
 use nebula_wire::api::{CreateJoinToken, Member, MemberStatus, Members};
 use nebula_wire::token::JoinTokenText;
@@ -34,6 +34,8 @@ pub struct Cluster {
     pub program: PathBuf,
     /// What every node is to have from now on; `None` leaves it as it is.
     pub edge_threads: Option<usize>,
+    /// The same of the folder of certificates, an absolute path.
+    pub certificates: Option<PathBuf>,
     pub state: RefCell<DevState>,
 }
 
@@ -48,11 +50,13 @@ impl Cluster {
             daemon: None,
             api: local(ports.api).to_string(),
             edge: local(ports.edge).to_string(),
+            edge_tls: Some(local(ports.edge_tls).to_string()),
             quic: local(ports.quic).to_string(),
             data_dir: node_dir(dir, number),
         });
         DevState {
             complete: false,
+            https: false,
             nodes: nodes.collect(),
         }
     }
@@ -116,6 +120,10 @@ impl Cluster {
             .map_err(|e: nebula_domain::names::NameError| {
                 CliError::failed(e.to_string(), "delete the folder and start again")
             })?;
+        let edge_tls = match (&self.certificates, &node.edge_tls) {
+            (Some(_), Some(text)) => address(text)?.map(EdgeTls::At),
+            _ => None,
+        };
         let overrides = Overrides {
             data_dir: Some(node.data_dir.clone()),
             name: Some(name),
@@ -123,6 +131,8 @@ impl Cluster {
             api: address(&node.api)?,
             edge: address(&node.edge)?,
             edge_threads: self.edge_threads,
+            edge_tls,
+            edge_certificates_dir: self.certificates.clone(),
             ..Overrides::default()
         };
         Config::load(None, &overrides).map_err(bad_config)
@@ -201,7 +211,7 @@ impl Cluster {
     /// Starts one daemon and waits until it answers.
     async fn run(&self, index: usize) -> Outcome {
         let node = self.node(index);
-        if self.edge_threads.is_some() {
+        if self.edge_threads.is_some() || self.certificates.is_some() {
             // One that goes on has its settings in its file.
             self.config(&node)?.store().map_err(bad_config)?;
         }
@@ -349,11 +359,13 @@ mod tests {
                 quic: 1,
                 api: 2,
                 edge: 3,
+                edge_tls: 7,
             },
             Ports {
                 quic: 4,
                 api: 5,
                 edge: 6,
+                edge_tls: 8,
             },
         ];
         let plan = Cluster::plan(Path::new("/d"), &ports);
@@ -369,11 +381,13 @@ mod tests {
             quic: 1,
             api: 2,
             edge: 3,
+            edge_tls: 4,
         };
         let mut cluster = Cluster {
             dir: dir.path().to_owned(),
             program: PathBuf::new(),
             edge_threads: Some(1),
+            certificates: None,
             state: RefCell::new(Cluster::plan(dir.path(), &[ports])),
         };
         let node = cluster.node(0);
@@ -385,5 +399,33 @@ mod tests {
         assert_eq!(cluster.config(&node).unwrap().edge_threads, 1);
         cluster.edge_threads = Some(0);
         assert_eq!(cluster.config(&node).unwrap().edge_threads, 0);
+    }
+
+    #[test]
+    fn certificates_once_given_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = Ports {
+            quic: 1,
+            api: 2,
+            edge: 3,
+            edge_tls: 4,
+        };
+        let mut cluster = Cluster {
+            dir: dir.path().to_owned(),
+            program: PathBuf::new(),
+            edge_threads: None,
+            certificates: None,
+            state: RefCell::new(Cluster::plan(dir.path(), &[ports])),
+        };
+        let node = cluster.node(0);
+        std::fs::create_dir(&node.data_dir).unwrap();
+        assert_eq!(cluster.config(&node).unwrap().edge_tls(), None);
+        cluster.certificates = Some("/certificates".into());
+        let config = cluster.config(&node).unwrap();
+        assert_eq!(config.edge_tls(), Some("127.0.0.1:4".parse().unwrap()));
+        assert_eq!(config.edge_certificates_dir(), Path::new("/certificates"));
+        config.store().unwrap();
+        cluster.certificates = None;
+        assert_eq!(cluster.config(&node).unwrap().edge_tls(), config.edge_tls());
     }
 }

@@ -1,4 +1,4 @@
-//! Three ports for each node, all free when they are handed out.
+//! Four ports for each node, all free when they are handed out.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
@@ -18,7 +18,12 @@ pub struct Ports {
     pub quic: u16,
     pub api: u16,
     pub edge: u16,
+    /// Used when there are certificates.
+    pub edge_tls: u16,
 }
+
+/// Of each node.
+const COUNT: u16 = 4;
 
 impl Ports {
     fn from(first: u16) -> Ports {
@@ -26,6 +31,7 @@ impl Ports {
             quic: first,
             api: first + 1,
             edge: first + 2,
+            edge_tls: first + 3,
         }
     }
 
@@ -35,7 +41,9 @@ impl Ports {
         if UdpSocket::bind(local(self.quic)).is_err() {
             return Some(self.quic);
         }
-        [self.api, self.edge].into_iter().find(|port| tcp(*port))
+        [self.api, self.edge, self.edge_tls]
+            .into_iter()
+            .find(|port| tcp(*port))
     }
 }
 
@@ -43,7 +51,7 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Consecutive ports from `base` on, or three free ones for each node.
+/// Consecutive ports from `base` on, or four free ones for each node.
 pub fn choose(nodes: u16, base: Option<u16>) -> Outcome<Vec<Ports>> {
     match base {
         Some(base) => from_base(nodes, base),
@@ -52,16 +60,16 @@ pub fn choose(nodes: u16, base: Option<u16>) -> Outcome<Vec<Ports>> {
 }
 
 fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
-    if u32::from(base) + 3 * u32::from(nodes) > 65_536 {
+    if u32::from(base) + u32::from(COUNT) * u32::from(nodes) > 65_536 {
         return Err(CliError::usage(
             format!(
                 "{nodes} nodes need {} ports, and from {base} on there are fewer",
-                3 * nodes
+                COUNT * nodes
             ),
             "choose a lower --base-port",
         ));
     }
-    let all: Vec<_> = (0..nodes).map(|i| Ports::from(base + 3 * i)).collect();
+    let all: Vec<_> = (0..nodes).map(|i| Ports::from(base + COUNT * i)).collect();
     match all.iter().find_map(|ports| ports.taken()) {
         None => Ok(all),
         Some(port) => Err(CliError::failed(
@@ -70,7 +78,7 @@ fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
             ),
             format!(
                 "choose a --base-port from which {} ports are free, or leave it out",
-                3 * nodes
+                COUNT * nodes
             ),
         )),
     }
@@ -82,9 +90,9 @@ fn free(nodes: u16) -> Outcome<Vec<Ports>> {
         if found.len() == usize::from(nodes) {
             return Ok(found);
         }
-        // Steps of three, so that no two triples overlap.
-        let step = rand::rng().random_range(0..RANGE.len() / 3);
-        let ports = Ports::from(RANGE.start + 3 * u16::try_from(step).unwrap_or_default());
+        // In steps, so that no two nodes' ports overlap.
+        let step = rand::rng().random_range(0..RANGE.len() / usize::from(COUNT));
+        let ports = Ports::from(RANGE.start + COUNT * u16::try_from(step).unwrap_or_default());
         if !found.contains(&ports) && ports.taken().is_none() {
             found.push(ports);
         }
@@ -110,12 +118,12 @@ mod tests {
         let mut all: Vec<_> = choose(16, None)
             .unwrap()
             .iter()
-            .flat_map(|p| [p.quic, p.api, p.edge])
+            .flat_map(|p| [p.quic, p.api, p.edge, p.edge_tls])
             .collect();
-        assert_eq!(all.len(), 48);
+        assert_eq!(all.len(), 64);
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 48);
+        assert_eq!(all.len(), 64);
     }
 
     #[test]

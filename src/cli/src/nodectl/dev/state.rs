@@ -20,6 +20,9 @@ pub struct DevNode {
     pub daemon: Option<Process>,
     pub api: String,
     pub edge: String,
+    /// Where TLS is served in a cluster that has certificates; `None` in one that is older than that.
+    #[serde(default)]
+    pub edge_tls: Option<String>,
     pub quic: String,
     pub data_dir: PathBuf,
 }
@@ -28,6 +31,9 @@ pub struct DevNode {
 pub struct DevState {
     /// Whether every node was once ready: then the folder is worth keeping when a later start fails.
     pub complete: bool,
+    /// Certificates were given, now or before.
+    #[serde(default)]
+    pub https: bool,
     pub nodes: Vec<DevNode>,
 }
 
@@ -83,6 +89,9 @@ pub struct ReportNode {
     pub api: String,
     /// An http URL.
     pub edge: String,
+    /// An https URL, where there are certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_tls: Option<String>,
     /// `host:port`
     pub quic: String,
     pub data_dir: PathBuf,
@@ -96,6 +105,11 @@ impl Report {
             pid: node.daemon.map_or(0, |d| d.pid),
             api: format!("https://{}", node.api),
             edge: format!("http://{}", node.edge),
+            edge_tls: node
+                .edge_tls
+                .as_ref()
+                .filter(|_| state.https)
+                .map(|address| format!("https://{address}")),
             quic: node.quic.clone(),
             data_dir: node.data_dir.clone(),
         });
@@ -114,8 +128,9 @@ mod tests {
     fn scripts_get_the_promised_shape() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(DevState::load(dir.path()), Ok(None));
-        let state = DevState {
+        let mut state = DevState {
             complete: true,
+            https: false,
             nodes: vec![DevNode {
                 name: "node-1".into(),
                 id: 1,
@@ -125,6 +140,7 @@ mod tests {
                 }),
                 api: "127.0.0.1:2".into(),
                 edge: "127.0.0.1:3".into(),
+                edge_tls: Some("127.0.0.1:4".into()),
                 quic: "127.0.0.1:1".into(),
                 data_dir: "/d/node-1".into(),
             }],
@@ -140,6 +156,9 @@ mod tests {
             }]
         });
         assert_eq!(json, wanted);
+        state.https = true;
+        let json = serde_json::to_value(Report::new(Path::new("/d"), &state)).unwrap();
+        assert_eq!(json["nodes"][0]["edge_tls"], "https://127.0.0.1:4");
         assert_eq!(state.running().count(), 0, "no such process");
     }
 }

@@ -1,7 +1,7 @@
 //! `nodectl dev`: start, show, wait for Ctrl-C, stop.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nebula_wire::api::Members;
@@ -22,11 +22,14 @@ const WATCH: Duration = Duration::from_secs(1);
 
 pub async fn run(args: Up, out: Output) -> Outcome {
     let home = Home::open(args.data_dir.as_deref(), args.detach)?;
-    let plan = plan(&args, &home)?;
+    let certificates = certificates(&args)?;
+    let mut plan = plan(&args, &home)?;
+    plan.https |= certificates.is_some();
     let cluster = Cluster {
         dir: home.dir().to_owned(),
         program: daemon::program("nodectl")?,
         edge_threads: args.edge_threads,
+        certificates,
         state: RefCell::new(plan),
     };
     cluster.state.borrow().store(home.dir())?;
@@ -72,6 +75,20 @@ pub async fn run(args: Up, out: Output) -> Outcome {
     Ok(())
 }
 
+/// The folder of certificates that was named, as every node finds it.
+fn certificates(args: &Up) -> Outcome<Option<PathBuf>> {
+    let Some(dir) = &args.edge_certificates else {
+        return Ok(None);
+    };
+    match dir.canonicalize() {
+        Ok(path) if path.is_dir() => Ok(Some(path)),
+        _ => Err(CliError::usage(
+            format!("{} is not a folder", dir.display()),
+            "name a folder that holds NAME.crt and NAME.key",
+        )),
+    }
+}
+
 /// The cluster that the folder holds, or a new one as the flags say.
 fn plan(args: &Up, home: &Home) -> Outcome<DevState> {
     let Some(known) = DevState::load(home.dir())? else {
@@ -103,6 +120,12 @@ fn plan(args: &Up, home: &Home) -> Outcome<DevState> {
         return Err(CliError::usage(
             format!("{dir} holds a cluster that has its ports already"),
             "leave --base-port out to go on with it, or choose another --data-dir",
+        ));
+    }
+    if args.edge_certificates.is_some() && known.nodes.iter().any(|node| node.edge_tls.is_none()) {
+        return Err(CliError::usage(
+            format!("{dir} holds a cluster without ports for TLS"),
+            "leave --edge-certificates out to go on with it, or choose another --data-dir",
         ));
     }
     Ok(known)
@@ -187,6 +210,14 @@ fn summary(report: &Report, members: &Members, args: &Up, dir: &Path) -> String 
                 node.edge
             ));
         }
+    }
+    let secure: Vec<&str> = report
+        .nodes
+        .iter()
+        .flat_map(|n| n.edge_tls.as_deref())
+        .collect();
+    if !secure.is_empty() {
+        text.push_str(&format!("\nOver TLS: {}\n", secure.join(", ")));
     }
     text.push_str(&format!(
         "\nTry next:
@@ -274,6 +305,7 @@ mod tests {
             data_dir: None,
             base_port: None,
             edge_threads: None,
+            edge_certificates: None,
             detach: false,
             no_example: false,
         }
