@@ -64,7 +64,7 @@ pub(crate) struct Exchanged {
 /// Why there is no response; nothing has been written to the client.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The connection was gone before anything was sent.
+    /// The connection was gone before anything was sent, or the instance says that it did nothing about what was.
     NotSent,
     /// Sent, at least in part, and then the connection broke, or the answer was not HTTP.
     Broken,
@@ -254,8 +254,8 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
     /// The connection takes nothing more. When nothing has been sent, the request may be sent elsewhere; otherwise the
     /// answer may be under way already.
     fn unwritten(&mut self, upstream: &mut Upstream) -> Result<(), Fault> {
-        let nothing =
-            upstream.wire.unwritten() >= self.head_bytes && !self.upload.relay.has_begun();
+        let head = upstream.wire.unwritten() >= self.head_bytes;
+        let nothing = (head || upstream.wire.io.is_unprocessed()) && !self.upload.relay.has_begun();
         upstream.wire.discard();
         match nothing {
             true => Err(Fault::NotSent),
@@ -301,7 +301,13 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
             match upstream.wire.poll_fill(cx, READ_BYTES) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Err(Fault::Broken),
+                Poll::Ready(_) => {
+                    let unprocessed = upstream.wire.io.is_unprocessed();
+                    return Err(match unprocessed && !self.upload.relay.has_begun() {
+                        true => Fault::NotSent,
+                        false => Fault::Broken,
+                    });
+                }
             }
         }
     }

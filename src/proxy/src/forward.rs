@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nebula_domain::http::HttpPolicy;
+use nebula_domain::http::{HttpPolicy, Upstream as Protocol};
 use nebula_domain::routes::Endpoint;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::instance::Heard;
@@ -25,7 +25,7 @@ use crate::metrics::Retry;
 use crate::origin::Scheme;
 use crate::pages::Problem;
 use crate::service::Service;
-use crate::upstream::{DialError, Via, fell_silent};
+use crate::upstream::{DialError, Target, Upstream, Via, fell_silent, is_websocket};
 
 /// How one endpoint was tried.
 enum Attempt {
@@ -187,16 +187,23 @@ impl Trip<'_> {
             true => limits.upstream_idle,
             false => limits.upstream_idle_unrepeatable,
         };
-        let mut kept = edge.pool.take(target, idle_max);
+        let h2c = self.policy.upstream == Protocol::H2c && self.site.is_none();
+        let mut kept = match h2c {
+            true => edge.links.take(target, idle_max),
+            false => edge.pool.take(target, idle_max),
+        };
         loop {
             let was_kept = kept.is_some();
             let mut upstream = match kept.take() {
                 Some(upstream) => upstream,
-                None => match edge.dialer.dial(target).await {
+                None => match self.dial(target, h2c).await {
                     Ok(upstream) => upstream,
                     Err(error) => return self.unreachable(service, &chosen, &error),
                 },
             };
+            if is_websocket(request.head) && !upstream.wire.io.takes_websocket() {
+                return Attempt::Failed(Problem::NoWebSocket(name()));
+            }
             let patience = Duration::from_nanos(until.saturating_sub(edge.now()));
             if patience.is_zero() {
                 return Attempt::Failed(Problem::Silent(name()));
@@ -256,10 +263,28 @@ impl Trip<'_> {
         }
     }
 
+    async fn dial(&self, target: Target, h2c: bool) -> Result<Upstream, DialError> {
+        let dialer = &self.edge.dialer;
+        match h2c {
+            true => self.edge.links.open(dialer, target).await,
+            false => dialer.dial(target).await,
+        }
+    }
+
     fn unreachable(&self, service: &Service, chosen: &Chosen<'_>, error: &DialError) -> Attempt {
         let Endpoint { instance, node } = chosen.endpoint;
         tracing::debug!(%instance, %node, error = error as &dyn std::error::Error, "an instance could not be reached");
-        let problem = Problem::Unreachable(service.route.deployment.to_string());
+        let name = service.route.deployment.to_string();
+        let problem = match error {
+            // It is there and at work.
+            DialError::Full => {
+                chosen.heard(Heard::Unknown);
+                let problem = service.overloaded(&self.policy.capacity);
+                return Attempt::Elsewhere(Retry::Connect, problem);
+            }
+            DialError::NotHttp2 => Problem::NotHttp2(name),
+            _ => Problem::Unreachable(name),
+        };
         if error.is_of_node() {
             // None of its instances would answer, and none of them is to blame.
             self.edge.shared.ejections.node(node);
