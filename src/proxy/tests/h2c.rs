@@ -11,11 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::client::{ask, get, get_with, post, request as request1, send, whole as whole1};
 use common::h2c::{self, instance, ok, push, say, trailers, usual};
-use common::http2::{Session, answered, piece, request, send_all, whole};
+use common::http2::{
+    GOAWAY, HEADERS, PREFACE, SETTINGS, Session, answered, frame, frames, piece, request, send_all,
+    whole,
+};
 use common::{Cluster, Node, PATIENCE, Routes, single, single_with, until};
 use h2::Reason;
 use http::{Method, Response, StatusCode};
 use nebula_domain::http::Upstream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -227,6 +231,21 @@ async fn many_requests_share_a_connection_and_a_full_one_gets_a_second() {
 }
 
 #[tokio::test]
+async fn a_burst_waits_for_one_connection() {
+    let instance = h2c::named("up").await;
+    let node = Cluster::new().node_with(1, |config| config.threads = 1);
+    node.route_h2c(&[instance.address]);
+    let edge = node.edge;
+    let burst: Vec<_> = (0..60)
+        .map(|_| tokio::spawn(async move { get(edge, API, "/").await.status }))
+        .collect();
+    for asked in burst {
+        assert_eq!(asked.await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(instance.begun(), 1);
+}
+
+#[tokio::test]
 async fn connections_that_nobody_uses_are_closed() {
     let instance = h2c::named("up").await;
     let node = single_with(|limits| limits.upstream_idle = Duration::from_millis(300));
@@ -306,6 +325,37 @@ async fn what_was_refused_goes_elsewhere() {
         );
     }
     assert!(refused.load(Ordering::SeqCst) > 0);
+    // A body that has begun is gone.
+    node.route_h2c(&[refusing.address]);
+    let before = refused.load(Ordering::SeqCst);
+    let answer = post(node.edge, API, "/", "x").await;
+    assert!(answer.text().contains("\"broken\""), "{}", answer.text());
+    assert_eq!(refused.load(Ordering::SeqCst), before + 1);
+    // A goodbye that the request has crossed says as much.
+    let leaving = common::apps::raw(|mut socket| async move {
+        let greeting = frame(SETTINGS, 0, 0, &[]);
+        socket.write_all(&greeting).await.unwrap();
+        let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
+        let asked = |heard: &[u8]| {
+            let frames = frames(heard.get(PREFACE.len()..).unwrap_or_default());
+            frames.iter().any(|frame| frame.kind == HEADERS)
+        };
+        while !asked(&heard) {
+            match socket.read(&mut piece).await {
+                Ok(read @ 1..) => heard.extend_from_slice(&piece[..read]),
+                _ => return,
+            }
+        }
+        let goodbye = frame(GOAWAY, 0, 0, &[0; 8]);
+        socket.write_all(&goodbye).await.unwrap();
+    })
+    .await;
+    node.route_h2c(&[leaving, up.address]);
+    for _ in 0..8 {
+        let mut session = Session::open(node.edge).await;
+        let answer = session.ask(request(Method::POST, "/", &[])).await;
+        assert_eq!(answer.text(), "up");
+    }
     // A stream that is broken in another way may have been carried out.
     let breaking = instance(usual, |_, mut respond| async move {
         respond.send_reset(Reason::INTERNAL_ERROR);
@@ -513,7 +563,6 @@ async fn an_upload_that_nobody_reads_stops_its_client() {
 #[tokio::test]
 async fn websocket_goes_through_where_it_is_taken() {
     use common::client::say as say1;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let taking = instance(
         |builder| {
             builder.enable_connect_protocol();

@@ -192,7 +192,7 @@ fn response(head: &ResponseHead, status: u16, tunnel: bool) -> io::Result<Respon
     // The key that it answers was made here.
     let headers = response.headers_mut();
     copy_fields(head.fields(), headers, |kind, name| {
-        !stays(kind) && !(tunnel && *name == SEC_WEBSOCKET_ACCEPT)
+        !(stays(kind) || tunnel && *name == SEC_WEBSOCKET_ACCEPT)
     })?;
     Ok(response)
 }

@@ -71,7 +71,7 @@ fn settings_bytes(head: &[u8; FRAME_HEAD_BYTES]) -> Option<usize> {
     let is_greeting = kind == SETTINGS
         && flags & 1 == 0
         && stream == [0; 4]
-        && length % 6 == 0
+        && length.is_multiple_of(6)
         && length <= GREETING_BYTES_MAX;
     is_greeting.then_some(length)
 }

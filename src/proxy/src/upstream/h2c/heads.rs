@@ -201,8 +201,11 @@ fn accept(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::h1::{End, ResponseHead, find_lenient_end};
+    use crate::h1::{End, ResponseHead, find_end, find_lenient_end};
+    use crate::headers::{self, RequestId};
+    use crate::origin::Origin;
     use http::Response;
+    use proptest::prelude::*;
 
     fn asked(text: &str) -> (Request<()>, Option<Framing>, Asked) {
         let mut bytes = text.as_bytes().to_vec();
@@ -391,5 +394,43 @@ mod tests {
         interim(&mut out, &parts(103)).unwrap();
         assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
         assert!(interim(&mut out, &parts(101)).is_err());
+    }
+
+    proptest! {
+        /// Otherwise the instance would be blamed for what a client sent.
+        #[test]
+        fn whatever_is_taken_from_a_client_can_be_sent(
+            target in "/[!-\"$-~é]{0,30}",
+            port in "(:[0-9]{0,7})?",
+            fields in prop::collection::vec(
+                ("[!#$%&'*+.^_`|~0-9A-Za-z-]{1,10}", prop::collection::vec(any::<u8>(), 0..20)),
+                0..8,
+            ),
+        ) {
+            let mut text = format!("GET {target} HTTP/1.1\r\nHost: a.test{port}\r\n").into_bytes();
+            for (name, value) in fields {
+                line(&mut text, name.as_bytes(), &value);
+            }
+            text.extend_from_slice(b"\r\n");
+            let mut head = RequestHead::default();
+            let limits = HeadLimits { fields: 100, target_bytes: 8192 };
+            let Ok(End::At(end)) = find_end(&text, 0) else {
+                return Ok(());
+            };
+            if head.take(&mut text, end, limits).is_ok() {
+                let id = RequestId::new();
+                let asked = headers::Asked {
+                    origin: &Origin::new("192.0.2.1".parse().unwrap(), crate::origin::Scheme::Http, &[]),
+                    host: head.host().unwrap(),
+                    target: head.target(),
+                    id: &id,
+                };
+                let mut written = Vec::new();
+                headers::write_request(&mut written, &head, &asked);
+                let end = written.len();
+                let sent = request(&mut written, end);
+                prop_assert!(sent.is_ok(), "{:?}", sent.err());
+            }
+        }
     }
 }

@@ -154,7 +154,12 @@ impl Links {
         }
     }
 
-    fn add(self: &Arc<Self>, target: Target, handle: Handle, silence: Option<Silence>) -> Upstream {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        target: Target,
+        handle: Handle,
+        silence: Option<Silence>,
+    ) -> Upstream {
         let mut inner = self.inner();
         let inner = &mut *inner;
         if inner.count >= self.limits.upstream_idle_per_thread {

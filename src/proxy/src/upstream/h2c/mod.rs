@@ -10,6 +10,8 @@ mod heads;
 mod link;
 mod links;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use heads::is_websocket;
 pub(crate) use links::Links;
