@@ -18,7 +18,7 @@ use crate::h1::{
 };
 use crate::headers::{self, Asked, Delivery};
 use crate::switch;
-use crate::upstream::{Io, Upstream};
+use crate::upstream::{Io, Told, Upstream};
 
 /// A request that was read, and what is known of it.
 #[derive(Clone, Copy)]
@@ -68,6 +68,8 @@ pub(crate) enum Fault {
     NotSent,
     /// Sent, at least in part, and then the connection broke, or the answer was not HTTP.
     Broken,
+    /// The instance says that it has given the request up.
+    Cancelled,
     /// The node of the instance fell silent.
     Silent,
     /// No response in time; whether the request had been sent to its end.
@@ -255,7 +257,8 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
     /// answer may be under way already.
     fn unwritten(&mut self, upstream: &mut Upstream) -> Result<(), Fault> {
         let head = upstream.wire.unwritten() >= self.head_bytes;
-        let nothing = (head || upstream.wire.io.is_unprocessed()) && !self.upload.relay.has_begun();
+        let nothing = head || upstream.wire.io.told() == Some(Told::Unprocessed);
+        let nothing = nothing && !self.upload.relay.has_begun();
         upstream.wire.discard();
         match nothing {
             true => Err(Fault::NotSent),
@@ -302,10 +305,10 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => {
-                    let unprocessed = upstream.wire.io.is_unprocessed();
-                    return Err(match unprocessed && !self.upload.relay.has_begun() {
-                        true => Fault::NotSent,
-                        false => Fault::Broken,
+                    return Err(match upstream.wire.io.told() {
+                        Some(Told::Unprocessed) if !self.upload.relay.has_begun() => Fault::NotSent,
+                        Some(Told::Cancelled) => Fault::Cancelled,
+                        _ => Fault::Broken,
                     });
                 }
             }

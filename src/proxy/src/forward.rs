@@ -192,6 +192,8 @@ impl Trip<'_> {
             true => edge.links.take(target, idle_max),
             false => edge.pool.take(target, idle_max),
         };
+        // One more try with the same instance, where the connection may be to blame.
+        let mut once_more = true;
         loop {
             let was_kept = kept.is_some();
             let mut upstream = match kept.take() {
@@ -201,6 +203,7 @@ impl Trip<'_> {
                     Err(error) => return self.unreachable(service, &chosen, &error),
                 },
             };
+            let was_kept = once_more && (was_kept || upstream.wire.io.is_shared());
             if is_websocket(request.head) && !upstream.wire.io.takes_websocket() {
                 return Attempt::Failed(Problem::NoWebSocket(name()));
             }
@@ -259,6 +262,7 @@ impl Trip<'_> {
                     return attempt;
                 }
             }
+            once_more = false;
             service.figures.retry(Retry::Stale);
         }
     }
@@ -335,6 +339,10 @@ fn judge(fault: Fault, name: &dyn Fn() -> String) -> (Heard, Attempt) {
         Fault::Broken => (
             Heard::Nothing,
             Attempt::Elsewhere(Retry::Broken, Problem::Broken(name())),
+        ),
+        Fault::Cancelled => (
+            Heard::Unknown,
+            Attempt::Elsewhere(Retry::Broken, Problem::Cancelled(name())),
         ),
         // The node is to blame, and is known for it.
         Fault::Silent => (

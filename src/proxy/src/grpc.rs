@@ -11,6 +11,8 @@ use crate::headers::{RequestId, X_REQUEST_ID};
 use crate::pages::Problem;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// The status of a call that its server gave up.
+const CANCELLED: u16 = 1;
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What a message has to say in another way (gRPC over HTTP/2, "Percent-Encoded").
@@ -34,7 +36,12 @@ pub(crate) fn answer(problem: &Problem, id: &RequestId) -> Response<ResponseBody
     let headers = response.headers_mut();
     let grpc = HeaderValue::from_static("application/grpc");
     headers.insert(header::CONTENT_TYPE, grpc);
-    headers.insert(GRPC_STATUS, HeaderValue::from(code(status)));
+    let code = match problem {
+        // gRPC over HTTP/2, "Errors".
+        Problem::Cancelled(_) => CANCELLED,
+        _ => code(status),
+    };
+    headers.insert(GRPC_STATUS, HeaderValue::from(code));
     let message = utf8_percent_encode(&message, ENCODED).to_string();
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(GRPC_MESSAGE, message);

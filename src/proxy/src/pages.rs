@@ -52,6 +52,8 @@ pub(crate) enum Problem {
     Unreachable(String),
     /// An instance took the request and broke the connection.
     Broken(String),
+    /// An instance took the request and gave it up, which it can say over HTTP/2.
+    Cancelled(String),
     /// The node that has the request fell silent; whether the instance carried it out is not known.
     Lost(String),
     /// An instance took the request and did not answer.
@@ -157,6 +159,12 @@ impl Problem {
                 StatusCode::BAD_GATEWAY,
                 "broken",
                 format!("An instance of '{name}' closed the connection without an answer."),
+                format!("Run: nebula deploy logs {name}"),
+            ),
+            Problem::Cancelled(name) => (
+                StatusCode::BAD_GATEWAY,
+                "cancelled",
+                format!("An instance of '{name}' gave the request up."),
                 format!("Run: nebula deploy logs {name}"),
             ),
             Problem::Lost(name) => (

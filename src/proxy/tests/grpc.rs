@@ -176,6 +176,27 @@ async fn a_deadline_goes_along_and_ends_the_call_everywhere() {
     assert_eq!(dropped.expect("it goes on"), Some(false));
 }
 
+#[tokio::test]
+async fn a_call_that_its_server_gives_up_is_cancelled() {
+    let giving_up = common::h2c::instance(common::h2c::usual, |_, mut respond| async move {
+        respond.send_reset(h2::Reason::CANCEL);
+    })
+    .await;
+    let node = single();
+    node.route_h2c(&[giving_up.address]);
+    let mut client = Client::open(node.edge, API).await;
+    // Often enough to leave out an instance that is broken.
+    for _ in 0..5 {
+        let message = Request::new(Bytes::from_static(b"x"));
+        let status = client.call("/test.Echo/Say", message).await.unwrap_err();
+        assert_eq!(status.code(), Code::Cancelled, "{status:?}");
+    }
+    assert_eq!(
+        node.metric("nebula_http_ejections_total{deployment=\"api\"}"),
+        0
+    );
+}
+
 struct Dropped(events::UnboundedSender<bool>);
 
 impl Drop for Dropped {

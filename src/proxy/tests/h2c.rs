@@ -356,6 +356,31 @@ async fn what_was_refused_goes_elsewhere() {
         let answer = session.ask(request(Method::POST, "/", &[])).await;
         assert_eq!(answer.text(), "up");
     }
+    // One that takes less than it says by its settings: a crowd finds room on other connections.
+    let calm = h2c::connections(usual, move |mut connection| async move {
+        let room = Arc::new(Semaphore::new(4));
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            match room.clone().try_acquire_owned() {
+                Ok(place) => drop(tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    say(&mut respond, "calm");
+                    drop(place);
+                })),
+                Err(_) => respond.send_reset(Reason::ENHANCE_YOUR_CALM),
+            }
+        }
+    })
+    .await;
+    let node = Cluster::new().node_with(1, |config| config.threads = 1);
+    node.route_h2c(&[calm.address]);
+    let edge = node.edge;
+    let crowd: Vec<_> = (0..7)
+        .map(|_| tokio::spawn(async move { get(edge, API, "/").await.text().to_owned() }))
+        .collect();
+    for asked in crowd {
+        assert_eq!(asked.await.unwrap(), "calm");
+    }
+    assert!(calm.begun() <= 3, "{}", calm.begun());
     // A stream that is broken in another way may have been carried out.
     let breaking = instance(usual, |_, mut respond| async move {
         respond.send_reset(Reason::INTERNAL_ERROR);

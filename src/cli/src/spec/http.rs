@@ -352,7 +352,7 @@ mod tests {
             ),
             (
                 HttpFlags {
-                    upstream: Some("http2".into()),
+                    upstream: Some("h2".into()),
                     ..none()
                 },
                 "'h2c'",

@@ -18,9 +18,17 @@ pub(crate) enum Io {
 }
 
 impl Io {
-    /// The instance has said that it did nothing about the request.
-    pub(crate) fn is_unprocessed(&self) -> bool {
-        matches!(self, Io::Stream(stream) if stream.is_unprocessed())
+    /// What the instance has said of a request that it does not answer.
+    pub(crate) fn told(&self) -> Option<h2c::Told> {
+        match self {
+            Io::Socket(_) | Io::Tunnel(_) => None,
+            Io::Stream(stream) => stream.told(),
+        }
+    }
+
+    /// Its connection was not opened for this request.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Io::Stream(stream) if stream.is_shared())
     }
 
     /// A client's wish for WebSocket can be carried out.

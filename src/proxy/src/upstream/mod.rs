@@ -13,7 +13,7 @@ use nebula_mesh::Silence;
 use nebula_wire::peer::tunnel::Site;
 
 pub(crate) use dial::{DialError, Dialer, connect, fell_silent};
-pub(crate) use h2c::{Links, is_websocket};
+pub(crate) use h2c::{Links, Told, is_websocket};
 pub(crate) use io::Io;
 pub(crate) use pool::Pool;
 

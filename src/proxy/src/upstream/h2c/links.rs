@@ -48,6 +48,8 @@ struct Link {
     /// Of the node at the other end of a tunnel.
     silence: Option<Silence>,
     streams: usize,
+    /// No more at once: the instance has refused one although it takes more by its settings.
+    most: usize,
     /// Since when there have been none.
     idle_since: Instant,
 }
@@ -173,9 +175,10 @@ impl Links {
             handle,
             silence,
             streams: 0,
+            most: self.limits.h2c_streams,
             idle_since: Instant::now(),
         };
-        let upstream = self.begin(target.instance, &mut link);
+        let upstream = self.begin(target.instance, &mut link, false);
         let instance = inner.instances.entry(target.instance).or_default();
         instance.links.push(link);
         upstream
@@ -187,23 +190,22 @@ impl Links {
         target: Target,
         idle_max: Duration,
     ) -> Option<Upstream> {
-        let most = self.limits.h2c_streams;
         let link = instance.links.iter_mut().find(|link| {
             link.via == target.via
-                && link.streams < most.min(link.handle.streams_max())
+                && link.streams < link.most.min(link.handle.streams_max())
                 && (link.streams > 0 || link.idle_since.elapsed() <= idle_max)
         })?;
-        Some(self.begin(target.instance, link))
+        Some(self.begin(target.instance, link, true))
     }
 
-    fn begin(self: &Arc<Self>, instance: InstanceId, link: &mut Link) -> Upstream {
+    fn begin(self: &Arc<Self>, instance: InstanceId, link: &mut Link, shared: bool) -> Upstream {
         link.streams += 1;
         let slot = Slot {
             links: Arc::clone(self),
             instance,
             id: link.id,
         };
-        let stream = Stream::new(link.handle.clone(), slot, self.limits.linger);
+        let stream = Stream::new(link.handle.clone(), slot, shared, self.limits.linger);
         Upstream {
             wire: Wire::new(Io::Stream(Box::new(stream))),
             head: ResponseHead::default(),
@@ -217,6 +219,8 @@ impl Links {
         let idle_max = self.limits.upstream_idle;
         inner.instances.retain(|_, instance| {
             instance.links.retain_mut(|link| {
+                // More is tried again by and by.
+                link.most = (link.most * 2).min(self.limits.h2c_streams);
                 let idle = link.streams == 0 && link.idle_since.elapsed() > idle_max;
                 !idle && link.handle.is_open()
             });
@@ -276,6 +280,18 @@ pub(super) struct Slot {
     links: Arc<Links>,
     instance: InstanceId,
     id: u64,
+}
+
+impl Slot {
+    /// The stream was refused: for a while the connection gets no more than it has besides.
+    pub(super) fn crowded(&self) {
+        let mut inner = self.links.inner();
+        let instance = inner.instances.get_mut(&self.instance);
+        let mut links = instance.into_iter().flat_map(|known| &mut known.links);
+        if let Some(link) = links.find(|link| link.id == self.id) {
+            link.most = link.most.min(link.streams - 1).max(1);
+        }
+    }
 }
 
 impl Drop for Slot {

@@ -15,4 +15,4 @@ mod tests;
 
 pub(crate) use heads::is_websocket;
 pub(crate) use links::Links;
-pub(crate) use stream::Stream;
+pub(crate) use stream::{Stream, Told};

@@ -16,11 +16,21 @@ use super::links::Slot;
 use crate::h1::{End, find_lenient_end};
 use crate::h2::{Incoming, Outgoing, broken};
 
+/// What an instance has said of a request that it does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing was done about it, so that it may be sent again (RFC 9113 section 8.7).
+    Unprocessed,
+    /// It was given up, as servers of gRPC do when a call's deadline is over. That is no sign of a broken instance.
+    Cancelled,
+}
+
 pub(crate) struct Stream {
     request: Request,
     response: Response,
-    /// Nothing was done about the request, and the instance says so: it may be sent again (RFC 9113 section 8.7).
-    unprocessed: bool,
+    told: Option<Told>,
+    /// Others use its connection, too, or have done so.
+    shared: bool,
     /// How long a stream may take to end whose response is through.
     linger: Duration,
     /// Until the request is sent the connection has to be kept open for it.
@@ -55,23 +65,49 @@ struct Waiting {
 }
 
 impl Stream {
-    pub(super) fn new(handle: Handle, slot: Slot, linger: Duration) -> Stream {
+    pub(super) fn new(handle: Handle, slot: Slot, shared: bool, linger: Duration) -> Stream {
         Stream {
             request: Request::Head {
                 bytes: Vec::new(),
                 searched: 0,
             },
             response: Response::Unasked,
-            unprocessed: false,
+            told: None,
+            shared,
             linger,
             handle,
             slot: Some(slot),
         }
     }
 
-    /// Nothing was done about the request, although it was sent.
-    pub(crate) fn is_unprocessed(&self) -> bool {
-        self.unprocessed
+    pub(crate) fn told(&self) -> Option<Told> {
+        self.told
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Looks why a stream has broken.
+    fn hear(&mut self, error: &h2::Error) {
+        if !error.is_remote() {
+            return;
+        }
+        // It lies beyond the last stream that a GOAWAY names (RFC 9113 section 6.8).
+        if error.is_go_away() {
+            self.told = Some(Told::Unprocessed);
+        }
+        let reset = error.reason().filter(|_| error.is_reset());
+        match reset {
+            Some(Reason::REFUSED_STREAM) => self.told = Some(Told::Unprocessed),
+            Some(Reason::CANCEL) => self.told = Some(Told::Cancelled),
+            _ => {}
+        }
+        if let Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) = reset
+            && let Some(slot) = &self.slot
+        {
+            slot.crowded();
+        }
     }
 
     /// The instance opens tunnels for WebSocket (RFC 8441 section 3).
@@ -101,7 +137,7 @@ impl Stream {
             Ok(sent) => sent,
             Err(error) => {
                 // It never left.
-                self.unprocessed = true;
+                self.told = Some(Told::Unprocessed);
                 return Err(broken(&error));
             }
         };
@@ -139,7 +175,7 @@ impl Stream {
             self.response = Response::Broken;
             match fault {
                 Fault::Stream(error) => {
-                    self.unprocessed |= is_unprocessed(&error);
+                    self.hear(&error);
                     broken(&error)
                 }
                 Fault::Head(error) => error,
@@ -188,12 +224,6 @@ impl Waiting {
         let incoming = Incoming::new(body, bytes, content == Content::Chunked);
         Poll::Ready(Ok(Some((incoming, content))))
     }
-}
-
-/// RFC 9113 sections 6.8 and 8.7: the stream was refused, or is beyond the last that a GOAWAY names.
-fn is_unprocessed(error: &h2::Error) -> bool {
-    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    error.is_remote() && (refused || error.is_go_away())
 }
 
 impl AsyncRead for Stream {
