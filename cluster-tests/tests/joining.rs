@@ -193,6 +193,7 @@ fn a_machine_joins_works_and_leaves() {
         pid: 0,
         api: format!("https://127.0.0.1:{}", machine.ports[1]),
         edge,
+        edge_tls: None,
         data_dir,
     };
     cluster

@@ -146,6 +146,17 @@ pub struct Limits {
     /// Unused connections that one edge thread keeps in all: file descriptors here, streams of a peer's
     /// mesh for remote instances.
     pub upstream_idle_per_thread: usize,
+    /// Requests under way on one connection of HTTP/2 to an instance; fewer if the instance says so. As many as common servers
+    /// take.
+    pub h2c_streams: usize,
+    /// Connections of HTTP/2 that one edge thread has to one instance. Some servers take only a hundred requests on each; so
+    /// many carry more than `capacity.per_instance` allows by default.
+    pub h2c_connections_per_instance: usize,
+    /// Of one answer over HTTP/2, what the instance may send before it is taken; a connection may hold `h2c_streams` times as
+    /// much, so that a client that takes nothing holds up no other.
+    pub h2c_stream_window: u32,
+    /// Of one request over HTTP/2, what is held until the connection to the instance takes it: one read of a client's upload.
+    pub h2c_send_buffer: usize,
     /// How long an instance or a node that could not be reached is avoided while there is another. Gossip says
     /// better after about as long.
     pub ejection: Duration,
@@ -194,6 +205,10 @@ impl Default for Limits {
             upstream_idle_unrepeatable: Duration::from_secs(1),
             upstream_idle_per_instance: 64,
             upstream_idle_per_thread: 512,
+            h2c_streams: 100,
+            h2c_connections_per_instance: 16,
+            h2c_stream_window: 128 * 1024,
+            h2c_send_buffer: 64 * 1024,
             ejection: Duration::from_secs(1),
             tunnels: 4096,
             tunnel_drain: Duration::from_secs(5),

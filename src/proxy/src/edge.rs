@@ -32,7 +32,7 @@ use crate::service::Services;
 use crate::statics::Sites;
 use crate::tls::{Keeper, Tls};
 use crate::tunnel::Tunnels;
-use crate::upstream::{Dialer, Pool};
+use crate::upstream::{Dialer, Links, Pool};
 
 /// One node's data plane.
 pub struct Proxy;
@@ -69,6 +69,8 @@ pub(crate) struct Edge {
     pub(crate) shared: Arc<Shared>,
     pub(crate) dialer: Dialer,
     pub(crate) pool: Arc<Pool>,
+    /// In place of `pool` for instances that speak HTTP/2.
+    pub(crate) links: Arc<Links>,
 }
 
 impl Proxy {
@@ -172,6 +174,7 @@ impl Edge {
                 &shared.limits,
             ),
             pool: Arc::new(Pool::new(&shared.limits)),
+            links: Arc::new(Links::new(&shared.limits, shared.metrics.clone())),
             shared,
         }
     }

@@ -18,7 +18,7 @@ use crate::h1::{
 };
 use crate::headers::{self, Asked, Delivery};
 use crate::switch;
-use crate::upstream::{Io, Upstream};
+use crate::upstream::{Io, Told, Upstream};
 
 /// A request that was read, and what is known of it.
 #[derive(Clone, Copy)]
@@ -66,10 +66,12 @@ pub(crate) struct Exchanged {
 /// Why there is no response; nothing has been written to the client.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The connection was gone before anything was sent.
+    /// The connection was gone before anything was sent, or the instance says that it did nothing about what was.
     NotSent,
     /// Sent, at least in part, and then the connection broke, or the answer was not HTTP.
     Broken,
+    /// The instance says that it has given the request up.
+    Cancelled,
     /// The node of the instance fell silent.
     Silent,
     /// No response in time; whether the request had been sent to its end.
@@ -282,8 +284,9 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
     /// The connection takes nothing more. When nothing has been sent, the request may be sent elsewhere; otherwise the
     /// answer may be under way already.
     fn unwritten(&mut self, upstream: &mut Upstream) -> Result<(), Fault> {
-        let nothing =
-            upstream.wire.unwritten() >= self.head_bytes && !self.upload.relay.has_begun();
+        let head = upstream.wire.unwritten() >= self.head_bytes;
+        let nothing = head || upstream.wire.io.told() == Some(Told::Unprocessed);
+        let nothing = nothing && !self.upload.relay.has_begun();
         upstream.wire.discard();
         match nothing {
             true => Err(Fault::NotSent),
@@ -329,7 +332,13 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
             match upstream.wire.poll_fill(cx, READ_BYTES) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Err(Fault::Broken),
+                Poll::Ready(_) => {
+                    return Err(match upstream.wire.io.told() {
+                        Some(Told::Unprocessed) if !self.upload.relay.has_begun() => Fault::NotSent,
+                        Some(Told::Cancelled) => Fault::Cancelled,
+                        _ => Fault::Broken,
+                    });
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nebula_domain::http::HttpPolicy;
+use nebula_domain::http::{HttpPolicy, Upstream as Protocol};
 use nebula_domain::routes::Endpoint;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::instance::Heard;
@@ -28,7 +28,7 @@ use crate::metrics::Retry;
 use crate::origin::Scheme;
 use crate::pages::Problem;
 use crate::service::Service;
-use crate::upstream::{DialError, Target, Upstream, Via, fell_silent};
+use crate::upstream::{DialError, Target, Upstream, Via, fell_silent, is_websocket};
 
 /// How one endpoint was tried, or two at the same time.
 pub(crate) enum Attempt {
@@ -300,17 +300,27 @@ impl<'a> Trip<'a> {
             false => limits.upstream_idle_unrepeatable,
         };
         let mut since = request.since;
-        let mut kept = edge.pool.take(target, idle_max, since);
+        let h2c = self.policy.upstream == Protocol::H2c && self.site.is_none();
+        let mut kept = match h2c {
+            true => edge.links.take(target, idle_max),
+            false => edge.pool.take(target, idle_max, since),
+        };
+        // One more try with the same instance, where the connection may be to blame.
+        let mut once_more = true;
         loop {
             let was_kept = kept.is_some();
             let mut upstream = match kept.take() {
                 Some(upstream) => upstream,
                 None => {
-                    let dialed = dialer.dial(target).await.map_err(unreachable)?;
+                    let dialed = self.dial(target, h2c).await.map_err(unreachable)?;
                     since = Instant::now();
                     dialed
                 }
             };
+            let was_kept = once_more && (was_kept || upstream.wire.io.is_shared());
+            if is_websocket(request.head) && !upstream.wire.io.takes_websocket() {
+                return Err(Attempt::Failed(Problem::NoWebSocket(name())));
+            }
             let patience = until.saturating_sub(edge.shared.guard.at(since));
             let patience = Duration::from_nanos(patience);
             if patience.is_zero() {
@@ -359,14 +369,33 @@ impl<'a> Trip<'a> {
                     return Err(attempt);
                 }
             }
+            once_more = false;
             service.figures.retry(Retry::Stale);
+        }
+    }
+
+    async fn dial(&self, target: Target, h2c: bool) -> Result<Upstream, DialError> {
+        let dialer = &self.edge.dialer;
+        match h2c {
+            true => self.edge.links.open(dialer, target).await,
+            false => dialer.dial(target).await,
         }
     }
 
     fn unreachable(&self, service: &Service, chosen: &Chosen<'_>, error: &DialError) -> Attempt {
         let Endpoint { instance, node } = chosen.endpoint;
         tracing::debug!(%instance, %node, error = error as &dyn std::error::Error, "an instance could not be reached");
-        let problem = Problem::Unreachable(service.route.deployment.to_string());
+        let name = service.route.deployment.to_string();
+        let problem = match error {
+            // It is there and at work.
+            DialError::Full => {
+                chosen.heard(Heard::Unknown);
+                let problem = service.overloaded(&self.policy.capacity);
+                return Attempt::Elsewhere(Retry::Connect, problem);
+            }
+            DialError::NotHttp2 => Problem::NotHttp2(name),
+            _ => Problem::Unreachable(name),
+        };
         if error.is_of_node() {
             // None of its instances would answer, and none of them is to blame.
             self.edge.shared.ejections.node(node);
@@ -417,6 +446,10 @@ fn judge(fault: Fault, name: &dyn Fn() -> String) -> (Heard, Attempt) {
         Fault::Broken => (
             Heard::Nothing,
             Attempt::Elsewhere(Retry::Broken, Problem::Broken(name())),
+        ),
+        Fault::Cancelled => (
+            Heard::Unknown,
+            Attempt::Elsewhere(Retry::Broken, Problem::Cancelled(name())),
         ),
         // The node is to blame, and is known for it.
         Fault::Silent => (

@@ -18,6 +18,7 @@ use crate::edge::Edge;
 use crate::exchange::{Link, Request};
 use crate::finish::Finish;
 use crate::forward::forward;
+use crate::grpc;
 use crate::h1::{Refusal, RequestHead};
 use crate::headers::{Asked, RequestId, X_REQUEST_ID};
 use crate::metrics::Tracked;
@@ -98,10 +99,13 @@ where
             false
         }
         Err(problem) => {
-            let response = problem.response(client.head.fields().get("accept"), &id);
-            let status = response.status().as_u16();
-            outcome.status.store(status, Ordering::Relaxed);
-            tracked.figures.answered(status);
+            let (status, _) = problem.said();
+            outcome.status.store(status.as_u16(), Ordering::Relaxed);
+            tracked.figures.answered(status.as_u16());
+            let response = match client.head.is_grpc() {
+                true => grpc::answer(&problem, &id),
+                false => problem.response(client.head.fields().get("accept"), &id),
+            };
             let persistent = problem.leaves_connection();
             let limits = &edge.shared.limits;
             client

@@ -9,7 +9,7 @@
 //! `choice`, to which `exchange` speaks over a pooled connection of `upstream`; `tunnel` is the other node's end of that.
 //! HTTP/1.1 itself is `h1`: one task carries a client's connection with all its requests, and a request that goes through
 //! costs no copy of its fields. `h2` stands before it for clients of HTTP/2: each stream is such a connection with one
-//! request.
+//! request; `upstream` does the inverse for instances of HTTP/2, and `grpc` is what gRPC wants beyond that.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
@@ -25,6 +25,7 @@ mod finish;
 mod forward;
 #[cfg(test)]
 mod fuzz;
+mod grpc;
 mod guard;
 mod h1;
 mod h2;

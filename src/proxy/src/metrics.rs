@@ -120,6 +120,7 @@ pub(crate) struct ProxyMetrics {
     /// Lines of the access log that were not written.
     pub(crate) log_lines_lost: Counter,
     tunnels: Gauge,
+    instance_connections: Gauge,
     handshakes: [Counter; 5],
     /// Connections that did not begin with the PROXY header that they had to begin with.
     pub(crate) proxy_headers_refused: Counter,
@@ -233,6 +234,10 @@ impl ProxyMetrics {
                 "Lines of the access log that were not written, because more came than the disk took",
             ),
             tunnels: metrics.gauge("tunnels", "Open tunnels from other nodes"),
+            instance_connections: metrics.gauge(
+                "h2c_connections",
+                "Open connections of HTTP/2 to instances, which carry many requests each",
+            ),
             handshakes: [
                 handshake(Handshake::Full),
                 handshake(Handshake::Resumed),
@@ -282,6 +287,11 @@ impl ProxyMetrics {
     /// A tunnel from another node is open while the value is held.
     pub(crate) fn tunnel(&self) -> Held {
         Held::new(&self.tunnels)
+    }
+
+    /// A connection of HTTP/2 to an instance is open while the value is held.
+    pub(crate) fn instance_connection(&self) -> Held {
+        Held::new(&self.instance_connections)
     }
 
     /// A deployment's figures; those of requests that none answers to.

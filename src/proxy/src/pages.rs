@@ -52,12 +52,18 @@ pub(crate) enum Problem {
     Unreachable(String),
     /// An instance took the request and broke the connection.
     Broken(String),
+    /// An instance took the request and gave it up, which it can say over HTTP/2.
+    Cancelled(String),
     /// The node that has the request fell silent; whether the instance carried it out is not known.
     Lost(String),
     /// An instance took the request and did not answer.
     Silent(String),
     /// The client stopped sending its request.
     SlowClient,
+    /// Something answered that does not speak HTTP/2, which the policy says that the instance does.
+    NotHttp2(String),
+    /// The instance speaks HTTP/2 and opens no tunnels for WebSocket.
+    NoWebSocket(String),
     /// A static site has no such file.
     NoSuchFile(String),
     /// A static site is only read.
@@ -155,6 +161,12 @@ impl Problem {
                 format!("An instance of '{name}' closed the connection without an answer."),
                 format!("Run: nebula deploy logs {name}"),
             ),
+            Problem::Cancelled(name) => (
+                StatusCode::BAD_GATEWAY,
+                "cancelled",
+                format!("An instance of '{name}' gave the request up."),
+                format!("Run: nebula deploy logs {name}"),
+            ),
             Problem::Lost(name) => (
                 StatusCode::BAD_GATEWAY,
                 "lost",
@@ -175,6 +187,21 @@ impl Problem {
                 "slow_client",
                 "The request's body did not arrive in time.".to_owned(),
                 "Send it again.".to_owned(),
+            ),
+            Problem::NotHttp2(name) => (
+                StatusCode::BAD_GATEWAY,
+                "not_http2",
+                format!("An instance of '{name}' does not speak HTTP/2 in the clear."),
+                format!(
+                    "Set upstream = \"http1\" in its policy, or see: nebula deploy logs {name}"
+                ),
+            ),
+            Problem::NoWebSocket(name) => (
+                StatusCode::NOT_IMPLEMENTED,
+                "no_websocket",
+                format!("The instances of '{name}' do not take WebSocket over HTTP/2."),
+                "They need extended CONNECT (RFC 8441), or upstream = \"http1\" in the policy."
+                    .to_owned(),
             ),
             Problem::NoSuchFile(name) => (
                 StatusCode::NOT_FOUND,
@@ -201,6 +228,12 @@ impl Problem {
             message,
             hint,
         }
+    }
+
+    /// The status that it has in HTTP, and what happened in a sentence.
+    pub(crate) fn said(&self) -> (StatusCode, String) {
+        let text = self.text();
+        (text.status, text.message)
     }
 
     /// Whether the connection can carry another request: where this one ends is known, and its sender is in step.

@@ -39,6 +39,9 @@ pub struct HttpFlags {
     /// How an instance is chosen: power-of-two, round-robin, least-connections, 'hash address', 'hash header NAME'
     #[arg(long, value_name = "POLICY", help_heading = "HTTP")]
     pub balance: Option<String>,
+    /// What the program speaks: http1, or h2c for HTTP/2 in the clear, as servers of gRPC do
+    #[arg(long, value_name = "PROTOCOL", help_heading = "HTTP")]
+    pub upstream: Option<String>,
     /// Largest request body, such as 20MiB, or unlimited
     #[arg(long, value_name = "SIZE", help_heading = "HTTP")]
     pub max_body: Option<String>,
@@ -59,6 +62,7 @@ impl HttpFlags {
             rate_limit,
             sticky,
             balance,
+            upstream,
             max_body,
             maintenance,
             basic_auth,
@@ -69,6 +73,7 @@ impl HttpFlags {
             && rate_limit.is_empty()
             && sticky.is_none()
             && balance.is_none()
+            && upstream.is_none()
             && max_body.is_none()
             && maintenance.is_none()
             && basic_auth.is_empty()
@@ -140,6 +145,7 @@ impl HttpChange {
         http.https = flags.redirect_https.clone().or(http.https);
         http.sticky = flags.sticky.clone().or(http.sticky);
         http.balance = flags.balance.clone().or(http.balance);
+        http.upstream = flags.upstream.clone().or(http.upstream);
         http.limits.body = flags.max_body.clone().or(http.limits.body);
         if let Some(maintenance) = flags.maintenance {
             http.maintenance.on = maintenance == Switch::On;
@@ -230,6 +236,7 @@ mod tests {
             redirect_https: Some("both".into()),
             rate_limit: vec!["10r/s burst=20 nodelay".into(), "100r/m".into()],
             sticky: Some("on".into()),
+            upstream: Some("h2c".into()),
             max_body: Some("5MiB".into()),
             maintenance: Some(Switch::On),
             ..HttpFlags::default()
@@ -241,6 +248,7 @@ mod tests {
         expected.names.push("b.test".into());
         expected.https = Some("both".into());
         expected.sticky = Some("on".into());
+        expected.upstream = Some("h2c".into());
         expected.limits.body = Some("5MiB".into());
         expected.maintenance.on = true;
         expected.rate_limits = rate_limits(&flags.rate_limit).unwrap();
@@ -341,6 +349,13 @@ mod tests {
                     ..none()
                 },
                 "'round-robin'",
+            ),
+            (
+                HttpFlags {
+                    upstream: Some("h2".into()),
+                    ..none()
+                },
+                "'h2c'",
             ),
             (
                 HttpFlags {

@@ -1,15 +1,12 @@
 //! Parts of a policy that the proxy does not carry out yet. They have their form and their checks; whoever sets one is told,
 //! instead of relying on what does not happen.
 
-use super::{Cache, HttpError, HttpPolicy, Upstream};
+use super::{Cache, HttpError, HttpPolicy};
 
 impl HttpPolicy {
     /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
     pub fn check_carried_out(&self) -> Result<(), HttpError> {
-        let pending = [
-            ("upstream", self.upstream != Upstream::default()),
-            ("cache", self.cache != Cache::default()),
-        ];
+        let pending = [("cache", self.cache != Cache::default())];
         match pending.iter().find(|(_, set)| *set) {
             Some((field, _)) => Err(HttpError::new(
                 *field,
@@ -34,10 +31,13 @@ mod tests {
         }
         .check_carried_out()
         .unwrap();
-        let logged = HttpPolicy {
-            upstream: Upstream::H2c,
+        let cached = HttpPolicy {
+            cache: Cache {
+                on: true,
+                ..Cache::default()
+            },
             ..HttpPolicy::default()
         };
-        assert_eq!(logged.check_carried_out().unwrap_err().field, "upstream");
+        assert_eq!(cached.check_carried_out().unwrap_err().field, "cache");
     }
 }

@@ -75,12 +75,13 @@ impl EdgeThread {
         };
         let doors = Doors::open(listeners)?;
         let edge = Arc::new(Edge::new(Arc::clone(&self.shared)));
-        let pool = Arc::clone(&edge.pool);
+        let (pool, links) = (Arc::clone(&edge.pool), Arc::clone(&edge.links));
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(POOL_TICK);
             loop {
                 tick.tick().await;
                 pool.expire();
+                links.expire();
             }
         });
         let connections = Connections::new(edge, self.stop.clone());

@@ -6,6 +6,7 @@ use http::Method;
 
 use super::fields::{Fields, Kind, Span, tokens};
 use super::length::{Ambiguous, Length, declared};
+use crate::grpc::is_grpc;
 
 /// Fields that are parsed without allocating; as many as [`crate::Limits::max_headers`] may be.
 pub(crate) const FIELDS_MAX: usize = 128;
@@ -208,9 +209,13 @@ impl RequestHead {
         self.length.unwrap_or(Length::None)
     }
 
-    /// Whether the client wants to see trailer fields (RFC 9110 section 10.1.4).
+    /// Whether the client wants to see trailer fields (RFC 9110 section 10.1.4). One of gRPC is lost without them.
     pub(crate) fn accepts_trailers(&self) -> bool {
-        self.fields.has_token(Kind::Te, "trailers")
+        self.fields.has_token(Kind::Te, "trailers") || self.is_grpc()
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.fields.get("content-type").is_some_and(is_grpc)
     }
 
     /// Path and query.

@@ -1,19 +1,18 @@
 //! The response's direction of a stream: HTTP/1.1 bytes as they are written for a client of that protocol, taken apart
-//! and sent as frames. Only the framing is read here; what a head and trailer fields may say was decided before.
+//! and sent as frames. What a head may say was decided before.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::SendResponse;
-use h2::{Reason, SendStream};
 use http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT};
 use http::{HeaderMap, Method, Response, StatusCode};
 
+use super::outgoing::{Framing, Outgoing, invalid};
 use super::stream::broken;
-use crate::h1::{
-    Decoder, End, Kind, Length, Malformed, Piece, ResponseHead, TRAILERS_MAX, find_lenient_end,
-};
+use crate::h1::{End, Fields, Kind, Length, ResponseHead, find_lenient_end};
 
 pub(super) struct Answer {
     state: State,
@@ -25,9 +24,7 @@ pub(super) struct Answer {
 
 enum State {
     Head(Box<Heading>),
-    Content(SendStream<Bytes>, Framing),
-    /// The stream was ended from here.
-    Ended(SendStream<Bytes>),
+    Content(Outgoing),
     /// Nothing can be said on it any more.
     Broken,
 }
@@ -39,18 +36,6 @@ struct Heading {
     /// So much of `bytes` has no head's end.
     searched: usize,
     head: ResponseHead,
-}
-
-/// Where the content ends that is written.
-enum Framing {
-    Sized(u64),
-    Chunked {
-        decoder: Box<Decoder>,
-        /// So many bytes of what is written next are known to be content.
-        known: usize,
-    },
-    /// When the writer says so.
-    Tunnel,
 }
 
 impl Answer {
@@ -69,14 +54,14 @@ impl Answer {
 
     /// The stream carries another protocol now.
     pub(super) fn is_switched(&self) -> bool {
-        matches!(self.state, State::Content(_, Framing::Tunnel))
+        matches!(&self.state, State::Content(outgoing) if outgoing.is_tunnel())
     }
 
     /// Ready when the client wants no answer any more.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let reset = match &mut self.state {
             State::Head(heading) => ready!(heading.respond.poll_reset(cx)),
-            State::Content(stream, _) | State::Ended(stream) => ready!(stream.poll_reset(cx)),
+            State::Content(outgoing) => ready!(outgoing.poll_reset(cx)),
             State::Broken => Ok(Reason::CANCEL),
         };
         Poll::Ready(match reset {
@@ -105,52 +90,10 @@ impl Answer {
 
     /// Takes some of the front of `bytes`, which are not empty.
     fn poll_piece(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let (stream, framing) = match &mut self.state {
-            State::Head(_) => return Poll::Ready(self.head(bytes)),
-            State::Content(stream, framing) => (stream, framing),
-            State::Ended(_) | State::Broken => {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-        };
-        let taken = match framing {
-            Framing::Sized(left) => {
-                let most = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
-                let last = most as u64 == *left;
-                let taken = ready!(poll_send(cx, stream, &bytes[..most], last))?;
-                *left -= taken as u64;
-                if *left == 0 {
-                    self.ended();
-                }
-                taken
-            }
-            Framing::Chunked { decoder, known } => {
-                if *known == 0 {
-                    match decoder.next(bytes) {
-                        Ok(Piece::Data(data)) => *known = data,
-                        Ok(Piece::Coding(coding)) => return Poll::Ready(Ok(coding)),
-                        Ok(Piece::End(coding)) => {
-                            let trailers = trailers(decoder.trailer());
-                            end(stream, trailers).map_err(|error| broken(&error))?;
-                            self.ended();
-                            return Poll::Ready(Ok(coding));
-                        }
-                        Err(Malformed(why)) => return Poll::Ready(Err(invalid(why))),
-                    }
-                }
-                let taken = ready!(poll_send(cx, stream, &bytes[..*known], false))?;
-                *known -= taken;
-                taken
-            }
-            Framing::Tunnel => ready!(poll_send(cx, stream, bytes, false))?,
-        };
-        Poll::Ready(Ok(taken))
-    }
-
-    fn ended(&mut self) {
-        if let State::Content(stream, _) = std::mem::replace(&mut self.state, State::Broken) {
-            self.state = State::Ended(stream);
+        match &mut self.state {
+            State::Head(_) => Poll::Ready(self.head(bytes)),
+            State::Content(outgoing) => outgoing.poll_piece(cx, bytes),
+            State::Broken => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -182,13 +125,12 @@ impl Answer {
         Ok(end - before)
     }
 
-    /// The writer has written all it has. Where content has an end of its own that says nothing.
+    /// As [`Outgoing::shutdown`].
     pub(super) fn shutdown(&mut self) -> io::Result<()> {
-        if let State::Content(stream, Framing::Tunnel) = &mut self.state {
-            end(stream, HeaderMap::new()).map_err(|error| broken(&error))?;
-            self.ended();
+        match &mut self.state {
+            State::Content(outgoing) => outgoing.shutdown(),
+            State::Head(_) | State::Broken => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -198,9 +140,13 @@ impl Drop for Answer {
         match &mut self.state {
             State::Head(heading) => heading.respond.send_reset(Reason::INTERNAL_ERROR),
             // RFC 9113 section 8.5.
-            State::Content(stream, Framing::Tunnel) => stream.send_reset(Reason::CONNECT_ERROR),
-            State::Content(stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
-            State::Ended(_) | State::Broken => {}
+            State::Content(outgoing) if outgoing.is_tunnel() => {
+                outgoing.reset(Reason::CONNECT_ERROR);
+            }
+            State::Content(outgoing) if !outgoing.is_ended() => {
+                outgoing.reset(Reason::INTERNAL_ERROR);
+            }
+            State::Content(_) | State::Broken => {}
         }
     }
 }
@@ -217,16 +163,14 @@ fn begin(heading: Heading, method: &Method, tunnel: bool) -> io::Result<State> {
             let mut refused = Response::new(());
             *refused.status_mut() = StatusCode::BAD_GATEWAY;
             let sent = respond.send_response(refused, true);
-            return sent.map(State::Ended).map_err(|error| broken(&error));
+            let sent = sent.map_err(|error| broken(&error))?;
+            return Ok(State::Content(Outgoing::new(sent, None)));
         }
         (status, _) => {
             let framing = match head.body_length(method) {
                 Length::None => None,
                 Length::Sized(length) => Some(Framing::Sized(length)),
-                Length::Chunked => Some(Framing::Chunked {
-                    decoder: Box::new(Decoder::new()),
-                    known: 0,
-                }),
+                Length::Chunked => Some(Framing::chunked()),
                 Length::UntilClose => {
                     respond.send_reset(Reason::INTERNAL_ERROR);
                     return Err(invalid("its content has no end"));
@@ -239,85 +183,41 @@ fn begin(heading: Heading, method: &Method, tunnel: bool) -> io::Result<State> {
     let stream = respond
         .send_response(response, framing.is_none())
         .map_err(|error| broken(&error))?;
-    Ok(match framing {
-        Some(framing) => State::Content(stream, framing),
-        None => State::Ended(stream),
-    })
+    Ok(State::Content(Outgoing::new(stream, framing)))
 }
 
-/// Without what belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2.2).
 fn response(head: &ResponseHead, status: u16, tunnel: bool) -> io::Result<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
-    let fields = head.fields();
+    // The key that it answers was made here.
     let headers = response.headers_mut();
-    headers.reserve(fields.list().len());
-    for field in fields.list() {
-        let stays = matches!(
-            field.kind,
-            Kind::Connection | Kind::HopByHop | Kind::Te | Kind::TransferEncoding | Kind::Upgrade
-        );
-        if stays {
-            continue;
-        }
-        let name = HeaderName::from_bytes(fields.name(field)).map_err(io::Error::other)?;
-        let value = HeaderValue::from_bytes(fields.value(field)).map_err(io::Error::other)?;
-        // The key that it answers was made here.
-        if !(tunnel && name == SEC_WEBSOCKET_ACCEPT) {
-            headers.append(name, value);
-        }
-    }
+    copy_fields(head.fields(), headers, |kind, name| {
+        !(stays(kind) || tunnel && *name == SEC_WEBSOCKET_ACCEPT)
+    })?;
     Ok(response)
 }
 
-/// `lines` are fields that were read before they were written.
-fn trailers(lines: &[u8]) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    if lines.is_empty() {
-        return trailers;
-    }
-    let whole = [lines, b"\r\n"].concat();
-    let mut slots = [httparse::EMPTY_HEADER; TRAILERS_MAX];
-    if let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&whole, &mut slots)
-    {
-        for field in fields {
-            let name = HeaderName::from_bytes(field.name.as_bytes());
-            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
-                trailers.append(name, value);
-            }
+/// What belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2.2).
+pub(crate) fn stays(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Connection | Kind::HopByHop | Kind::Te | Kind::TransferEncoding | Kind::Upgrade
+    )
+}
+
+/// Copies the fields that `passes` says of.
+pub(crate) fn copy_fields(
+    fields: &Fields,
+    to: &mut HeaderMap,
+    passes: impl Fn(Kind, &HeaderName) -> bool,
+) -> io::Result<()> {
+    to.reserve(fields.list().len());
+    for field in fields.list() {
+        let name = HeaderName::from_bytes(fields.name(field)).map_err(io::Error::other)?;
+        if passes(field.kind, &name) {
+            let value = HeaderValue::from_bytes(fields.value(field)).map_err(io::Error::other)?;
+            to.append(name, value);
         }
     }
-    trailers
-}
-
-fn end(stream: &mut SendStream<Bytes>, trailers: HeaderMap) -> Result<(), h2::Error> {
-    match trailers.is_empty() {
-        true => stream.send_data(Bytes::new(), true),
-        false => stream.send_trailers(trailers),
-    }
-}
-
-/// Sends as much as the client takes and the buffer holds.
-fn poll_send(
-    cx: &mut Context<'_>,
-    stream: &mut SendStream<Bytes>,
-    bytes: &[u8],
-    last: bool,
-) -> Poll<io::Result<usize>> {
-    stream.reserve_capacity(bytes.len());
-    while stream.capacity() == 0 {
-        match ready!(stream.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
-            None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-        }
-    }
-    let taken = stream.capacity().min(bytes.len());
-    let data = Bytes::copy_from_slice(&bytes[..taken]);
-    let sent = stream.send_data(data, last && taken == bytes.len());
-    Poll::Ready(sent.map(|()| taken).map_err(|error| broken(&error)))
-}
-
-fn invalid(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+    Ok(())
 }

@@ -172,7 +172,7 @@ fn is_space(byte: &u8) -> bool {
 }
 
 /// Values have neither CR nor LF: `http` takes none such.
-pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

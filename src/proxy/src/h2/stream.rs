@@ -2,40 +2,34 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, Request};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::answer::Answer;
-use super::request::{self, Content, Malformed, line};
+use super::incoming::Incoming;
+use super::request::{self, Content, Malformed};
 use crate::client::Socket;
-use crate::h1::chunk_size;
 
 /// What comes next of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Head,
     Content,
-    Trailers,
     End,
 }
 
 pub(super) struct Stream {
-    body: RecvStream,
+    incoming: Incoming,
     content: Content,
     phase: Phase,
-    /// The head, and later what stands around content; so much of its front was read.
-    coding: Vec<u8>,
-    read: usize,
-    /// Content that was not read yet. The client may send as much again once it was.
-    data: Bytes,
-    /// A chunk was read whose line is to be ended.
-    in_chunk: bool,
     answer: Answer,
+    /// Of whoever reads before the protocol has changed.
+    reader: Option<Waker>,
 }
 
 impl Stream {
@@ -46,14 +40,11 @@ impl Stream {
         let (head, body) = request.into_parts();
         match request::write(&head, body.is_end_stream()) {
             Ok((coding, content)) => Ok(Stream {
-                body,
+                incoming: Incoming::new(body, coding, content == Content::Chunked),
                 content,
                 phase: Phase::Head,
-                coding,
-                read: 0,
-                data: Bytes::new(),
-                in_chunk: false,
                 answer: Answer::new(respond, head.method, content == Content::Tunnel),
+                reader: None,
             }),
             Err(malformed) => {
                 respond.send_reset(h2::Reason::PROTOCOL_ERROR);
@@ -62,53 +53,24 @@ impl Stream {
         }
     }
 
-    /// Puts down what is there, as far as there is room.
-    fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        let coding = &self.coding[self.read..];
-        let taken = coding.len().min(buffer.remaining());
-        buffer.put_slice(&coding[..taken]);
-        self.read += taken;
-        if self.read < self.coding.len() {
-            return Ok(());
-        }
-        self.coding.clear();
-        self.read = 0;
-        let taken = self.data.len().min(buffer.remaining());
-        if taken > 0 {
-            buffer.put_slice(&self.data[..taken]);
-            self.data.advance(taken);
-            let room = self.body.flow_control().release_capacity(taken);
-            room.map_err(|error| broken(&error))?;
-        }
-        Ok(())
-    }
-
     /// Fetches what is handed out next; ready with `false` at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         match self.phase {
             Phase::Head => {
-                // The memory that the head took is of no more use.
-                self.coding = Vec::new();
+                self.incoming.forget_head();
                 self.phase = match self.content {
                     Content::Nothing => Phase::End,
                     _ => Phase::Content,
                 };
             }
             Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
+                self.reader = Some(cx.waker().clone());
                 return self.answer.poll_reset(cx).map(Err);
             }
-            Phase::Content => match ready!(self.body.poll_data(cx)) {
-                Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => self.begin(data),
-                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
-                None => self.phase = Phase::Trailers,
-            },
-            Phase::Trailers => {
-                let trailers = ready!(self.body.poll_trailers(cx));
-                let trailers = trailers.map_err(|error| broken(&error))?;
-                self.phase = Phase::End;
-                if self.content == Content::Chunked {
-                    self.end(trailers.as_ref());
+            Phase::Content => {
+                let fetched = ready!(self.incoming.poll_next(cx));
+                if !fetched.map_err(|error| broken(&error))? {
+                    self.phase = Phase::End;
                 }
             }
             Phase::End if self.content == Content::Tunnel => return Poll::Ready(Ok(false)),
@@ -116,32 +78,6 @@ impl Stream {
             Phase::End => return self.answer.poll_reset(cx).map(Err),
         }
         Poll::Ready(Ok(true))
-    }
-
-    fn begin(&mut self, data: Bytes) {
-        if self.content == Content::Chunked {
-            self.end_chunk();
-            let mut line = [0; 18];
-            self.coding
-                .extend_from_slice(chunk_size(data.len(), &mut line));
-            self.in_chunk = true;
-        }
-        self.data = data;
-    }
-
-    fn end_chunk(&mut self) {
-        if std::mem::take(&mut self.in_chunk) {
-            self.coding.extend_from_slice(b"\r\n");
-        }
-    }
-
-    fn end(&mut self, trailers: Option<&HeaderMap>) {
-        self.end_chunk();
-        self.coding.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers.into_iter().flatten() {
-            line(&mut self.coding, name.as_str().as_bytes(), value.as_bytes());
-        }
-        self.coding.extend_from_slice(b"\r\n");
     }
 }
 
@@ -155,7 +91,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         loop {
-            self.hand_out(buffer)?;
+            self.incoming.hand_out(buffer)?;
             let some = buffer.filled().len() > before;
             // What follows the head is left for whoever wants it.
             if buffer.remaining() == 0 || (some && self.phase == Phase::Head) {
@@ -178,7 +114,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.answer.poll_write(cx, bytes)
+        let written = self.answer.poll_write(cx, bytes);
+        if self.answer.is_switched()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -192,7 +134,7 @@ impl AsyncWrite for Stream {
 }
 
 /// The stream was reset, or its connection has ended.
-pub(super) fn broken(error: &h2::Error) -> io::Error {
+pub(crate) fn broken(error: &h2::Error) -> io::Error {
     tracing::trace!(%error, "a stream has broken");
     io::ErrorKind::ConnectionReset.into()
 }
@@ -200,6 +142,7 @@ pub(super) fn broken(error: &h2::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 

@@ -37,6 +37,12 @@ pub(crate) enum DialError {
     TunnelTimeout,
     #[error("the other node fell silent")]
     Suspect,
+    #[error("the instance does not speak HTTP/2 in the clear")]
+    NotHttp2,
+    #[error("the instance did not begin to speak HTTP/2 in time")]
+    GreetingTimeout,
+    #[error("all connections of HTTP/2 to the instance carry as many requests as they may")]
+    Full,
     #[error("the other node's answer makes no sense")]
     Answer(#[source] CodecError),
 }

@@ -8,9 +8,36 @@ use nebula_mesh::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::h2c;
+
 pub(crate) enum Io {
     Socket(TcpStream),
     Tunnel(Box<Stream>),
+    /// One of many on a connection of HTTP/2.
+    Stream(Box<h2c::Stream>),
+}
+
+impl Io {
+    /// What the instance has said of a request that it does not answer.
+    pub(crate) fn told(&self) -> Option<h2c::Told> {
+        match self {
+            Io::Socket(_) | Io::Tunnel(_) => None,
+            Io::Stream(stream) => stream.told(),
+        }
+    }
+
+    /// Its connection was not opened for this request.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Io::Stream(stream) if stream.is_shared())
+    }
+
+    /// A client's wish for WebSocket can be carried out.
+    pub(crate) fn takes_websocket(&self) -> bool {
+        match self {
+            Io::Socket(_) | Io::Tunnel(_) => true,
+            Io::Stream(stream) => stream.takes_websocket(),
+        }
+    }
 }
 
 impl AsyncRead for Io {
@@ -22,6 +49,7 @@ impl AsyncRead for Io {
         match &mut *self {
             Io::Socket(socket) => Pin::new(socket).poll_read(cx, buffer),
             Io::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Io::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -35,6 +63,7 @@ impl AsyncWrite for Io {
         match &mut *self {
             Io::Socket(socket) => Pin::new(socket).poll_write(cx, bytes),
             Io::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -42,6 +71,7 @@ impl AsyncWrite for Io {
         match &mut *self {
             Io::Socket(socket) => Pin::new(socket).poll_flush(cx),
             Io::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -49,6 +79,7 @@ impl AsyncWrite for Io {
         match &mut *self {
             Io::Socket(socket) => Pin::new(socket).poll_shutdown(cx),
             Io::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Connections to instances: opened ([`dial`]), kept while unused ([`pool`]), used by one request at a time.
+//! Connections to instances: opened ([`dial`]), kept while unused ([`pool`]), used by one request at a time. Those that speak
+//! HTTP/2 have streams in place of connections ([`h2c`]).
 
 mod dial;
+mod h2c;
 mod io;
 mod pool;
 
@@ -11,6 +13,7 @@ use nebula_mesh::Silence;
 use nebula_wire::peer::tunnel::Site;
 
 pub(crate) use dial::{DialError, Dialer, connect, fell_silent};
+pub(crate) use h2c::{Links, Told, is_websocket};
 pub(crate) use io::Io;
 pub(crate) use pool::Pool;
 

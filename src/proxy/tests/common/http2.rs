@@ -193,7 +193,7 @@ pub async fn say(edge: SocketAddr, bytes: Vec<u8>) -> Vec<Frame> {
     frames(&all)
 }
 
-fn frames(mut bytes: &[u8]) -> Vec<Frame> {
+pub fn frames(mut bytes: &[u8]) -> Vec<Frame> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(9) {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;

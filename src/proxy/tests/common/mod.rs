@@ -4,6 +4,8 @@
 
 pub mod apps;
 pub mod client;
+pub mod grpc;
+pub mod h2c;
 pub mod http2;
 pub mod relay;
 pub mod tls;
@@ -13,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nebula_domain::http::HttpPolicy;
+use nebula_domain::http::{HttpPolicy, Upstream};
 use nebula_domain::observed::{
     Health, InstanceFacts, LocalInstance, LocalInstances, NodeView, Phase,
 };
@@ -167,6 +169,11 @@ impl Node {
         let endpoints: Vec<_> = instances.iter().map(|(id, _)| (*id, me)).collect();
         let routes = Routes::new().policy(policy).service("api", &endpoints);
         self.table.send_replace(Arc::new(routes.table()));
+    }
+
+    /// Routes `api.example.test` to instances of HTTP/2 in the clear.
+    pub fn route_h2c(&self, addresses: &[SocketAddr]) {
+        self.route_api_by(addresses, |policy| policy.upstream = Upstream::H2c);
     }
 
     /// The programs that run on this node.

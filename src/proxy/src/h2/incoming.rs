@@ -1,0 +1,146 @@
+//! A stream's content as it comes, handed out as a body of HTTP/1.1: as it is, or in chunks with trailer fields. The
+//! other end may send as much again once it was handed out.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::RecvStream;
+use http::HeaderMap;
+use tokio::io::ReadBuf;
+
+use super::request::line;
+use super::stream::broken;
+use crate::h1::chunk_size;
+
+/// What comes next of the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Data,
+    Trailers,
+    End,
+}
+
+pub(crate) struct Incoming {
+    body: RecvStream,
+    chunked: bool,
+    phase: Phase,
+    /// The head, and later what stands around content; so much of its front was handed out.
+    coding: Vec<u8>,
+    read: usize,
+    /// Content that was not handed out yet.
+    data: Bytes,
+    /// A chunk was handed out whose line is to be ended.
+    in_chunk: bool,
+}
+
+impl Incoming {
+    /// `head` comes before the content.
+    pub(crate) fn new(body: RecvStream, head: Vec<u8>, chunked: bool) -> Incoming {
+        Incoming {
+            body,
+            chunked,
+            phase: Phase::Data,
+            coding: head,
+            read: 0,
+            data: Bytes::new(),
+            in_chunk: false,
+        }
+    }
+
+    /// Puts down what is there, as far as there is room; how much of it was content.
+    pub(crate) fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+        let coding = &self.coding[self.read..];
+        let taken = coding.len().min(buffer.remaining());
+        buffer.put_slice(&coding[..taken]);
+        self.read += taken;
+        if self.read < self.coding.len() {
+            return Ok(0);
+        }
+        self.coding.clear();
+        self.read = 0;
+        let taken = self.data.len().min(buffer.remaining());
+        if taken > 0 {
+            buffer.put_slice(&self.data[..taken]);
+            self.data.advance(taken);
+            let room = self.body.flow_control().release_capacity(taken);
+            room.map_err(|error| broken(&error))?;
+        }
+        Ok(taken)
+    }
+
+    /// Lets go of the memory that a head took, once it was handed out.
+    pub(crate) fn forget_head(&mut self) {
+        self.coding = Vec::new();
+    }
+
+    /// Fetches what is handed out next; ready with `false` at the end.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
+        match self.phase {
+            Phase::Data => match ready!(self.body.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => self.begin(data),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => self.phase = Phase::Trailers,
+            },
+            Phase::Trailers => {
+                let trailers = ready!(self.body.poll_trailers(cx))?;
+                self.phase = Phase::End;
+                if self.chunked {
+                    self.end(trailers.as_ref());
+                }
+            }
+            Phase::End => return Poll::Ready(Ok(false)),
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Reads and drops what is left, to the stream's end; whether it ended well.
+    pub(crate) async fn finish(&mut self) -> bool {
+        while let Some(data) = self.body.data().await {
+            let Ok(data) = data else {
+                return false;
+            };
+            if self
+                .body
+                .flow_control()
+                .release_capacity(data.len())
+                .is_err()
+            {
+                return false;
+            }
+        }
+        self.body.trailers().await.is_ok()
+    }
+
+    /// The other end has said that nothing more comes, and everything was fetched.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn begin(&mut self, data: Bytes) {
+        if self.chunked {
+            self.end_chunk();
+            let mut line = [0; 18];
+            self.coding
+                .extend_from_slice(chunk_size(data.len(), &mut line));
+            self.in_chunk = true;
+        }
+        self.data = data;
+    }
+
+    fn end_chunk(&mut self) {
+        if std::mem::take(&mut self.in_chunk) {
+            self.coding.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        self.end_chunk();
+        self.coding.extend_from_slice(b"0\r\n");
+        for (name, value) in trailers.into_iter().flatten() {
+            line(&mut self.coding, name.as_str().as_bytes(), value.as_bytes());
+        }
+        self.coding.extend_from_slice(b"\r\n");
+    }
+}
