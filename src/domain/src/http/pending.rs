@@ -1,7 +1,7 @@
 //! Parts of a policy that the proxy does not carry out yet. They have their form and their checks; whoever sets one is told,
 //! instead of relying on what does not happen.
 
-use super::{Cache, HttpError, HttpPolicy, Upstream};
+use super::{HttpError, HttpPolicy, Upstream};
 
 impl HttpPolicy {
     /// Refuses what would have no effect. For whoever takes policies from people; stored ones stay as they are.
@@ -9,7 +9,6 @@ impl HttpPolicy {
         let pending = [
             ("hedge", self.hedge.is_some()),
             ("upstream", self.upstream != Upstream::default()),
-            ("cache", self.cache != Cache::default()),
             (
                 "rate_limits.cluster",
                 self.rate_limits.iter().any(|rule| rule.cluster),
