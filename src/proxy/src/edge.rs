@@ -17,11 +17,13 @@ use nebula_telemetry::Metrics;
 use nebula_wire::peer::Protocol;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 pub use handle::ProxyHandle;
 pub(crate) use thread::Stop;
 
 use crate::access::AccessFile;
+use crate::cache::ResponseCache;
 use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     pub(crate) access: AccessFile,
     pub(crate) guard: Guard,
+    pub(crate) cache: ResponseCache,
     pub(crate) tls: Option<Tls>,
     proxy_protocol_from: Vec<Network>,
     pub(crate) trusted_proxies: Vec<Network>,
@@ -69,6 +72,8 @@ pub(crate) struct Edge {
     pub(crate) shared: Arc<Shared>,
     pub(crate) dialer: Dialer,
     pub(crate) pool: Arc<Pool>,
+    /// Of answers to be kept. Other threads' clients may wait for them.
+    pub(crate) fetches: TaskTracker,
 }
 
 impl Proxy {
@@ -113,6 +118,7 @@ impl Proxy {
                 ejections: Ejections::new(config.limits.ejection),
                 access: AccessFile::new(config.access_log, proxy_metrics.log_lines_lost.clone()),
                 services: Services::new(config.me, proxy_metrics.clone()),
+                cache: ResponseCache::new(&config.limits, &proxy_metrics),
                 limits: config.limits,
                 guard: Guard::new(),
                 table,
@@ -167,6 +173,7 @@ impl Edge {
                 &shared.limits,
             ),
             pool: Arc::new(Pool::new(&shared.limits)),
+            fetches: TaskTracker::new(),
             shared,
         }
     }

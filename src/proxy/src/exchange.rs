@@ -320,7 +320,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
 }
 
 /// A client that has closed its connection needs no answer. What else it sends is its next request, and is left for later.
-fn has_gone<T>(cx: &mut Context<'_>, wire: &mut Wire<T>) -> bool
+pub(crate) fn has_gone<T>(cx: &mut Context<'_>, wire: &mut Wire<T>) -> bool
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {

@@ -1,7 +1,9 @@
 //! From a request's head to whoever answers it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Instant;
 
 use http::{Method, Response};
@@ -13,9 +15,10 @@ use nebula_wire::peer::tunnel::Site;
 
 use crate::access::Entry;
 use crate::body::ResponseBody;
+use crate::cache::{self, Visit, Visited};
 use crate::client::{Client, Socket};
 use crate::edge::Edge;
-use crate::exchange::{Link, Request};
+use crate::exchange::{Link, Request, has_gone};
 use crate::finish::Finish;
 use crate::forward::forward;
 use crate::h1::{Refusal, RequestHead};
@@ -53,7 +56,7 @@ struct Outcome {
 
 /// Answers the request whose head was read; whether the connection may carry another one. A request is counted before
 /// the end of its answer can be seen.
-pub(crate) async fn answer<T>(edge: &Edge, origin: &Origin, client: &mut Client<T>) -> bool
+pub(crate) async fn answer<T>(edge: &Arc<Edge>, origin: &Origin, client: &mut Client<T>) -> bool
 where
     T: Socket,
 {
@@ -202,7 +205,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
 }
 
 async fn by_route<T>(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     routed: Routed,
     service: Arc<Service>,
     origin: &Origin,
@@ -279,6 +282,46 @@ where
             }
         }
     }
+    let mut pass = None;
+    if policy.cache.on && site.is_none() {
+        let visit = Visit {
+            edge,
+            service: &service,
+            head: &client.head,
+            asked: Asked {
+                origin,
+                host: client.head.host().unwrap_or_default(),
+                target: stripped.as_deref().unwrap_or(client.head.target()),
+                id,
+            },
+        };
+        let wire = &mut client.wire;
+        let gone = poll_fn(|cx| match has_gone(cx, wire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        // On the heap, so that requests that meet no cache take no room for it.
+        let visited = tokio::select! {
+            biased;
+            visited = Box::pin(cache::visit(visit)) => visited?,
+            () = gone => return Err(Problem::ClientGone),
+        };
+        match visited {
+            Visited::Answer(mut response, instance) => {
+                outcome.instance.store(instance, Ordering::Relaxed);
+                response.headers_mut().insert(X_REQUEST_ID, id.header());
+                answered(response.status().as_u16());
+                return Ok(client.respond(limits, response, Some(&policy), true).await);
+            }
+            Visited::Pass(passed) => pass = Some(passed),
+        }
+    }
+    let answered = |status| {
+        if let Some(pass) = &pass {
+            pass.answered(status);
+        }
+        answered(status);
+    };
     let Client {
         wire,
         head,
@@ -296,7 +339,7 @@ where
             target: stripped.as_deref().unwrap_or(head.target()),
             id,
         },
-        finish: Finish::of(&policy, head, *secure),
+        finish: Finish::of(&policy, head, *secure).with_cache(pass.as_ref().map(|pass| pass.said)),
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),

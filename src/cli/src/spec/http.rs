@@ -45,6 +45,9 @@ pub struct HttpFlags {
     /// Answer everybody with a maintenance page
     #[arg(long, value_enum, help_heading = "HTTP")]
     pub maintenance: Option<Switch>,
+    /// Keep answers that say that they may be kept, and give them without asking an instance
+    #[arg(long, value_enum, help_heading = "HTTP")]
+    pub cache: Option<Switch>,
     /// Ask for a password: USER (typed here), USER:FILE (its first line), USER:- (stdin); may be repeated
     #[arg(long, value_name = "USER[:FILE]", help_heading = "HTTP")]
     pub basic_auth: Vec<String>,
@@ -61,6 +64,7 @@ impl HttpFlags {
             balance,
             max_body,
             maintenance,
+            cache,
             basic_auth,
         } = self;
         file.is_none()
@@ -71,6 +75,7 @@ impl HttpFlags {
             && balance.is_none()
             && max_body.is_none()
             && maintenance.is_none()
+            && cache.is_none()
             && basic_auth.is_empty()
     }
 
@@ -143,6 +148,9 @@ impl HttpChange {
         http.limits.body = flags.max_body.clone().or(http.limits.body);
         if let Some(maintenance) = flags.maintenance {
             http.maintenance.on = maintenance == Switch::On;
+        }
+        if let Some(cache) = flags.cache {
+            http.cache.on = cache == Switch::On;
         }
         if !flags.rate_limit.is_empty() {
             http.rate_limits = rate_limits(&flags.rate_limit)?;
@@ -232,6 +240,7 @@ mod tests {
             sticky: Some("on".into()),
             max_body: Some("5MiB".into()),
             maintenance: Some(Switch::On),
+            cache: Some(Switch::On),
             ..HttpFlags::default()
         };
         assert!(!flags.is_empty());
@@ -243,6 +252,7 @@ mod tests {
         expected.sticky = Some("on".into());
         expected.limits.body = Some("5MiB".into());
         expected.maintenance.on = true;
+        expected.cache.on = true;
         expected.rate_limits = rate_limits(&flags.rate_limit).unwrap();
         assert_eq!(change.onto(current()), Ok(expected));
         let off = HttpFlags {

@@ -4,6 +4,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod counting;
 pub mod http2;
 pub mod relay;
 pub mod tls;
@@ -218,6 +219,8 @@ pub struct Routes {
     state: State,
     view: View,
     policy: Arc<HttpPolicy>,
+    /// The number of the only release of those that follow, less one.
+    earlier_releases: u32,
 }
 
 impl Routes {
@@ -231,6 +234,12 @@ impl Routes {
         set(&mut policy);
         policy.check().unwrap();
         self.policy = Arc::new(policy);
+        self
+    }
+
+    /// Deployments that follow have this release.
+    pub fn release(mut self, number: u32) -> Routes {
+        self.earlier_releases = number - 1;
         self
     }
 
@@ -263,7 +272,7 @@ impl Routes {
             http: Arc::clone(&self.policy),
         };
         let release = Release {
-            number: ReleaseNumber(1),
+            number: ReleaseNumber(self.earlier_releases + 1),
             spec,
             artifact,
             artifact_bytes: 1,

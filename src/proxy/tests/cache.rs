@@ -1,0 +1,513 @@
+//! What is kept of a deployment's answers, and what is done with it (RFC 9111): by real requests over real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::apps::text;
+use common::client::{Answer, ask, get, get_with, post};
+use common::counting::{Counting, numbered, status, with_fields};
+use common::http2::Session;
+use common::{Cluster, Node, Routes, single, until};
+use http::{Method, StatusCode};
+use nebula_domain::http::HttpPolicy;
+
+const API: &str = "api.example.test";
+const MINUTE: &[(&str, &str)] = &[("cache-control", "max-age=60")];
+
+fn on(policy: &mut HttpPolicy) {
+    policy.cache.on = true;
+}
+
+/// A node with an application behind a cache.
+fn cached(app: &Counting) -> Node {
+    let node = single();
+    node.route_api_by(&[app.address], on);
+    node
+}
+
+async fn given(node: &Node, path: &str) -> String {
+    get(node.edge, API, path).await.text().to_owned()
+}
+
+async fn with(node: &Node, fields: &[(&str, &str)]) -> Answer {
+    get_with(node.edge, API, "/", fields).await
+}
+
+#[track_caller]
+fn said(answer: &Answer, expected: &str) {
+    let said = answer.header("cache-status");
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_fresh_is_given_without_asking() {
+    let app = Counting::with(&[("cache-control", "max-age=60"), ("x-app", "1")]).await;
+    let node = cached(&app);
+    let first = with(&node, &[("x-request-id", "one")]).await;
+    said(&first, "Nebula; fwd=uri-miss; fwd-status=200; stored");
+    assert!(!first.headers.contains_key("age"));
+    let second = with(&node, &[("x-request-id", "two")]).await;
+    said(&second, "Nebula; hit; ttl=");
+    assert_eq!(second.text(), "answer 1");
+    assert_eq!(second.header("x-app"), "1");
+    // What is of one request, and what the policy adds, are of this one.
+    assert_eq!(second.header("x-request-id"), "two");
+    assert_eq!(second.header("x-content-type-options"), "nosniff");
+    assert_eq!(second.header("date"), first.header("date"));
+    assert_eq!(second.headers.get_all("date").iter().count(), 1);
+    assert!(second.header("age").parse::<u64>().unwrap() < 60);
+    assert_eq!(second.header("content-length"), "8");
+    let head = ask(node.edge, Method::HEAD, API, "/", &[]).await;
+    assert_eq!((head.header("content-length"), head.text()), ("8", ""));
+    let mut session = Session::open(node.edge).await;
+    assert_eq!(session.get("/").await.text(), "answer 1");
+    assert_eq!(app.asked(), 1);
+    assert_ne!(given(&node, "/?other").await, "answer 1");
+    let figure = |result: &str| {
+        node.metric(&format!(
+            "nebula_http_cache_requests_total{{deployment=\"api\",result=\"{result}\"}}"
+        ))
+    };
+    assert_eq!((figure("hit"), figure("miss")), (3, 2));
+    assert!(node.metric("nebula_http_cache_bytes") > 16);
+}
+
+#[tokio::test]
+async fn a_deployment_without_a_cache_has_none() {
+    let app = Counting::with(MINUTE).await;
+    let node = single();
+    node.route_api(&[app.address]);
+    for _ in 0..2 {
+        assert_eq!(with(&node, &[]).await.header("cache-status"), "");
+    }
+    assert_eq!(app.asked(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_for_everybody_is_not_kept() {
+    for fields in [
+        &[][..],
+        &[("cache-control", "max-age=60, private")],
+        &[("cache-control", "no-store")],
+        &[("cache-control", "max-age=60"), ("set-cookie", "a=b")],
+        &[("cache-control", "max-age=60"), ("vary", "*")],
+        &[("cache-control", "max-age=60"), ("vary", "x-forwarded-for")],
+    ] {
+        let app = Counting::with(fields).await;
+        let node = cached(&app);
+        for number in 1..4 {
+            let answer = with(&node, &[]).await;
+            assert_eq!(answer.text(), format!("answer {number}"), "{fields:?}");
+            assert!(answer.header("cache-status").contains("fwd="));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_authenticates_is_not_given_what_others_were() {
+    let app = Counting::with(MINUTE).await;
+    let node = cached(&app);
+    let ann = [("authorization", "Basic YW5uOng=")];
+    assert_eq!(with(&node, &ann).await.text(), "answer 1");
+    assert_eq!(with(&node, &[]).await.text(), "answer 2");
+    assert_eq!(with(&node, &[]).await.text(), "answer 2");
+    assert_eq!(with(&node, &ann).await.text(), "answer 3");
+    let public = Counting::with(&[("cache-control", "public, max-age=60")]).await;
+    let node = cached(&public);
+    assert_eq!(given(&node, "/public").await, "answer 1");
+    let again = get_with(node.edge, API, "/public", &ann).await;
+    assert_eq!(again.text(), "answer 1");
+}
+
+#[tokio::test]
+async fn variants_are_told_apart() {
+    let app = Counting::with(&[("cache-control", "max-age=60"), ("vary", "Accept-Language")]).await;
+    let node = cached(&app);
+    let lang = async |lang: &str| with(&node, &[("accept-language", lang)]).await;
+    assert_eq!(lang("de").await.text(), "answer 1");
+    let other = lang("en").await;
+    said(&other, "Nebula; fwd=vary-miss");
+    assert_eq!(other.text(), "answer 2");
+    assert_eq!(with(&node, &[]).await.text(), "answer 3");
+    for (given, answer) in [("de", "answer 1"), ("en", "answer 2")] {
+        assert_eq!(lang(given).await.text(), answer);
+    }
+    // A field that stays at the edge is none for the application.
+    let hidden = [("connection", "accept-language"), ("accept-language", "de")];
+    assert_eq!(with(&node, &hidden).await.text(), "answer 3");
+}
+
+#[tokio::test]
+async fn what_the_client_has_is_not_sent_again() {
+    let app = Counting::with(&[
+        ("cache-control", "max-age=60"),
+        ("etag", "\"a\""),
+        ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("content-type", "text/plain"),
+    ])
+    .await;
+    let node = cached(&app);
+    // Also when it is fetched for this: the instance is asked for all of it.
+    let first = with(&node, &[("if-none-match", "\"x\", W/\"a\"")]).await;
+    assert_eq!(first.status, StatusCode::NOT_MODIFIED);
+    assert!(!app.head(1).contains_key("if-none-match"));
+    let since = with(
+        &node,
+        &[("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT")],
+    )
+    .await;
+    assert_eq!((since.status, since.text()), (StatusCode::NOT_MODIFIED, ""));
+    assert_eq!(since.header("etag"), "\"a\"");
+    assert_eq!(since.header("cache-control"), "max-age=60");
+    assert!(!since.headers.contains_key("content-type"));
+    let other = with(&node, &[("if-none-match", "\"b\"")]).await;
+    assert_eq!((other.status, other.text()), (StatusCode::OK, "answer 1"));
+    assert_eq!(app.asked(), 1);
+}
+
+#[tokio::test]
+async fn parts_come_out_of_the_whole() {
+    let app = Counting::with(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]).await;
+    let node = cached(&app);
+    // What is not there is not fetched for a part of it.
+    said(
+        &with(&node, &[("range", "bytes=0-1")]).await,
+        "Nebula; fwd=partial",
+    );
+    assert_eq!(with(&node, &[]).await.text(), "answer 2");
+    let part = with(&node, &[("range", "bytes=1-3")]).await;
+    assert_eq!(
+        (part.status, part.text()),
+        (StatusCode::PARTIAL_CONTENT, "nsw")
+    );
+    assert_eq!(part.header("content-range"), "bytes 1-3/8");
+    let none = with(&node, &[("range", "bytes=8-")]).await;
+    assert_eq!(none.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(none.header("content-range"), "bytes */8");
+    let other = with(&node, &[("range", "bytes=1-3"), ("if-range", "\"b\"")]).await;
+    assert_eq!((other.status, other.text()), (StatusCode::OK, "answer 2"));
+    assert_eq!(app.asked(), 2);
+}
+
+#[tokio::test]
+async fn what_is_old_is_asked_about() {
+    let app = Counting::new(|number, request| {
+        let etag = request.headers().get("if-none-match");
+        match number {
+            1 => numbered(
+                1,
+                &[
+                    ("cache-control", "max-age=1"),
+                    ("age", "9"),
+                    ("etag", "\"a\""),
+                    ("x-n", "1"),
+                ],
+            ),
+            2 => {
+                assert_eq!(etag.unwrap(), "\"a\"");
+                status(304, &[("cache-control", "max-age=60"), ("x-n", "2")])
+            }
+            _ => numbered(number, MINUTE),
+        }
+    })
+    .await;
+    let node = cached(&app);
+    assert_eq!(given(&node, "/").await, "answer 1");
+    let renewed = with(&node, &[]).await;
+    said(&renewed, "Nebula; fwd=stale; fwd-status=304");
+    assert_eq!((renewed.text(), renewed.header("x-n")), ("answer 1", "2"));
+    let hit = with(&node, &[]).await;
+    said(&hit, "Nebula; hit; ttl=");
+    assert_eq!((hit.text(), hit.header("x-n")), ("answer 1", "2"));
+    // A client may want it asked about all the same.
+    let again = with(&node, &[("cache-control", "no-cache")]).await;
+    said(&again, "Nebula; fwd=request; fwd-status=200; stored");
+    assert_eq!(again.text(), "answer 3");
+    assert_eq!(given(&node, "/").await, "answer 3");
+}
+
+#[tokio::test]
+async fn what_is_always_asked_about_is_given_to_nobody_else() {
+    let app = Counting::new(
+        |number, request| match request.headers().get("if-none-match") {
+            Some(_) => status(304, &[]),
+            None => numbered(number, &[("cache-control", "no-cache"), ("etag", "\"a\"")]),
+        },
+    )
+    .await;
+    let node = cached(&app);
+    for asked in 1..4 {
+        assert_eq!(given(&node, "/").await, "answer 1");
+        assert_eq!(app.asked(), asked);
+    }
+}
+
+#[tokio::test]
+async fn something_old_is_given_while_a_new_one_is_fetched() {
+    let app = Counting::held(|number, _| match number {
+        1 => numbered(
+            1,
+            &[
+                ("cache-control", "max-age=1, stale-while-revalidate=600"),
+                ("age", "60"),
+            ],
+        ),
+        _ => numbered(number, MINUTE),
+    })
+    .await;
+    app.gate.add_permits(1);
+    let node = cached(&app);
+    assert_eq!(given(&node, "/").await, "answer 1");
+    for _ in 0..5 {
+        let stale = with(&node, &[]).await;
+        said(&stale, "Nebula; hit; ttl=-");
+        assert_eq!(stale.text(), "answer 1");
+    }
+    until("a new one is fetched", || app.asked() == 2).await;
+    app.gate.add_permits(1);
+    let mut new = String::new();
+    while new != "answer 2" {
+        new = given(&node, "/").await;
+    }
+    assert_eq!(app.asked(), 2);
+}
+
+#[tokio::test]
+async fn something_old_is_better_than_an_error() {
+    let app = Counting::new(|number, _| match number {
+        1 => numbered(
+            1,
+            &[
+                ("cache-control", "max-age=1, stale-if-error=600"),
+                ("age", "60"),
+            ],
+        ),
+        _ => status(503, &[]),
+    })
+    .await;
+    let node = cached(&app);
+    assert_eq!(given(&node, "/").await, "answer 1");
+    let stale = with(&node, &[]).await;
+    said(&stale, "Nebula; hit; fwd-status=503; ttl=-");
+    assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"));
+    // Also when there is no instance at all, but not for what was never kept.
+    let routes = Routes::new().policy(on).service("api", &[]);
+    node.table.send_replace(routes.table().into());
+    assert_eq!(given(&node, "/").await, "answer 1");
+    let missing = get(node.edge, API, "/other").await;
+    assert_eq!(missing.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn errors_are_passed_on_where_nothing_else_was_said() {
+    let app = Counting::new(|number, _| match number {
+        1 => numbered(
+            1,
+            &[
+                ("cache-control", "max-age=1"),
+                ("age", "60"),
+                ("etag", "\"a\""),
+            ],
+        ),
+        2 => status(503, &[]),
+        _ => numbered(number, MINUTE),
+    })
+    .await;
+    let node = cached(&app);
+    assert_eq!(given(&node, "/").await, "answer 1");
+    assert_eq!(
+        with(&node, &[]).await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(given(&node, "/").await, "answer 3");
+}
+
+#[tokio::test]
+async fn a_client_says_what_it_wants() {
+    let app = Counting::with(MINUTE).await;
+    let node = cached(&app);
+    let only = [("cache-control", "only-if-cached")];
+    assert_eq!(with(&node, &only).await.status, StatusCode::GATEWAY_TIMEOUT);
+    let private = with(&node, &[("cache-control", "no-store")]).await;
+    said(&private, "Nebula; fwd=request; detail=no-store");
+    assert_eq!(private.text(), "answer 1");
+    assert_eq!(given(&node, "/").await, "answer 2");
+    assert_eq!(with(&node, &only).await.text(), "answer 2");
+    let young = [("cache-control", "min-fresh=3600")];
+    assert_eq!(with(&node, &young).await.text(), "answer 3");
+}
+
+#[tokio::test]
+async fn a_change_makes_what_was_kept_useless() {
+    let app = Counting::new(|number, request| match *request.method() {
+        Method::DELETE => status(500, &[]),
+        Method::POST => status(204, &[]),
+        _ => numbered(number, MINUTE),
+    })
+    .await;
+    let node = cached(&app);
+    assert_eq!(given(&node, "/a").await, "answer 1");
+    ask(node.edge, Method::DELETE, API, "/a", &[]).await;
+    post(node.edge, API, "/b", "x").await;
+    assert_eq!(given(&node, "/a").await, "answer 1");
+    let changed = post(node.edge, API, "/a", "x").await;
+    said(&changed, "Nebula; fwd=method");
+    assert_eq!(given(&node, "/a").await, "answer 5");
+}
+
+#[tokio::test]
+async fn what_was_fetched_before_a_change_is_not_kept() {
+    let app = Counting::held(|number, _| numbered(number, MINUTE)).await;
+    let node = cached(&app);
+    let edge = node.edge;
+    let early = tokio::spawn(async move { get(edge, API, "/").await });
+    until("it is fetched", || app.asked() == 1).await;
+    let change = tokio::spawn(async move { post(edge, API, "/", "x").await });
+    until("it is changed", || app.asked() == 2).await;
+    // Whichever of the two is answered first, the other follows.
+    app.gate.add_permits(2);
+    change.await.unwrap();
+    early.await.unwrap();
+    app.gate.add_permits(1);
+    let late = tokio::spawn(async move { get(edge, API, "/").await });
+    let late = late.await.unwrap();
+    // Kept before the change was answered it was forgotten then, and after it, it was not kept.
+    assert_eq!(late.text(), "answer 3");
+}
+
+#[tokio::test]
+async fn a_new_release_begins_with_nothing() {
+    let app = Counting::with(MINUTE).await;
+    let node = cached(&app);
+    assert_eq!(given(&node, "/").await, "answer 1");
+    assert_eq!(given(&node, "/").await, "answer 1");
+    let routes = Routes::new()
+        .policy(on)
+        .release(2)
+        .service("api", &[(1, 1)]);
+    node.table.send_replace(routes.table().into());
+    assert_eq!(given(&node, "/").await, "answer 2");
+    assert_eq!(given(&node, "/").await, "answer 2");
+}
+
+#[tokio::test]
+async fn no_client_decides_what_others_are_given() {
+    let app = Counting::with(MINUTE).await;
+    let node = cached(&app);
+    // What a client claims of itself never reaches the application.
+    let claims = [
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "https"),
+    ];
+    assert_eq!(with(&node, &claims).await.text(), "answer 1");
+    assert_eq!(app.head(1)["x-forwarded-host"], API);
+    assert_eq!(given(&node, "/").await, "answer 1");
+    // What an application may take for another request goes by itself.
+    for by in [
+        ("x-original-url", "/admin"),
+        ("x_http_method_override", "DELETE"),
+        ("x-host", "evil.test"),
+    ] {
+        let passed = with(&node, &[by]).await;
+        said(&passed, "Nebula; fwd=bypass");
+        assert_ne!(passed.text(), "answer 1", "{by:?}");
+    }
+    // The host counts as it is written, because an application may show it.
+    let shown = get(node.edge, "API.example.test", "/").await;
+    assert_ne!(shown.text(), "answer 1");
+    assert_eq!(given(&node, "/").await, "answer 1");
+}
+
+#[tokio::test]
+async fn what_a_trusted_proxy_says_of_the_host_and_scheme_is_in_the_key() {
+    let node = Cluster::new().node_with(1, |config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let app = Counting::with(MINUTE).await;
+    node.route_api_by(&[app.address], |policy| {
+        on(policy);
+        policy.https = "both".parse().unwrap();
+    });
+    let one = [("x-forwarded-host", "one.test")];
+    assert_eq!(with(&node, &one).await.text(), "answer 1");
+    assert_eq!(
+        with(&node, &[("x-forwarded-host", "two.test")])
+            .await
+            .text(),
+        "answer 2"
+    );
+    assert_eq!(
+        with(&node, &[("x-forwarded-proto", "https")]).await.text(),
+        "answer 3"
+    );
+    assert_eq!(with(&node, &[]).await.text(), "answer 4");
+    assert_eq!(with(&node, &one).await.text(), "answer 1");
+}
+
+#[tokio::test]
+async fn permissions_and_seats_are_of_each_request() {
+    let node = single();
+    let app = Counting::with(MINUTE).await;
+    node.route_api_by(&[app.address], |policy| {
+        on(policy);
+        policy.cors.origins = vec!["https://a.test".parse().unwrap()];
+        policy.sticky = Some(Default::default());
+    });
+    let allowed = with(&node, &[("origin", "https://a.test")]).await;
+    assert_eq!(
+        allowed.header("access-control-allow-origin"),
+        "https://a.test"
+    );
+    let other = with(&node, &[("origin", "https://b.test")]).await;
+    assert_eq!(other.text(), allowed.text());
+    assert_eq!(other.header("access-control-allow-origin"), "");
+    assert_eq!(other.header("vary"), "Origin");
+    assert_eq!(other.header("set-cookie"), "");
+    assert_eq!(app.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_policy_may_say_how_long() {
+    let app = Counting::with(&[]).await;
+    let node = single();
+    node.route_api_by(&[app.address], |policy| {
+        on(policy);
+        policy.cache.default_ttl = std::time::Duration::from_secs(60);
+    });
+    assert_eq!(given(&node, "/").await, "answer 1");
+    assert_eq!(given(&node, "/").await, "answer 1");
+    // Who sends a cookie may be meant.
+    let cookie = with(&node, &[("cookie", "a=b")]).await;
+    assert_eq!(cookie.text(), "answer 2");
+}
+
+#[tokio::test]
+async fn redirects_and_missing_pages_are_kept_when_they_say_so() {
+    let app = Counting::new(|number, request| {
+        let code = request.uri().path()[1..].parse().unwrap();
+        let fields = [("cache-control", "max-age=60"), ("location", "/x")];
+        let mut response = with_fields(text(number.to_string()), &fields);
+        *response.status_mut() = StatusCode::from_u16(code).unwrap();
+        response
+    })
+    .await;
+    let node = cached(&app);
+    for (code, kept) in [
+        (301, true),
+        (302, true),
+        (404, true),
+        (400, false),
+        (500, false),
+        (503, false),
+    ] {
+        let path = format!("/{code}");
+        let first = get(node.edge, API, &path).await;
+        let second = get(node.edge, API, &path).await;
+        assert_eq!(
+            (first.status.as_u16(), second.status.as_u16()),
+            (code, code)
+        );
+        assert_eq!(first.text() == second.text(), kept, "{code}");
+    }
+}
