@@ -63,7 +63,8 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub release: ReleaseNumber,
-    created_at: Millis,
+    /// Numbers begin anew with a deployment that takes the name of one that is gone.
+    pub created_at: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

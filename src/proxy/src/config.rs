@@ -168,8 +168,8 @@ pub struct Limits {
     pub cache_spare_bytes: usize,
     /// Fetches under way of answers to be kept. A fetch goes on when its client leaves; beyond these, requests do without the cache.
     pub cache_fetches: usize,
-    /// How long a request waits for an answer that another one fetches, before it asks an instance itself. Longer than answers
-    /// take that people wait for.
+    /// How long after its beginning a fetch is waited for by those who did not make it; then they ask an instance themselves.
+    /// Longer than answers take that people wait for.
     pub cache_wait: Duration,
     /// For how long nobody waits for an answer that was found not to be kept: as long as a burst of requests lasts.
     pub cache_pass: Duration,

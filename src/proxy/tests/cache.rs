@@ -167,6 +167,19 @@ async fn what_the_client_has_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn conditions_hold_for_what_is_not_kept() {
+    let app = Counting::with(&[("cache-control", "private"), ("etag", "\"a\"")]).await;
+    let node = cached(&app);
+    for path in ["/", "/", "/other"] {
+        let answer = get_with(node.edge, API, path, &[("if-none-match", "\"b\"")]).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    let known = get_with(node.edge, API, "/third", &[("if-none-match", "\"a\"")]).await;
+    assert_eq!((known.status, known.text()), (StatusCode::NOT_MODIFIED, ""));
+    assert_eq!(known.header("etag"), "\"a\"");
+}
+
+#[tokio::test]
 async fn parts_come_out_of_the_whole() {
     let app = Counting::with(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]).await;
     let node = cached(&app);
@@ -509,5 +522,20 @@ async fn redirects_and_missing_pages_are_kept_when_they_say_so() {
             (code, code)
         );
         assert_eq!(first.text() == second.text(), kept, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn releases_with_shares_share_no_answers() {
+    let app = Counting::with(MINUTE).await;
+    let node = single();
+    node.route_api_by(&[app.address], |policy| {
+        on(policy);
+        policy.weights.0.insert("r1".parse().unwrap(), 1);
+    });
+    for number in 1..3 {
+        let answer = with(&node, &[]).await;
+        said(&answer, "Nebula; fwd=bypass; detail=weights");
+        assert_eq!(answer.text(), format!("answer {number}"));
     }
 }

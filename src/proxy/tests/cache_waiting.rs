@@ -72,8 +72,7 @@ async fn what_is_for_one_lets_all_others_go_at_once() {
     let app = Counting::held(|number, _| numbered(number, &[("set-cookie", "a=b")])).await;
     let node = cached(app.address, |_| {});
     let crowd = crowd(node.edge, 20);
-    until("all wait", || in_flight(&node) == 20).await;
-    assert_eq!(app.asked(), 1);
+    until("all wait", || app.asked() == 1 && in_flight(&node) == 20).await;
     app.gate.add_permits(1);
     until("all ask", || app.asked() == 20).await;
     app.gate.add_permits(20);
@@ -164,8 +163,7 @@ async fn variants_do_not_wait_for_each_other_for_long() {
             (lang, answer.text().to_owned())
         });
     }
-    until("all wait", || in_flight(&node) == 5).await;
-    assert_eq!(app.asked(), 1);
+    until("all wait", || app.asked() == 1 && in_flight(&node) == 5).await;
     app.gate.add_permits(1);
     until("the others are fetched, one of each", || app.asked() == 3).await;
     app.gate.add_permits(2);
@@ -174,7 +172,7 @@ async fn variants_do_not_wait_for_each_other_for_long() {
     assert_eq!(app.asked(), 3);
 }
 
-/// Answers with a head and then with what it is given, piece by piece.
+/// Answers with a head and then with what it is given, piece by piece: until nothing, or until nobody takes it, and then no more.
 async fn in_pieces(head: &'static str) -> (SocketAddr, mpsc::UnboundedSender<Vec<u8>>) {
     let (pieces, given) = mpsc::unbounded_channel::<Vec<u8>>();
     let given = std::sync::Arc::new(tokio::sync::Mutex::new(given));
@@ -183,9 +181,13 @@ async fn in_pieces(head: &'static str) -> (SocketAddr, mpsc::UnboundedSender<Vec
         async move {
             read_head(&mut socket).await;
             socket.write_all(head.as_bytes()).await.unwrap();
-            while let Some(piece) = given.lock().await.recv().await {
-                if piece.is_empty() || socket.write_all(&piece).await.is_err() {
+            let mut given = given.lock().await;
+            while let Some(piece) = given.recv().await {
+                if piece.is_empty() {
                     return;
+                }
+                if socket.write_all(&piece).await.is_err() {
+                    return given.close();
                 }
             }
         }
@@ -354,4 +356,30 @@ async fn without_room_answers_are_passed_on() {
         answer.header("cache-status"),
         "Nebula; fwd=uri-miss; detail=busy"
     );
+}
+
+#[tokio::test]
+async fn a_stream_without_end_is_no_fetch() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (address, pieces) = in_pieces(head).await;
+    let node = single_with(|limits| limits.cache_fetches = 1);
+    let app = Counting::new(|number, _| numbered(number, MINUTE)).await;
+    node.run(&[(1, address), (2, app.address)]);
+    let routes = Routes::new().policy(on);
+    let routes = routes.service("api", &[(1, 1)]).service("other", &[(2, 1)]);
+    node.table.send_replace(routes.table().into());
+    let mut stream = open(&node).await;
+    pieces.send(b"3\r\nabc\r\n".to_vec()).unwrap();
+    assert_eq!(next(&mut stream).await.unwrap(), "abc");
+    for _ in 0..2 {
+        let other = get(node.edge, "other.example.test", "/").await;
+        assert_eq!(other.text(), "answer 1");
+    }
+    // And it ends at the instance when its client leaves.
+    drop(stream);
+    until("the instance is let go", || {
+        let _ = pieces.send(b"3\r\nabc\r\n".to_vec());
+        in_flight(&node) == 0 && pieces.is_closed()
+    })
+    .await;
 }

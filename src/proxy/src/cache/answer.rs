@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use nebula_domain::http::cache::CacheStatus;
+use nebula_domain::http::cache::{CacheStatus, Validators};
 use nebula_domain::traffic::Nanos;
 
-use super::entry::{Growing, Head, Stored, pass_through, read_along};
+use super::entry::{Growing, Head, Stored, lines, pass_through, read_along};
 use super::incoming::Incoming;
 use super::key::Ask;
 use crate::body::ResponseBody;
@@ -73,21 +73,25 @@ pub(super) fn growing(
     response
 }
 
-/// One that is not kept. What the client has already it has not from here, so that its conditions are answered all the same.
+/// One that is not kept. The instance was asked for all of it, so that the client's conditions are still to be answered.
 pub(super) fn passed(
+    ask: &Ask<'_>,
     status: StatusCode,
     fields: HeaderMap,
     body: Incoming,
     said: CacheStatus,
 ) -> Response<ResponseBody> {
-    let length = body.length();
-    let mut response = Response::new(match length {
-        Some(0) => ResponseBody::empty(),
-        length => ResponseBody::pieces(pass_through(body), length),
-    });
+    let mut response = Response::new(ResponseBody::empty());
+    let is_known = is_known(ask, status, &fields);
     *response.status_mut() = status;
     *response.headers_mut() = fields;
     append(response.headers_mut(), CACHE_STATUS, &said.to_string());
+    if is_known {
+        not_modified(&mut response);
+    } else if body.length() != Some(0) {
+        let length = body.length();
+        *response.body_mut() = ResponseBody::pieces(pass_through(body), length);
+    }
     response
 }
 
@@ -114,18 +118,24 @@ fn begin(ask: &Ask<'_>, head: &Head, now: Nanos, said: CacheStatus) -> Response<
         fields.insert(header::AGE, HeaderValue::from(age));
     }
     append(fields, CACHE_STATUS, &said.to_string());
-    let is_known = head.status == StatusCode::OK
-        && head
-            .validators()
-            .is_known(&ask.if_none_match, &ask.if_modified_since);
-    if is_known {
-        OF_BODY.iter().for_each(|name| drop(fields.remove(name)));
+    *response.status_mut() = head.status;
+    if is_known(ask, head.status, &head.fields) {
+        not_modified(&mut response);
     }
-    *response.status_mut() = match is_known {
-        true => StatusCode::NOT_MODIFIED,
-        false => head.status,
-    };
     response
+}
+
+fn is_known(ask: &Ask<'_>, status: StatusCode, fields: &HeaderMap) -> bool {
+    let asked = !ask.if_none_match.is_empty() || !ask.if_modified_since.is_empty();
+    asked
+        && status == StatusCode::OK
+        && Validators::of(&lines(fields)).is_known(&ask.if_none_match, &ask.if_modified_since)
+}
+
+fn not_modified(response: &mut Response<ResponseBody>) {
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let fields = response.headers_mut();
+    OF_BODY.iter().for_each(|name| drop(fields.remove(name)));
 }
 
 /// The part that was asked for: outer `None` for all of it, inner if there is no such part. Several parts are not cut out;

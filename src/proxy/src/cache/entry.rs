@@ -255,8 +255,9 @@ impl Growing {
         Some(body)
     }
 
-    pub(super) fn fail(&self) {
-        self.end(End::Broken);
+    /// Nothing more comes; whether anybody expected it.
+    pub(super) fn fail(&self) -> bool {
+        self.end(End::Broken)
     }
 
     /// It is not kept after all.
@@ -264,11 +265,15 @@ impl Growing {
         self.end(End::Rest(Some(rest)));
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: End) -> bool {
         let mut parts = self.parts();
-        parts.end.get_or_insert(end);
-        drop(parts);
-        self.changed.notify_waiters();
+        let open = parts.end.is_none();
+        if open {
+            parts.end = Some(end);
+            drop(parts);
+            self.changed.notify_waiters();
+        }
+        open
     }
 
     /// The body, if it is there.

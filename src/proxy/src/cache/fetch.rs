@@ -107,7 +107,7 @@ impl Fetch {
             lead,
             leader,
             instance,
-            permit: _permit,
+            permit,
         } = self;
         let (theirs, ours) = duplex(PIPE_BYTES);
         let landing = Landing {
@@ -119,6 +119,7 @@ impl Fetch {
             asked: edge.now(),
             lead,
             leader,
+            _permit: permit,
         };
         let asking = ask(&edge, &service, &request, &instance, Wire::new(theirs));
         let (asked, landing) = tokio::join!(asking, landing.take(Incoming::new(ours)));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nebula_domain::http::cache::Asker;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::entry::{Growing, Stored};
 use super::key::Key;
@@ -26,6 +27,7 @@ pub(super) enum State {
 
 pub(super) struct Flight {
     pub(super) url: Key,
+    pub(super) began: Instant,
     state: watch::Sender<State>,
     spoiled: AtomicBool,
 }
@@ -42,6 +44,7 @@ impl Flight {
     pub(super) fn new(url: Key) -> Flight {
         Flight {
             url,
+            began: Instant::now(),
             state: watch::Sender::new(State::Asked),
             spoiled: AtomicBool::new(false),
         }
@@ -88,7 +91,12 @@ impl Drop for Lead {
     fn drop(&mut self) {
         self.space.land(&self.place, &self.flight);
         self.flight.state.send_if_modified(|state| {
-            let unfinished = matches!(state, State::Asked);
+            let unfinished = match state {
+                State::Asked => true,
+                // Whoever reads along is not to wait for what nobody sends.
+                State::Filling(growing) => growing.fail(),
+                State::Renewed(_) | State::Alone | State::Failed => false,
+            };
             if unfinished {
                 *state = State::Alone;
             }

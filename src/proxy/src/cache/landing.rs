@@ -10,7 +10,7 @@ use nebula_domain::InstanceId;
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::http::cache::{Asker, Refusal, Times, Vary, is_failure, is_same, keep};
 use nebula_domain::traffic::Nanos;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::entry::{Growing, Head, Stored, Variant, lines};
 use super::flight::{Lead, State};
@@ -49,6 +49,8 @@ pub(super) struct Landing<'a> {
     pub(super) asked: Nanos,
     pub(super) lead: Lead,
     pub(super) leader: Option<oneshot::Sender<Led>>,
+    /// Given back once the answer is in or is for one alone: that may take as long as it likes.
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 impl<'a> Landing<'a> {
@@ -166,10 +168,8 @@ impl<'a> Landing<'a> {
                         return growing.pass_on(incoming);
                     }
                 }
-                Some(Err(_)) => {
-                    self.lead.tell(State::Alone);
-                    return growing.fail();
-                }
+                // With the lead goes word to all who read along.
+                Some(Err(_)) => return,
                 None => break,
             }
         }

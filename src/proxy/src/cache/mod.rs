@@ -15,6 +15,8 @@ mod incoming;
 mod key;
 mod landing;
 mod space;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -189,7 +191,6 @@ impl Visit<'_> {
                 return Ok((Visited::Pass(pass), Cached::Bypass));
             }
         };
-        let until = Instant::now() + edge.shared.limits.cache_wait;
         for _ in 0..LOOKS_MAX {
             match space.look(&ask, route.version, edge.now()) {
                 Look::Fresh(stored) => return Ok(self.hit(&ask, &stored, Cached::Hit)),
@@ -206,7 +207,7 @@ impl Visit<'_> {
                 Look::Pass(why, detail) => return Ok(pass(why, detail)),
                 Look::Fetch(lead, old, why) => return self.lead(&ask, lead, old, why).await,
                 Look::Wait(flight, old) => {
-                    if let Some(visited) = self.wait(&ask, &flight, old, until).await {
+                    if let Some(visited) = self.wait(&ask, &flight, old).await {
                         return Ok(visited);
                     }
                 }
@@ -243,7 +244,11 @@ impl Visit<'_> {
             instance: Arc::clone(&instance),
             permit,
         };
-        self.edge.fetches.spawn(fetch.run());
+        match fetch.leader {
+            Some(_) => self.edge.fetches.spawn(fetch.run()),
+            // Nobody waits for it, and so neither does a drain.
+            None => tokio::spawn(fetch.run()),
+        };
         Some(instance)
     }
 
@@ -299,7 +304,10 @@ impl Visit<'_> {
                     detail: Some(why.as_str()),
                     ..said
                 };
-                (answer::passed(status, fields, body, said), Cached::Miss)
+                (
+                    answer::passed(ask, status, fields, body, said),
+                    Cached::Miss,
+                )
             }
             (Led::Failed(problem), None) => return Err(problem),
             (Led::Nothing, _) => return Ok(pass(why, None)),
@@ -326,8 +334,9 @@ impl Visit<'_> {
         ask: &Ask<'_>,
         flight: &Flight,
         old: Option<Arc<Stored>>,
-        until: Instant,
     ) -> Option<(Visited, Cached)> {
+        // From its beginning: what has taken long already is not waited for as long again.
+        let until = flight.began + self.edge.shared.limits.cache_wait;
         let said = CacheStatus {
             collapsed: true,
             ..CacheStatus::forwarded(Forwarded::UriMiss)

@@ -140,19 +140,16 @@ impl Space {
             let why = if ask.is_get { Forwarded::Partial } else { why };
             return Look::Pass(why, None);
         }
-        match &known {
-            // Each who wants it has to ask.
-            Some(stored) if stored.head.fresh.always_validates() => {
-                inner.number += 1;
-                place.alone = inner.number;
-            }
-            Some(_) => {}
-            None => {
-                let until = inner.passes.get(&(key, ask.asker));
-                if until.is_some_and(|until| now < *until) {
-                    return Look::Pass(why, Some("uncacheable"));
-                }
-            }
+        let until = inner.passes.get(&(key, ask.asker));
+        if known.is_none() && until.is_some_and(|until| now < *until) {
+            return Look::Pass(why, Some("uncacheable"));
+        }
+        // Who wants to be sure asks by themselves, and so does each who wants what is always to be asked about.
+        let always = known.as_ref();
+        let always = always.is_some_and(|stored| stored.head.fresh.always_validates());
+        if always || ask.control.no_cache {
+            inner.number += 1;
+            place.alone = inner.number;
         }
         if let Some(flight) = inner.flights.get(&place) {
             return Look::Wait(Arc::clone(flight), old);
@@ -295,6 +292,13 @@ impl Space {
         };
         self.less(bytes);
         true
+    }
+
+    /// What the answers take, one by one.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> usize {
+        let inner = self.inner();
+        inner.slots.iter().map(|(_, (_, bytes))| bytes).sum()
     }
 
     fn put(&self, inner: &mut Inner, key: Key, slot: Slot, bytes: usize) {
