@@ -130,6 +130,26 @@ async fn nobody_waits_for_ever() {
 }
 
 #[tokio::test]
+async fn who_wants_to_be_sure_waits_for_nobody() {
+    let app = Counting::held(|number, _| numbered(number, MINUTE)).await;
+    let node = cached(app.address, |_| {});
+    let edge = node.edge;
+    let crowd = crowd(edge, 2);
+    until("they wait", || app.asked() == 1 && in_flight(&node) == 2).await;
+    let sure = [("cache-control", "no-cache")];
+    let sure = tokio::spawn(async move { get_with(edge, API, "/", &sure).await });
+    until("it is asked for", || app.asked() == 2).await;
+    app.gate.add_permits(2);
+    assert_eq!(sure.await.unwrap().text(), "answer 2");
+    for answer in crowd.join_all().await {
+        let text = answer.text();
+        // One of them may have come late, when both were there.
+        assert!(["answer 1", "answer 2"].contains(&text), "{text}");
+    }
+    assert_eq!(app.asked(), 2);
+}
+
+#[tokio::test]
 async fn a_fetch_goes_on_when_its_client_leaves() {
     let app = Counting::held(|number, _| numbered(number, MINUTE)).await;
     let node = cached(app.address, |_| {});
