@@ -5,7 +5,6 @@ use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nebula_domain::settings::DEFAULT_TLD;
-use nebula_domain::spec::Spec;
 use nebula_domain::status::{Summary, summarise, summarise_all};
 use nebula_domain::{Command, DeploymentName, Outcome, Rejection, State};
 use nebula_registry::Applied;
@@ -170,7 +169,6 @@ pub async fn create(
         state.settings.get(DEFAULT_TLD).map(String::as_str),
         Passwords::Stored(&[]),
     )?;
-    carried_out(&spec)?;
     let asked = spec.urls(&name);
     let artifact = artifacts::parse(&body.artifact)?;
     let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
@@ -219,7 +217,6 @@ pub async fn update(
     let current_tld = current.map(|spec| spec.tld.as_str());
     let read = |spec| convert::spec(spec, current_tld, Passwords::Stored(users));
     let spec = body.spec.as_ref().map(read).transpose()?;
-    spec.as_ref().map_or(Ok(()), carried_out)?;
     let generation = deployment.map(|d| d.generation).filter(|_| keeps);
     let artifact = artifacts::parse(&body.artifact)?;
     let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
@@ -235,14 +232,6 @@ pub async fn update(
     };
     let applied = app.change(&headers, command).await?;
     Ok(Json(deployed(&app, &name, asked, &applied)?))
-}
-
-/// Whether the proxy does all that the spec asks of it.
-fn carried_out(spec: &Spec) -> Answer<()> {
-    spec.http.check_carried_out().map_err(|error| {
-        let hint = "see docs/http.md for what holds already";
-        Failure::from(ApiError::bad_request(error.to_string(), hint))
-    })
 }
 
 /// Changes the number of instances.

@@ -21,6 +21,7 @@ use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
 use crate::spec::Workload;
 use crate::state::{Deployment, Desired, EdgeSecret, Instance, Release, State};
+use crate::time::Millis;
 
 /// Routes of all deployments by their host names.
 #[derive(Debug, Default)]
@@ -52,6 +53,18 @@ pub struct Route {
     /// Where the policy gives releases weights: each that has one with its endpoints.
     shares: Shares,
     releases: Vec<(ReleaseNumber, Vec<Endpoint>)>,
+    /// The release that the policy is of: answers of another are not this one's.
+    pub version: Version,
+    /// Endpoints of older releases that differ from it in more than their policy, while it takes over.
+    older: Vec<InstanceId>,
+}
+
+/// One release among all there have ever been under its deployment's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    pub release: ReleaseNumber,
+    /// Numbers begin anew with a deployment that takes the name of one that is gone.
+    pub created_at: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,12 +180,23 @@ impl Route {
         // A newer release that differs in its policy alone needs no instance of its own.
         let mut latest = deployment.releases.iter().rev();
         let latest = latest.find(|release| release.runs_as(newest));
-        let policy = Arc::clone(&latest.unwrap_or(newest).spec.http);
+        let latest = latest.unwrap_or(newest);
+        let policy = Arc::clone(&latest.spec.http);
         let mut order: Vec<usize> = (0..policy.rules.len()).collect();
         // Stable: among equally long ones the first that was written goes first.
         order.sort_by_key(|rule| std::cmp::Reverse(policy.rules[*rule].path.bytes()));
+        let is_older = |instance: &&&Instance| {
+            let release = deployment.release(instance.release);
+            release.is_none_or(|release| !release.runs_as(newest))
+        };
+        let older = ready.iter().filter(is_older);
         let mut route = Route {
             deployment: deployment.name.clone(),
+            version: Version {
+                release: latest.number,
+                created_at: latest.created_at,
+            },
+            older: older.map(|instance| instance.id).collect(),
             kind,
             endpoints,
             policy,
@@ -218,6 +242,16 @@ impl Route {
         self.shares.is_none() || with_share.any(|(_, endpoints)| endpoints.contains(endpoint))
     }
 
+    /// Whether all that answer do so by one release in the end: none has a share of its own for good.
+    pub fn is_undivided(&self) -> bool {
+        self.shares.is_none()
+    }
+
+    /// Whether what an instance answers is of an older release than [`Route::version`].
+    pub fn is_older(&self, instance: InstanceId) -> bool {
+        self.older.contains(&instance)
+    }
+
     /// Deployments that its rules lead to.
     fn targets(&self) -> impl Iterator<Item = &DeploymentName> {
         self.policy
@@ -233,6 +267,8 @@ impl Route {
         let same = self.deployment == before.deployment
             && self.kind == before.kind
             && self.endpoints == before.endpoints
+            && self.version == before.version
+            && self.older == before.older
             && (Arc::ptr_eq(&self.policy, &before.policy) || self.policy == before.policy);
         if same {
             return Arc::clone(before);

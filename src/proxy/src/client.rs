@@ -289,6 +289,10 @@ impl<T: Socket> Client<T> {
         mut pieces: impl Stream<Item = io::Result<Bytes>> + Unpin,
         framing: Framing,
     ) -> bool {
+        // What is there is not to wait for what may take long.
+        if !self.flush(limits).await {
+            return false;
+        }
         while let Some(piece) = pieces.next().await {
             let Ok(piece) = piece else {
                 return false;
@@ -296,7 +300,7 @@ impl<T: Socket> Client<T> {
             if piece.is_empty() {
                 continue;
             }
-            if !self.flush(limits).await || !self.write(&piece, framing) {
+            if !self.write(&piece, framing) || !self.flush(limits).await {
                 return false;
             }
         }

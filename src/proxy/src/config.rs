@@ -171,6 +171,23 @@ pub struct Limits {
     pub cached_file_bytes: u64,
     /// All static files and their compressed forms in memory.
     pub file_cache_bytes: usize,
+    /// Answers that are kept for deployments with a cache, their fields included: the pages and images of some sites. The least
+    /// recently used of the deployment that has most goes first.
+    pub cache_bytes: usize,
+    /// On top of these, answers that come in, and those that were pushed out while clients still take them. Beyond it answers are
+    /// passed on without being kept.
+    pub cache_spare_bytes: usize,
+    /// Fetches under way of answers to be kept. A fetch goes on when its client leaves; beyond these, requests do without the cache.
+    pub cache_fetches: usize,
+    /// How long after its beginning a fetch is waited for by those who did not make it; then they ask an instance themselves.
+    /// Longer than answers take that people wait for.
+    pub cache_wait: Duration,
+    /// For how long nobody waits for an answer that was found not to be kept: as long as a burst of requests lasts.
+    pub cache_pass: Duration,
+    /// Such answers that are remembered for one deployment, some 100 bytes each.
+    pub cache_passes: usize,
+    /// A deployment that nobody has asked for so long gives way to any other.
+    pub cache_idle: Duration,
 }
 
 impl Default for Limits {
@@ -215,6 +232,13 @@ impl Default for Limits {
             manifest_cache_bytes: 32 * 1024 * 1024,
             cached_file_bytes: 512 * 1024,
             file_cache_bytes: 32 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
+            cache_spare_bytes: 32 * 1024 * 1024,
+            cache_fetches: 1024,
+            cache_wait: Duration::from_secs(5),
+            cache_pass: Duration::from_secs(10),
+            cache_passes: 1024,
+            cache_idle: Duration::from_secs(600),
         }
     }
 }

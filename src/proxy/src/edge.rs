@@ -17,11 +17,13 @@ use nebula_telemetry::Metrics;
 use nebula_wire::peer::Protocol;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 pub use handle::ProxyHandle;
 pub(crate) use thread::Stop;
 
 use crate::access::AccessFile;
+use crate::cache::ResponseCache;
 use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     pub(crate) access: AccessFile,
     pub(crate) guard: Guard,
+    pub(crate) cache: ResponseCache,
     pub(crate) tls: Option<Tls>,
     proxy_protocol_from: Vec<Network>,
     pub(crate) trusted_proxies: Vec<Network>,
@@ -71,6 +74,8 @@ pub(crate) struct Edge {
     pub(crate) pool: Arc<Pool>,
     /// In place of `pool` for instances that speak HTTP/2.
     pub(crate) links: Arc<Links>,
+    /// Of answers to be kept. Other threads' clients may wait for them.
+    pub(crate) fetches: TaskTracker,
 }
 
 impl Proxy {
@@ -115,6 +120,7 @@ impl Proxy {
                 ejections: Ejections::new(config.limits.ejection),
                 access: AccessFile::new(config.access_log, proxy_metrics.log_lines_lost.clone()),
                 services: Services::new(config.me, proxy_metrics.clone()),
+                cache: ResponseCache::new(&config.limits, &proxy_metrics),
                 limits: config.limits,
                 guard: Guard::new(),
                 table,
@@ -175,6 +181,7 @@ impl Edge {
             ),
             pool: Arc::new(Pool::new(&shared.limits)),
             links: Arc::new(Links::new(&shared.limits, shared.metrics.clone())),
+            fetches: TaskTracker::new(),
             shared,
         }
     }

@@ -153,11 +153,11 @@ where
 }
 
 /// Ends when the client has closed its connection.
-pub(crate) async fn gone<T>(link: &mut Link<'_, T>)
+pub(crate) async fn gone<T>(wire: &mut Wire<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    poll_fn(|cx| match has_gone(cx, link.wire) {
+    poll_fn(|cx| match has_gone(cx, wire) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     })

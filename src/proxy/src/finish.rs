@@ -1,6 +1,7 @@
 //! What a deployment's policy adds to every answer: fields for browsers' safety, permissions for other sites, its own fields.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use nebula_domain::http::cache::CacheStatus;
 use nebula_domain::http::{Cors, HttpPolicy};
 
 use crate::body::ResponseBody;
@@ -14,6 +15,8 @@ pub(crate) struct Finish<'a> {
     secure: bool,
     /// The site that a script asks from, when it may.
     origin: Option<&'a [u8]>,
+    /// What the deployment's cache has done with the request.
+    cache: Option<CacheStatus>,
 }
 
 impl<'a> Finish<'a> {
@@ -22,6 +25,7 @@ impl<'a> Finish<'a> {
         policy: None,
         secure: false,
         origin: None,
+        cache: None,
     };
 
     pub(crate) fn of(policy: &'a HttpPolicy, head: &'a RequestHead, secure: bool) -> Finish<'a> {
@@ -35,7 +39,12 @@ impl<'a> Finish<'a> {
             origin: Some(&policy.cors)
                 .filter(|cors| cors.is_on())
                 .and_then(asks),
+            cache: None,
         }
+    }
+
+    pub(crate) fn with_cache(self, cache: Option<CacheStatus>) -> Finish<'a> {
+        Finish { cache, ..self }
     }
 
     /// Whether a field of the application's answer, or of a site's, is left out because the policy says it.
@@ -79,6 +88,9 @@ impl<'a> Finish<'a> {
         }
         for field in &policy.response_headers {
             line(field.name.as_str(), field.value.as_str().as_bytes());
+        }
+        if let Some(cache) = self.cache {
+            line("Cache-Status", cache.to_string().as_bytes());
         }
         if !policy.cors.is_on() {
             return;

@@ -247,6 +247,10 @@ impl<'a> Trip<'a> {
                 // Few requests need so much room.
                 let (answered, second) = Box::pin(race).await;
                 self.tried.extend(second);
+                if let Ok((_, won)) = &answered {
+                    let instance = won.endpoint.instance;
+                    request.asked_last.store(instance.0, Ordering::Relaxed);
+                }
                 answered
             }
         };

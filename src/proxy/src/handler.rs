@@ -13,9 +13,10 @@ use nebula_wire::peer::tunnel::Site;
 
 use crate::access::Entry;
 use crate::body::ResponseBody;
+use crate::cache::{self, Visit, Visited};
 use crate::client::{Client, Socket};
 use crate::edge::Edge;
-use crate::exchange::{Link, Request};
+use crate::exchange::{Link, Request, gone};
 use crate::finish::Finish;
 use crate::forward::forward;
 use crate::grpc;
@@ -54,7 +55,7 @@ struct Outcome {
 
 /// Answers the request whose head was read; whether the connection may carry another one. A request is counted before
 /// the end of its answer can be seen.
-pub(crate) async fn answer<T>(edge: &Edge, origin: &Origin, client: &mut Client<T>) -> bool
+pub(crate) async fn answer<T>(edge: &Arc<Edge>, origin: &Origin, client: &mut Client<T>) -> bool
 where
     T: Socket,
 {
@@ -211,7 +212,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
 }
 
 async fn by_route<T>(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     routed: Routed,
     service: Arc<Service>,
     origin: &Origin,
@@ -289,6 +290,41 @@ where
             }
         }
     }
+    let mut pass = None;
+    if policy.cache.on && site.is_none() {
+        let visit = Visit {
+            edge,
+            service: &service,
+            head: &client.head,
+            asked: Asked {
+                origin,
+                host: client.head.host().unwrap_or_default(),
+                target: stripped.as_deref().unwrap_or(client.head.target()),
+                id,
+            },
+        };
+        // On the heap, so that requests that meet no cache take no room for it.
+        let visited = tokio::select! {
+            biased;
+            visited = Box::pin(cache::visit(visit)) => visited?,
+            () = gone(&mut client.wire) => return Err(Problem::ClientGone),
+        };
+        match visited {
+            Visited::Answer(mut response, instance) => {
+                outcome.instance.store(instance, Ordering::Relaxed);
+                response.headers_mut().insert(X_REQUEST_ID, id.header());
+                answered(response.status().as_u16());
+                return Ok(client.respond(limits, response, Some(&policy), true).await);
+            }
+            Visited::Pass(passed) => pass = Some(passed),
+        }
+    }
+    let answered = |status| {
+        if let Some(pass) = &pass {
+            pass.answered(status);
+        }
+        answered(status);
+    };
     let Client {
         wire,
         head,
@@ -306,7 +342,7 @@ where
             target: stripped.as_deref().unwrap_or(head.target()),
             id,
         },
-        finish: Finish::of(&policy, head, *secure),
+        finish: Finish::of(&policy, head, *secure).with_cache(pass.as_ref().map(|pass| pass.said)),
         since: outcome.started,
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,

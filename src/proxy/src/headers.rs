@@ -17,6 +17,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What a request is called in logs and pages, here and at the instance.
+#[derive(Clone)]
 pub(crate) enum RequestId {
     Clients(Box<[u8]>),
     Ours([u8; 32]),
@@ -241,7 +242,10 @@ pub(crate) fn write_own(
         }
     }
     finish.write(out, |name| head.headers.contains_key(name));
-    date(out);
+    // An answer that was kept says when it was made.
+    if !head.headers.contains_key(header::DATE) {
+        date(out);
+    }
     // The answer to a HEAD says a length that its body has not.
     let said = head.headers.contains_key(header::CONTENT_LENGTH);
     let may_say = !matches!(head.status.as_u16(), 100..200 | 204 | 304);

@@ -40,7 +40,7 @@ where
 {
     let mut second = None;
     let won = {
-        let mut client = pin!(gone(link));
+        let mut client = pin!(gone(link.wire));
         let mut one = pin!(alone(trip, service, &first, until, request));
         let early = tokio::select! {
             biased;

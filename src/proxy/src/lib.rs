@@ -5,7 +5,7 @@
 //! threads (`edge`): the control plane cannot slow a request, and requests cannot starve a heartbeat.
 //!
 //! The life of a request: `edge` accepts, `proxy_protocol` and `tls` see to what comes before HTTP, `client`
-//! reads a head, `handler` finds the route, `guard` lets it in, `statics` answers or `forward` finds an instance by
+//! reads a head, `handler` finds the route, `guard` lets it in, `statics` or `cache` answers or `forward` finds an instance by
 //! `choice`, to which `exchange` speaks over a pooled connection of `upstream`; `tunnel` is the other node's end of that.
 //! HTTP/1.1 itself is `h1`: one task carries a client's connection with all its requests, and a request that goes through
 //! costs no copy of its fields. `h2` stands before it for clients of HTTP/2: each stream is such a connection with one
@@ -14,6 +14,7 @@
 
 mod access;
 mod body;
+mod cache;
 mod choice;
 mod client;
 mod config;

@@ -4,7 +4,7 @@
 //! counted together.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nebula_domain::traffic::breaker::BreakerState;
@@ -64,6 +64,44 @@ impl Retry {
     }
 }
 
+/// What a deployment's cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cached {
+    Hit,
+    /// An instance was asked.
+    Miss,
+    /// Something old, while a new one is fetched or because none can be.
+    Stale,
+    /// An instance has said that what is kept holds still.
+    Revalidated,
+    /// It waited for another request's answer.
+    Collapsed,
+    /// It went to an instance by itself.
+    Bypass,
+}
+
+impl Cached {
+    const ALL: [Cached; 6] = [
+        Cached::Hit,
+        Cached::Miss,
+        Cached::Stale,
+        Cached::Revalidated,
+        Cached::Collapsed,
+        Cached::Bypass,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Cached::Hit => "hit",
+            Cached::Miss => "miss",
+            Cached::Stale => "stale",
+            Cached::Revalidated => "revalidated",
+            Cached::Collapsed => "collapsed",
+            Cached::Bypass => "bypass",
+        }
+    }
+}
+
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handshake {
@@ -119,6 +157,7 @@ pub(crate) struct ProxyMetrics {
     pub(crate) thread_restarts: Counter,
     /// Lines of the access log that were not written.
     pub(crate) log_lines_lost: Counter,
+    pub(crate) cache_bytes: Gauge,
     tunnels: Gauge,
     instance_connections: Gauge,
     handshakes: [Counter; 5],
@@ -133,6 +172,7 @@ struct Families {
     requests: Family<Two, Counter>,
     retries: Family<Two, Counter>,
     breakers: Family<Two, Counter>,
+    cached: Family<Two, Counter>,
     duration: Histograms<Label>,
     in_flight: Family<Label, Gauge>,
     sent: Family<Label, Counter>,
@@ -148,6 +188,9 @@ pub(crate) struct Figures {
     codes: [Counter; 5],
     retries: [Counter; Retry::ALL.len()],
     breakers: Family<Two, Counter>,
+    /// Made with the first request that meets a cache: few deployments have one.
+    cached: OnceLock<[Counter; 6]>,
+    cached_family: Family<Two, Counter>,
     duration: Histogram,
     in_flight: Gauge,
     sent: Counter,
@@ -189,6 +232,10 @@ impl ProxyMetrics {
             breakers: metrics.counters(
                 "http_breaker_changes",
                 "Circuit breakers of instances that changed, by deployment and new state",
+            ),
+            cached: metrics.counters(
+                "http_cache_requests",
+                "Requests of deployments with a cache, by deployment and what the cache did for them",
             ),
             duration: metrics.histograms(
                 "http_request_duration_seconds",
@@ -232,6 +279,10 @@ impl ProxyMetrics {
             log_lines_lost: metrics.counter(
                 "access_log_lost_lines",
                 "Lines of the access log that were not written, because more came than the disk took",
+            ),
+            cache_bytes: metrics.gauge(
+                "http_cache_bytes",
+                "Memory taken by answers that are kept, come in, or are still sent after they were let go",
             ),
             tunnels: metrics.gauge("tunnels", "Open tunnels from other nodes"),
             instance_connections: metrics.gauge(
@@ -329,6 +380,8 @@ impl Figures {
             codes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(code),
             retries: Retry::ALL.map(retry),
             breakers: families.breakers.clone(),
+            cached: OnceLock::new(),
+            cached_family: families.cached.clone(),
             duration: families.duration.get_or_create_owned(&one),
             in_flight: families.in_flight.get_or_create_owned(&one),
             sent: families.sent.get_or_create_owned(&one),
@@ -346,6 +399,19 @@ impl Figures {
 
     pub(crate) fn retry(&self, reason: Retry) {
         self.retries[reason as usize].inc();
+    }
+
+    pub(crate) fn cache(&self, cached: Cached) {
+        let counters = self.cached.get_or_init(|| {
+            Cached::ALL.map(|cached| {
+                let labels = [
+                    ("deployment", self.label.clone()),
+                    ("result", cached.label().to_owned()),
+                ];
+                self.cached_family.get_or_create_owned(&labels)
+            })
+        });
+        counters[cached as usize].inc();
     }
 
     pub(crate) fn breaker(&self, state: BreakerState) {

@@ -31,6 +31,7 @@ impl Scheme {
 }
 
 /// Of a connection's requests; of one request where a trusted proxy speaks for others.
+#[derive(Clone)]
 pub(crate) struct Origin {
     /// The peer, or whom the proxies in front of the edge speak for.
     pub(crate) client: IpAddr,
@@ -129,14 +130,15 @@ impl Origin {
         })
     }
 
+    /// What an instance is told that the client has asked for, when the request was routed by `host`.
+    pub(crate) fn host<'a>(&'a self, host: &'a [u8]) -> &'a [u8] {
+        self.host.as_deref().unwrap_or(host)
+    }
+
     /// Writes the fields for a request that was routed by `host`.
     pub(crate) fn write(&self, out: &mut Vec<u8>, host: &[u8]) {
         out.extend_from_slice(&self.lines);
-        line(
-            out,
-            b"X-Forwarded-Host",
-            self.host.as_deref().unwrap_or(host),
-        );
+        line(out, b"X-Forwarded-Host", self.host(host));
         out.extend_from_slice(&self.forwarded);
         // A host is made of bytes that need no escape in a quoted string.
         out.extend_from_slice(host);

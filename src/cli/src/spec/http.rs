@@ -48,6 +48,9 @@ pub struct HttpFlags {
     /// Answer everybody with a maintenance page
     #[arg(long, value_enum, help_heading = "HTTP")]
     pub maintenance: Option<Switch>,
+    /// Keep answers that say that they may be kept, and give them without asking an instance
+    #[arg(long, value_enum, help_heading = "HTTP")]
+    pub cache: Option<Switch>,
     /// Ask for a password: USER (typed here), USER:FILE (its first line), USER:- (stdin); may be repeated
     #[arg(long, value_name = "USER[:FILE]", help_heading = "HTTP")]
     pub basic_auth: Vec<String>,
@@ -65,6 +68,7 @@ impl HttpFlags {
             upstream,
             max_body,
             maintenance,
+            cache,
             basic_auth,
         } = self;
         file.is_none()
@@ -76,6 +80,7 @@ impl HttpFlags {
             && upstream.is_none()
             && max_body.is_none()
             && maintenance.is_none()
+            && cache.is_none()
             && basic_auth.is_empty()
     }
 
@@ -149,6 +154,9 @@ impl HttpChange {
         http.limits.body = flags.max_body.clone().or(http.limits.body);
         if let Some(maintenance) = flags.maintenance {
             http.maintenance.on = maintenance == Switch::On;
+        }
+        if let Some(cache) = flags.cache {
+            http.cache.on = cache == Switch::On;
         }
         if !flags.rate_limit.is_empty() {
             http.rate_limits = rate_limits(&flags.rate_limit)?;
@@ -239,6 +247,7 @@ mod tests {
             upstream: Some("h2c".into()),
             max_body: Some("5MiB".into()),
             maintenance: Some(Switch::On),
+            cache: Some(Switch::On),
             ..HttpFlags::default()
         };
         assert!(!flags.is_empty());
@@ -251,6 +260,7 @@ mod tests {
         expected.upstream = Some("h2c".into());
         expected.limits.body = Some("5MiB".into());
         expected.maintenance.on = true;
+        expected.cache.on = true;
         expected.rate_limits = rate_limits(&flags.rate_limit).unwrap();
         assert_eq!(change.onto(current()), Ok(expected));
         let off = HttpFlags {

@@ -56,6 +56,8 @@ pub struct Cache {
     pub default_ttl: Duration,
     /// How long an answer may be given while a fresh one is fetched, where it does not say so itself (RFC 5861).
     pub stale_while_revalidate: Duration,
+    /// How long an answer may be given in place of an error, where it does not say so itself (RFC 5861).
+    pub stale_if_error: Duration,
 }
 
 impl Default for Cache {
@@ -66,6 +68,7 @@ impl Default for Cache {
             max_response: ByteSize::mib(1),
             default_ttl: Duration::ZERO,
             stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
         }
     }
 }
@@ -82,6 +85,7 @@ impl Cache {
         let times = [
             ("cache.default_ttl", self.default_ttl),
             ("cache.stale_while_revalidate", self.stale_while_revalidate),
+            ("cache.stale_if_error", self.stale_if_error),
         ];
         for (field, time) in times {
             if time > AGE_MAX || time.subsec_nanos() > 0 {

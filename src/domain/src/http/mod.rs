@@ -4,6 +4,7 @@
 //! with checks; the proxy carries it out. `docs/http.md` is the same for people.
 
 mod auth;
+pub mod cache;
 mod cors;
 mod edge;
 mod error;
@@ -12,7 +13,6 @@ pub mod limits;
 mod name;
 mod networks;
 pub mod path;
-mod pending;
 mod protect;
 mod redirect;
 mod rules;

@@ -92,6 +92,35 @@ fn both_releases_of_a_program_answer_during_an_update() {
     let route = table.route("app.example.test").unwrap();
     assert_eq!(ids(route), [1, 2, 3, 4]);
     assert_eq!(route.kind, RouteKind::Service);
+    assert_eq!(route.version.release, ReleaseNumber(2));
+    let older = [1, 2, 3, 4].map(|id| route.is_older(InstanceId(id)));
+    assert_eq!(older, [true, true, true, false]);
+}
+
+#[test]
+fn a_release_that_differs_in_its_policy_alone_is_another_version() {
+    let mut sim = three();
+    let table = build(&sim.state, &sim.view);
+    let mut spec = service_spec();
+    let mut policy = HttpPolicy::default();
+    policy.cache.on = true;
+    spec.http = Arc::new(policy);
+    let current = sim.state.deployments[&name("app")].current();
+    let (artifact, before) = (current.artifact, current.number);
+    sim.ok(Command::UpdateDeployment {
+        name: name("app"),
+        based_on: None,
+        spec: Some(spec),
+        artifact,
+        artifact_bytes: 1,
+        now: NOW,
+    });
+    let next = table.rebuild(&sim.state, &sim.view);
+    let version = |table: &RouteTable| table.route("app.example.test").unwrap().version;
+    assert_eq!(version(&table).release, before);
+    assert_ne!(version(&table), version(&next));
+    let route = next.route("app.example.test").unwrap();
+    assert!(!route.is_older(InstanceId(1)), "its instances run on");
 }
 
 #[test]

@@ -76,6 +76,7 @@ impl EdgeThread {
         let doors = Doors::open(listeners)?;
         let edge = Arc::new(Edge::new(Arc::clone(&self.shared)));
         let (pool, links) = (Arc::clone(&edge.pool), Arc::clone(&edge.links));
+        let fetches = edge.fetches.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(POOL_TICK);
             loop {
@@ -126,7 +127,12 @@ impl EdgeThread {
         drop(doors);
         self.listeners = None;
         tracker.close();
-        if tokio::time::timeout_at(deadline.into(), tracker.wait())
+        let done = async {
+            tracker.wait().await;
+            fetches.close();
+            fetches.wait().await;
+        };
+        if tokio::time::timeout_at(deadline.into(), done)
             .await
             .is_err()
         {

@@ -228,7 +228,7 @@ impl<T: Socket> Serving<'_, T> {
 }
 
 /// Answers the one request of a stream.
-async fn answer(edge: &Edge, origin: &Origin, stream: Stream) {
+async fn answer(edge: &Arc<Edge>, origin: &Origin, stream: Stream) {
     // A stream outlives the word to stop.
     let mut client = Client::new(stream, Drain::never());
     let mut never = std::future::pending();

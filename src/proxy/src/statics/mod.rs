@@ -34,7 +34,7 @@ mod open;
 mod packed;
 mod page;
 mod path;
-mod ranges;
+pub(crate) mod ranges;
 mod respond;
 mod site;
 #[cfg(test)]

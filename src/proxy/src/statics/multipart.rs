@@ -4,8 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 
 use super::manifest::Entry;
-use super::ranges::Span;
-use super::respond::slice;
+use super::ranges::{Span, slice};
 
 pub(super) struct Multipart {
     boundary: String,

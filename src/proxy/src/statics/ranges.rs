@@ -1,5 +1,7 @@
 //! The `Range` field (RFC 9110 section 14.2), several ranges included.
 
+use bytes::Bytes;
+
 /// Ranges of one request. Readers of documents ask for a few at a time; each costs a part's head, and
 /// without a bound a short request would order an answer of any number of parts.
 const RANGES_MAX: usize = 16;
@@ -8,13 +10,13 @@ const GAP_BYTES: u64 = 128;
 
 /// Bytes from the first to the last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) first: u64,
-    pub(super) last: u64,
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 impl Span {
-    pub(super) fn length(self) -> u64 {
+    pub(crate) fn length(self) -> u64 {
         self.last - self.first + 1
     }
 
@@ -26,7 +28,7 @@ impl Span {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ranges {
+pub(crate) enum Ranges {
     /// What is not understood is answered with everything.
     All,
     /// Apart from each other, in the order they were asked for; at least one.
@@ -35,7 +37,7 @@ pub(super) enum Ranges {
     Refused,
 }
 
-pub(super) fn parse(value: &[u8], length: u64) -> Ranges {
+pub(crate) fn parse(value: &[u8], length: u64) -> Ranges {
     let Some((unit, specs)) = std::str::from_utf8(value)
         .ok()
         .and_then(|value| value.split_once('='))
@@ -109,6 +111,12 @@ fn span(spec: &str, length: u64) -> Option<Option<Span>> {
             }))
         }
     }
+}
+
+/// Part of what is in memory; what lies outside of it is left out.
+pub(crate) fn slice(whole: &Bytes, span: Span) -> Bytes {
+    let at = |position: u64| usize::try_from(position).map_or(whole.len(), |p| p.min(whole.len()));
+    whole.slice(at(span.first)..at(span.last + 1))
 }
 
 #[cfg(test)]

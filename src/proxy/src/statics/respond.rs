@@ -15,7 +15,7 @@ use super::multipart::Multipart;
 use super::negotiate::{Coding, Welcome};
 use super::page::{Form, Page, add_vary};
 use super::path::SitePath;
-use super::ranges::Span;
+use super::ranges::{Span, slice};
 use crate::body::{FilePart, ResponseBody};
 
 /// What was found for a request.
@@ -200,12 +200,6 @@ impl Send {
             }
         }
     }
-}
-
-/// Part of a file in memory; what lies outside of it is left out.
-pub(super) fn slice(whole: &Bytes, span: Span) -> Bytes {
-    let at = |position: u64| usize::try_from(position).map_or(whole.len(), |p| p.min(whole.len()));
-    whole.slice(at(span.first)..at(span.last + 1))
 }
 
 /// From `/dir` to `/dir/`, so that relative links on the page lead into the folder.

@@ -4,6 +4,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod counting;
 pub mod grpc;
 pub mod h2c;
 pub mod http2;
@@ -225,6 +226,8 @@ pub struct Routes {
     state: State,
     view: View,
     policy: Arc<HttpPolicy>,
+    /// The number of the only release of those that follow, less one.
+    earlier_releases: u32,
 }
 
 impl Routes {
@@ -238,6 +241,12 @@ impl Routes {
         set(&mut policy);
         policy.check().unwrap();
         self.policy = Arc::new(policy);
+        self
+    }
+
+    /// Deployments that follow have this release.
+    pub fn release(mut self, number: u32) -> Routes {
+        self.earlier_releases = number - 1;
         self
     }
 
@@ -270,7 +279,7 @@ impl Routes {
             http: Arc::clone(&self.policy),
         };
         let release = Release {
-            number: ReleaseNumber(1),
+            number: ReleaseNumber(self.earlier_releases + 1),
             spec,
             artifact,
             artifact_bytes: 1,

@@ -257,4 +257,6 @@ pub struct HttpCache {
     pub default_ttl: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale_while_revalidate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error: Option<String>,
 }

@@ -346,6 +346,7 @@ fn basic_auth(wire: &HttpBasicAuth, passwords: Passwords<'_>) -> Result<BasicAut
 fn cache(wire: &HttpCache) -> Result<Cache, HttpError> {
     let default = Cache::default();
     let stale = wire.stale_while_revalidate.as_ref();
+    let in_error = wire.stale_if_error.as_ref();
     Ok(Cache {
         on: wire.on,
         max_response: value(
@@ -363,5 +364,6 @@ fn cache(wire: &HttpCache) -> Result<Cache, HttpError> {
             stale,
             default.stale_while_revalidate,
         )?,
+        stale_if_error: time("cache.stale_if_error", in_error, default.stale_if_error)?,
     })
 }

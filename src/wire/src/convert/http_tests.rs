@@ -48,7 +48,8 @@ const FULL: &str = r#"{
     "maintenance": {"on": true, "page": "<p>soon</p>", "retry_after": "1m", "exempt": ["10.0.0.0/8"]},
     "basic_auth": {"realm": "Staging", "users": ["ann:$2a$06$If6bvum7DFjUnE9p2uDeDu0YHzrHM6tf.iqN8.yx.jNN1ILEf7h0i"]},
     "addresses": {"allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.1.2.3"]},
-    "cache": {"on": true, "max_response": "2MiB", "default_ttl": "10s", "stale_while_revalidate": "1m"},
+    "cache": {"on": true, "max_response": "2MiB", "default_ttl": "10s", "stale_while_revalidate": "1m",
+        "stale_if_error": "1h"},
     "access_log": "json",
     "response_headers": ["x-team: shop"]
 }"#;

@@ -178,5 +178,6 @@ fn told_cache(cache: &Cache) -> HttpCache {
             cache.stale_while_revalidate,
             default.stale_while_revalidate,
         ),
+        stale_if_error: told_time(cache.stale_if_error, default.stale_if_error),
     }
 }
