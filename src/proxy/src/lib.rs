@@ -9,7 +9,7 @@
 //! `choice`, to which `exchange` speaks over a pooled connection of `upstream`; `tunnel` is the other node's end of that.
 //! HTTP/1.1 itself is `h1`: one task carries a client's connection with all its requests, and a request that goes through
 //! costs no copy of its fields. `h2` stands before it for clients of HTTP/2: each stream is such a connection with one
-//! request.
+//! request (`streams`).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
@@ -38,6 +38,7 @@ mod proxy_protocol;
 mod sendfile;
 mod service;
 mod statics;
+mod streams;
 mod switch;
 mod tls;
 mod tunnel;

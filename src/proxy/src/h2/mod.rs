@@ -1,14 +1,12 @@
 //! HTTP/2 for clients (RFC 9113). A stream is carried as one HTTP/1.1 connection with one request on it, so that
 //! routing, policies, retries, tunnels, sites and limits hold for both protocols without a second implementation.
 //!
-//! `connection` is a client's connection with its streams, `stream` makes of one what `client` reads from and writes
-//! to, `request` and `answer` translate heads and bodies, and `frames` looks at what passes for those who ask for much
-//! and take nothing. Framing, HPACK and flow control are the crate `h2`'s.
+//! `connection` is a client's connection with its streams, `stream` are a stream's two directions for `streams`, which makes of
+//! them what `client` reads from and writes to, and `frames` looks at what passes for those who ask for much and take nothing.
+//! Framing, HPACK and flow control are the crate `h2`'s.
 
-mod answer;
 mod connection;
 mod frames;
-mod request;
 mod stream;
 
 pub(crate) use connection::serve;

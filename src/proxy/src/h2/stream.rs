@@ -1,198 +1,136 @@
-//! One stream as a connection on which one HTTP/1.1 request comes in and one response goes out.
+//! The two directions of a stream of HTTP/2, as `streams` takes them.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use h2::RecvStream;
+use bytes::Bytes;
 use h2::server::SendResponse;
-use http::{HeaderMap, Request};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
 
-use super::answer::Answer;
-use super::request::{self, Content, Malformed, line};
-use crate::client::Socket;
-use crate::h1::chunk_size;
+use crate::streams::{Cut, Malformed, Reply, Source, Stream};
 
-/// What comes next of the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Head,
-    Content,
-    Trailers,
-    End,
+pub(super) type Http2Stream = Stream<RecvStream, Http2Reply>;
+
+/// A stream that can be read as a connection.
+pub(super) fn stream(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Result<Http2Stream, Malformed> {
+    let (head, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    Stream::new(&head, ended, body, Http2Reply::Head(respond))
 }
 
-pub(super) struct Stream {
-    body: RecvStream,
-    content: Content,
-    phase: Phase,
-    /// The head, and later what stands around content; so much of its front was read.
-    coding: Vec<u8>,
-    read: usize,
-    /// Content that was not read yet. The client may send as much again once it was.
-    data: Bytes,
-    /// A chunk was read whose line is to be ended.
-    in_chunk: bool,
-    answer: Answer,
+impl Source for RecvStream {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let data = ready!(RecvStream::poll_data(self, cx));
+        Poll::Ready(data.transpose().map_err(|error| broken(&error)))
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<HeaderMap>>> {
+        let trailers = ready!(RecvStream::poll_trailers(self, cx));
+        Poll::Ready(trailers.map_err(|error| broken(&error)))
+    }
+
+    fn release(&mut self, bytes: usize) -> io::Result<()> {
+        let room = self.flow_control().release_capacity(bytes);
+        room.map_err(|error| broken(&error))
+    }
 }
 
-impl Stream {
-    pub(super) fn new(
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-    ) -> Result<Stream, Malformed> {
-        let (head, body) = request.into_parts();
-        match request::write(&head, body.is_end_stream()) {
-            Ok((coding, content)) => Ok(Stream {
-                body,
-                content,
-                phase: Phase::Head,
-                coding,
-                read: 0,
-                data: Bytes::new(),
-                in_chunk: false,
-                answer: Answer::new(respond, head.method, content == Content::Tunnel),
-            }),
-            Err(malformed) => {
-                respond.send_reset(h2::Reason::PROTOCOL_ERROR);
-                Err(malformed)
-            }
+/// Before the response's head has gone out, and after.
+pub(super) enum Http2Reply {
+    Head(SendResponse<Bytes>),
+    Content(SendStream<Bytes>),
+}
+
+impl Reply for Http2Reply {
+    fn interim(&mut self, response: Response<()>) -> io::Result<()> {
+        match self {
+            Http2Reply::Head(respond) => respond
+                .send_informational(response)
+                .map_err(|error| broken(&error)),
+            Http2Reply::Content(_) => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
-    /// Puts down what is there, as far as there is room.
-    fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        let coding = &self.coding[self.read..];
-        let taken = coding.len().min(buffer.remaining());
-        buffer.put_slice(&coding[..taken]);
-        self.read += taken;
-        if self.read < self.coding.len() {
-            return Ok(());
-        }
-        self.coding.clear();
-        self.read = 0;
-        let taken = self.data.len().min(buffer.remaining());
-        if taken > 0 {
-            buffer.put_slice(&self.data[..taken]);
-            self.data.advance(taken);
-            let room = self.body.flow_control().release_capacity(taken);
-            room.map_err(|error| broken(&error))?;
-        }
+    fn head(&mut self, response: Response<()>, end: bool) -> io::Result<()> {
+        let Http2Reply::Head(respond) = self else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let stream = respond.send_response(response, end);
+        *self = Http2Reply::Content(stream.map_err(|error| broken(&error))?);
         Ok(())
     }
 
-    /// Fetches what is handed out next; ready with `false` at the end.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        match self.phase {
-            Phase::Head => {
-                // The memory that the head took is of no more use.
-                self.coding = Vec::new();
-                self.phase = match self.content {
-                    Content::Nothing => Phase::End,
-                    _ => Phase::Content,
-                };
-            }
-            Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
-                return self.answer.poll_reset(cx).map(Err);
-            }
-            Phase::Content => match ready!(self.body.poll_data(cx)) {
-                Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => self.begin(data),
-                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
-                None => self.phase = Phase::Trailers,
-            },
-            Phase::Trailers => {
-                let trailers = ready!(self.body.poll_trailers(cx));
-                let trailers = trailers.map_err(|error| broken(&error))?;
-                self.phase = Phase::End;
-                if self.content == Content::Chunked {
-                    self.end(trailers.as_ref());
-                }
-            }
-            Phase::End if self.content == Content::Tunnel => return Poll::Ready(Ok(false)),
-            // Of the other requests of its connection a stream knows nothing; it ends when it is answered.
-            Phase::End => return self.answer.poll_reset(cx).map(Err),
-        }
-        Poll::Ready(Ok(true))
-    }
-
-    fn begin(&mut self, data: Bytes) {
-        if self.content == Content::Chunked {
-            self.end_chunk();
-            let mut line = [0; 18];
-            self.coding
-                .extend_from_slice(chunk_size(data.len(), &mut line));
-            self.in_chunk = true;
-        }
-        self.data = data;
-    }
-
-    fn end_chunk(&mut self) {
-        if std::mem::take(&mut self.in_chunk) {
-            self.coding.extend_from_slice(b"\r\n");
-        }
-    }
-
-    fn end(&mut self, trailers: Option<&HeaderMap>) {
-        self.end_chunk();
-        self.coding.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers.into_iter().flatten() {
-            line(&mut self.coding, name.as_str().as_bytes(), value.as_bytes());
-        }
-        self.coding.extend_from_slice(b"\r\n");
-    }
-}
-
-impl Socket for Stream {}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        loop {
-            self.hand_out(buffer)?;
-            let some = buffer.filled().len() > before;
-            // What follows the head is left for whoever wants it.
-            if buffer.remaining() == 0 || (some && self.phase == Phase::Head) {
-                return Poll::Ready(Ok(()));
-            }
-            match self.poll_next(cx) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Err(error)) if !some => return Poll::Ready(Err(error)),
-                Poll::Pending if !some => return Poll::Pending,
-                // An error and an end are told again.
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+    /// As much as the client takes and the buffer holds.
+    fn poll_send(
+        &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
+        last: bool,
     ) -> Poll<io::Result<usize>> {
-        self.answer.poll_write(cx, bytes)
+        let Http2Reply::Content(stream) = self else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        stream.reserve_capacity(bytes.len());
+        while stream.capacity() == 0 {
+            match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
+                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+        let taken = stream.capacity().min(bytes.len());
+        let data = Bytes::copy_from_slice(&bytes[..taken]);
+        let sent = stream.send_data(data, last && taken == bytes.len());
+        Poll::Ready(sent.map(|()| taken).map_err(|error| broken(&error)))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        let Http2Reply::Content(stream) = self else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let ended = match trailers.is_empty() {
+            true => stream.send_data(Bytes::new(), true),
+            false => stream.send_trailers(trailers),
+        };
+        ended.map_err(|error| broken(&error))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's task sends what was taken.
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.answer.shutdown())
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let reset = match self {
+            Http2Reply::Head(respond) => ready!(respond.poll_reset(cx)),
+            Http2Reply::Content(stream) => ready!(stream.poll_reset(cx)),
+        };
+        Poll::Ready(match reset {
+            Ok(_) => io::ErrorKind::ConnectionReset.into(),
+            Err(error) => broken(&error),
+        })
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        let reason = match cut {
+            Cut::Answer => Reason::INTERNAL_ERROR,
+            // RFC 9113 section 8.5.
+            Cut::Tunnel => Reason::CONNECT_ERROR,
+            Cut::Malformed => Reason::PROTOCOL_ERROR,
+        };
+        match self {
+            Http2Reply::Head(respond) => respond.send_reset(reason),
+            Http2Reply::Content(stream) => stream.send_reset(reason),
+        }
     }
 }
 
 /// The stream was reset, or its connection has ended.
-pub(super) fn broken(error: &h2::Error) -> io::Error {
+fn broken(error: &h2::Error) -> io::Error {
     tracing::trace!(%error, "a stream has broken");
     io::ErrorKind::ConnectionReset.into()
 }
@@ -207,7 +145,11 @@ mod tests {
     async fn pair(
         window: u32,
         request: Request<()>,
-    ) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>, Stream) {
+    ) -> (
+        h2::client::ResponseFuture,
+        h2::SendStream<Bytes>,
+        Http2Stream,
+    ) {
         let (there, here) = duplex(1 << 16);
         let client = tokio::spawn(async move {
             let mut builder = h2::client::Builder::new();
@@ -224,7 +166,7 @@ mod tests {
         let (request, respond) = connection.accept().await.unwrap().unwrap();
         tokio::spawn(async move { while connection.accept().await.is_some() {} });
         let (response, stream) = client.await.unwrap();
-        (response, stream, Stream::new(request, respond).unwrap())
+        (response, stream, super::stream(request, respond).unwrap())
     }
 
     fn ask() -> Request<()> {

@@ -4,37 +4,35 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, SendStream};
 use http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT};
 use http::{HeaderMap, Method, Response, StatusCode};
 
-use super::stream::broken;
+use super::{Cut, Reply};
 use crate::h1::{
     Decoder, End, Kind, Length, Malformed, Piece, ResponseHead, TRAILERS_MAX, find_lenient_end,
 };
 
-pub(super) struct Answer {
+pub(super) struct Answer<R: Reply> {
+    reply: R,
     state: State,
     /// Of the request, as it came.
     method: Method,
-    /// The stream is to become a tunnel (RFC 8441).
+    /// The stream is to become a tunnel (RFC 8441, RFC 9220).
     tunnel: bool,
 }
 
 enum State {
     Head(Box<Heading>),
-    Content(SendStream<Bytes>, Framing),
+    Content(Framing),
     /// The stream was ended from here.
-    Ended(SendStream<Bytes>),
+    Ended,
     /// Nothing can be said on it any more.
     Broken,
 }
 
 /// Until the response's head is there.
+#[derive(Default)]
 struct Heading {
-    respond: SendResponse<Bytes>,
     bytes: Vec<u8>,
     /// So much of `bytes` has no head's end.
     searched: usize,
@@ -53,15 +51,11 @@ enum Framing {
     Tunnel,
 }
 
-impl Answer {
-    pub(super) fn new(respond: SendResponse<Bytes>, method: Method, tunnel: bool) -> Answer {
+impl<R: Reply> Answer<R> {
+    pub(super) fn new(reply: R, method: Method, tunnel: bool) -> Answer<R> {
         Answer {
-            state: State::Head(Box::new(Heading {
-                respond,
-                bytes: Vec::new(),
-                searched: 0,
-                head: ResponseHead::default(),
-            })),
+            reply,
+            state: State::Head(Box::default()),
             method,
             tunnel,
         }
@@ -69,20 +63,20 @@ impl Answer {
 
     /// The stream carries another protocol now.
     pub(super) fn is_switched(&self) -> bool {
-        matches!(self.state, State::Content(_, Framing::Tunnel))
+        matches!(self.state, State::Content(Framing::Tunnel))
+    }
+
+    /// The answer is whole, though perhaps not sent.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
     /// Ready when the client wants no answer any more.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let reset = match &mut self.state {
-            State::Head(heading) => ready!(heading.respond.poll_reset(cx)),
-            State::Content(stream, _) | State::Ended(stream) => ready!(stream.poll_reset(cx)),
-            State::Broken => Ok(Reason::CANCEL),
-        };
-        Poll::Ready(match reset {
-            Ok(_) => io::ErrorKind::ConnectionReset.into(),
-            Err(error) => broken(&error),
-        })
+        match self.state {
+            State::Broken => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+            _ => self.reply.poll_reset(cx),
+        }
     }
 
     /// A writer that was told to wait comes again with the same bytes, and perhaps more behind them.
@@ -105,10 +99,11 @@ impl Answer {
 
     /// Takes some of the front of `bytes`, which are not empty.
     fn poll_piece(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let (stream, framing) = match &mut self.state {
+        let reply = &mut self.reply;
+        let framing = match &mut self.state {
             State::Head(_) => return Poll::Ready(self.head(bytes)),
-            State::Content(stream, framing) => (stream, framing),
-            State::Ended(_) | State::Broken => {
+            State::Content(framing) => framing,
+            State::Ended | State::Broken => {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
         };
@@ -118,10 +113,10 @@ impl Answer {
                     .unwrap_or(usize::MAX)
                     .min(bytes.len());
                 let last = most as u64 == *left;
-                let taken = ready!(poll_send(cx, stream, &bytes[..most], last))?;
+                let taken = ready!(reply.poll_send(cx, &bytes[..most], last))?;
                 *left -= taken as u64;
                 if *left == 0 {
-                    self.ended();
+                    self.state = State::Ended;
                 }
                 taken
             }
@@ -131,27 +126,20 @@ impl Answer {
                         Ok(Piece::Data(data)) => *known = data,
                         Ok(Piece::Coding(coding)) => return Poll::Ready(Ok(coding)),
                         Ok(Piece::End(coding)) => {
-                            let trailers = trailers(decoder.trailer());
-                            end(stream, trailers).map_err(|error| broken(&error))?;
-                            self.ended();
+                            reply.end(trailers(decoder.trailer()))?;
+                            self.state = State::Ended;
                             return Poll::Ready(Ok(coding));
                         }
                         Err(Malformed(why)) => return Poll::Ready(Err(invalid(why))),
                     }
                 }
-                let taken = ready!(poll_send(cx, stream, &bytes[..*known], false))?;
+                let taken = ready!(reply.poll_send(cx, &bytes[..*known], false))?;
                 *known -= taken;
                 taken
             }
-            Framing::Tunnel => ready!(poll_send(cx, stream, bytes, false))?,
+            Framing::Tunnel => ready!(reply.poll_send(cx, bytes, false))?,
         };
         Poll::Ready(Ok(taken))
-    }
-
-    fn ended(&mut self) {
-        if let State::Content(stream, _) = std::mem::replace(&mut self.state, State::Broken) {
-            self.state = State::Ended(stream);
-        }
     }
 
     /// Takes what belongs to a head, and acts on it when it is whole.
@@ -174,78 +162,69 @@ impl Answer {
         taken.map_err(|_| invalid("it is no response"))?;
         if heading.head.is_interim() && heading.head.status != 101 {
             let interim = response(&heading.head, heading.head.status, false)?;
-            let sent = heading.respond.send_informational(interim);
-            sent.map_err(|error| broken(&error))?;
+            self.reply.interim(interim)?;
         } else if let State::Head(heading) = std::mem::replace(&mut self.state, State::Broken) {
-            self.state = begin(*heading, &self.method, self.tunnel)?;
+            self.state = self.begin(&heading.head)?;
         }
         Ok(end - before)
     }
 
+    /// Sends the head of the response proper.
+    fn begin(&mut self, head: &ResponseHead) -> io::Result<State> {
+        let (status, framing) = match (head.status, self.tunnel) {
+            // RFC 8441 section 5: any 2xx says that the tunnel is open.
+            (101, true) => (200, Some(Framing::Tunnel)),
+            (200..300, true) => {
+                let mut refused = Response::new(());
+                *refused.status_mut() = StatusCode::BAD_GATEWAY;
+                self.reply.head(refused, true)?;
+                return Ok(State::Ended);
+            }
+            (status, _) => {
+                let framing = match head.body_length(&self.method) {
+                    Length::None => None,
+                    Length::Sized(length) => Some(Framing::Sized(length)),
+                    Length::Chunked => Some(Framing::Chunked {
+                        decoder: Box::new(Decoder::new()),
+                        known: 0,
+                    }),
+                    Length::UntilClose => return Err(invalid("its content has no end")),
+                };
+                (status, framing)
+            }
+        };
+        let response = response(head, status, self.tunnel)?;
+        self.reply.head(response, framing.is_none())?;
+        Ok(framing.map_or(State::Ended, State::Content))
+    }
+
+    /// Ready when nothing waits any more of what was taken.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.reply.poll_flush(cx)
+    }
+
     /// The writer has written all it has. Where content has an end of its own that says nothing.
     pub(super) fn shutdown(&mut self) -> io::Result<()> {
-        if let State::Content(stream, Framing::Tunnel) = &mut self.state {
-            end(stream, HeaderMap::new()).map_err(|error| broken(&error))?;
-            self.ended();
+        if let State::Content(Framing::Tunnel) = self.state {
+            self.reply.end(HeaderMap::new())?;
+            self.state = State::Ended;
         }
         Ok(())
     }
 }
 
-impl Drop for Answer {
+impl<R: Reply> Drop for Answer<R> {
     /// What was not ended was cut off, and must not look whole.
     fn drop(&mut self) {
         match &mut self.state {
-            State::Head(heading) => heading.respond.send_reset(Reason::INTERNAL_ERROR),
-            // RFC 9113 section 8.5.
-            State::Content(stream, Framing::Tunnel) => stream.send_reset(Reason::CONNECT_ERROR),
-            State::Content(stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
-            State::Ended(_) | State::Broken => {}
+            State::Content(Framing::Tunnel) => self.reply.cut(Cut::Tunnel),
+            State::Head(_) | State::Content(_) | State::Broken => self.reply.cut(Cut::Answer),
+            State::Ended => {}
         }
     }
 }
 
-/// Sends the head of the response proper.
-fn begin(heading: Heading, method: &Method, tunnel: bool) -> io::Result<State> {
-    let Heading {
-        mut respond, head, ..
-    } = heading;
-    let (status, framing) = match (head.status, tunnel) {
-        // RFC 8441 section 5: any 2xx says that the tunnel is open.
-        (101, true) => (200, Some(Framing::Tunnel)),
-        (200..300, true) => {
-            let mut refused = Response::new(());
-            *refused.status_mut() = StatusCode::BAD_GATEWAY;
-            let sent = respond.send_response(refused, true);
-            return sent.map(State::Ended).map_err(|error| broken(&error));
-        }
-        (status, _) => {
-            let framing = match head.body_length(method) {
-                Length::None => None,
-                Length::Sized(length) => Some(Framing::Sized(length)),
-                Length::Chunked => Some(Framing::Chunked {
-                    decoder: Box::new(Decoder::new()),
-                    known: 0,
-                }),
-                Length::UntilClose => {
-                    respond.send_reset(Reason::INTERNAL_ERROR);
-                    return Err(invalid("its content has no end"));
-                }
-            };
-            (status, framing)
-        }
-    };
-    let response = response(&head, status, tunnel)?;
-    let stream = respond
-        .send_response(response, framing.is_none())
-        .map_err(|error| broken(&error))?;
-    Ok(match framing {
-        Some(framing) => State::Content(stream, framing),
-        None => State::Ended(stream),
-    })
-}
-
-/// Without what belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2.2).
+/// Without what belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2.2, RFC 9114 section 4.2).
 fn response(head: &ResponseHead, status: u16, tunnel: bool) -> io::Result<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
@@ -288,34 +267,6 @@ fn trailers(lines: &[u8]) -> HeaderMap {
         }
     }
     trailers
-}
-
-fn end(stream: &mut SendStream<Bytes>, trailers: HeaderMap) -> Result<(), h2::Error> {
-    match trailers.is_empty() {
-        true => stream.send_data(Bytes::new(), true),
-        false => stream.send_trailers(trailers),
-    }
-}
-
-/// Sends as much as the client takes and the buffer holds.
-fn poll_send(
-    cx: &mut Context<'_>,
-    stream: &mut SendStream<Bytes>,
-    bytes: &[u8],
-    last: bool,
-) -> Poll<io::Result<usize>> {
-    stream.reserve_capacity(bytes.len());
-    while stream.capacity() == 0 {
-        match ready!(stream.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
-            None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-        }
-    }
-    let taken = stream.capacity().min(bytes.len());
-    let data = Bytes::copy_from_slice(&bytes[..taken]);
-    let sent = stream.send_data(data, last && taken == bytes.len());
-    Poll::Ready(sent.map(|()| taken).map_err(|error| broken(&error)))
 }
 
 fn invalid(why: &'static str) -> io::Error {
