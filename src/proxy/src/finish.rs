@@ -14,6 +14,8 @@ pub(crate) struct Finish<'a> {
     secure: bool,
     /// The site that a script asks from, when it may.
     origin: Option<&'a [u8]>,
+    /// Where the client finds the same by HTTP/3, if it is to be told.
+    alternative: Option<&'a str>,
 }
 
 impl<'a> Finish<'a> {
@@ -22,6 +24,7 @@ impl<'a> Finish<'a> {
         policy: None,
         secure: false,
         origin: None,
+        alternative: None,
     };
 
     pub(crate) fn of(policy: &'a HttpPolicy, head: &'a RequestHead, secure: bool) -> Finish<'a> {
@@ -35,6 +38,14 @@ impl<'a> Finish<'a> {
             origin: Some(&policy.cors)
                 .filter(|cors| cors.is_on())
                 .and_then(asks),
+            alternative: None,
+        }
+    }
+
+    pub(crate) fn telling(self, alternative: Option<&'a str>) -> Finish<'a> {
+        Finish {
+            alternative,
+            ..self
         }
     }
 
@@ -76,6 +87,12 @@ impl<'a> Finish<'a> {
             && !has("strict-transport-security")
         {
             line("strict-transport-security", hsts.header().as_bytes());
+        }
+        if let Some(alternative) = self.alternative
+            && !has("alt-svc")
+            && !self.replaces(b"alt-svc")
+        {
+            line("alt-svc", alternative.as_bytes());
         }
         for field in &policy.response_headers {
             line(field.name.as_str(), field.value.as_str().as_bytes());

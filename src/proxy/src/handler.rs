@@ -58,6 +58,8 @@ where
     T: Socket,
 {
     let started = Instant::now();
+    let alternative = edge.shared.alternative.as_ref();
+    client.alternative = alternative.filter(|_| origin.may_change()).map(Arc::clone);
     let passed_on = origin.passed_on(&client.head, &edge.shared.trusted_proxies);
     let origin = passed_on.as_ref().unwrap_or(origin);
     client.secure = origin.scheme == Scheme::Https;
@@ -287,6 +289,7 @@ where
         cut_off,
         drain,
         secure,
+        alternative,
         ..
     } = client;
     let request = Request {
@@ -296,7 +299,7 @@ where
             target: stripped.as_deref().unwrap_or(head.target()),
             id,
         },
-        finish: Finish::of(&policy, head, *secure),
+        finish: Finish::of(&policy, head, *secure).telling(alternative.as_deref()),
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),

@@ -5,6 +5,7 @@
 pub mod apps;
 pub mod client;
 pub mod http2;
+pub mod http3;
 pub mod relay;
 pub mod tls;
 
