@@ -370,15 +370,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let flags = Overrides {
             edge_tls: Some(EdgeTls::Off),
+            edge_http3: Some(false),
+            edge_http3_port: NonZeroU16::new(443),
             edge_certificates_dir: Some("/etc/certificates".into()),
             edge_proxy_protocol_from: Some(vec!["10.0.0.0/8".parse().unwrap()]),
             edge_trusted_proxies: Some(vec!["2001:db8::/32".parse().unwrap()]),
             ..overrides(dir.path())
         };
+        let default = Config::load(None, &overrides(dir.path())).unwrap();
+        assert!(default.edge_http3 && default.edge_http3_port.is_none());
         let stored = Config::load(None, &flags).unwrap();
         stored.store().unwrap();
         let read = Config::load(None, &overrides(dir.path())).unwrap();
         assert_eq!(read, stored);
+        assert!(!read.edge_http3);
         assert_eq!(read.edge_certificates_dir(), Path::new("/etc/certificates"));
         let default = Config {
             edge_certificates_dir: None,

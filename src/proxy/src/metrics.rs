@@ -3,6 +3,8 @@
 //! A deployment's name is a label, so the number of names is bounded here: names beyond the bound are
 //! counted together.
 
+mod http3;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +13,9 @@ use nebula_domain::traffic::breaker::BreakerState;
 use nebula_telemetry::metrics::{
     Counter, Family, Gauge, Histogram, Histograms, Label, Metrics, SECONDS,
 };
+
+pub(crate) use http3::Attempt;
+use http3::Http3Metrics;
 
 /// Deployments with figures of their own; some 30 series each.
 const DEPLOYMENTS_MAX: usize = 1_000;
@@ -83,46 +88,6 @@ impl Handshake {
     }
 }
 
-/// What became of a client's wish for a connection of HTTP/3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attempt {
-    Accepted,
-    Failed,
-    TimedOut,
-    /// It has to show that its address is its own.
-    Retried,
-    /// As many are open as may be.
-    Full,
-    /// As many are open of its address.
-    Crowded,
-    /// Its sender would have to say in a PROXY header whom it speaks for.
-    Unnamed,
-}
-
-impl Attempt {
-    const ALL: [Attempt; 7] = [
-        Attempt::Accepted,
-        Attempt::Failed,
-        Attempt::TimedOut,
-        Attempt::Retried,
-        Attempt::Full,
-        Attempt::Crowded,
-        Attempt::Unnamed,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Attempt::Accepted => "accepted",
-            Attempt::Failed => "failed",
-            Attempt::TimedOut => "timed_out",
-            Attempt::Retried => "retried",
-            Attempt::Full => "full",
-            Attempt::Crowded => "crowded",
-            Attempt::Unnamed => "unnamed",
-        }
-    }
-}
-
 /// Why a connection of HTTP/2 was ended with ENHANCE_YOUR_CALM, or one of HTTP/3 with H3_EXCESSIVE_LOAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abuse {
@@ -152,8 +117,7 @@ pub(crate) struct ProxyMetrics {
     known: Arc<Mutex<HashMap<String, Arc<Figures>>>>,
     connections: Gauge,
     abuses: [Counter; 3],
-    http3_abuses: [Counter; 2],
-    http3_attempts: [Counter; 7],
+    pub(crate) http3: Http3Metrics,
     pub(crate) thread_restarts: Counter,
     /// Lines of the access log that were not written.
     pub(crate) log_lines_lost: Counter,
@@ -214,20 +178,6 @@ impl ProxyMetrics {
         );
         let abuse =
             |abuse: Abuse| abuses.get_or_create_owned(&[("reason", abuse.label().to_owned())]);
-        let http3_abuses = metrics.counters::<Label>(
-            "http3_abuses",
-            "Client connections of HTTP/3 that were ended because of what they sent, by what it was",
-        );
-        let http3_abuse = |abuse: Abuse| {
-            http3_abuses.get_or_create_owned(&[("reason", abuse.label().to_owned())])
-        };
-        let http3_attempts = metrics.counters::<Label>(
-            "edge_http3_attempts",
-            "Connections of HTTP/3 that clients asked for, by what became of it",
-        );
-        let http3_attempt = |attempt: Attempt| {
-            http3_attempts.get_or_create_owned(&[("result", attempt.label().to_owned())])
-        };
         let families = Families {
             requests: metrics.counters(
                 "http_requests",
@@ -276,8 +226,7 @@ impl ProxyMetrics {
                 abuse(Abuse::Frames),
                 abuse(Abuse::Protocol),
             ],
-            http3_abuses: [http3_abuse(Abuse::Resets), http3_abuse(Abuse::Frames)],
-            http3_attempts: Attempt::ALL.map(http3_attempt),
+            http3: Http3Metrics::new(metrics),
             thread_restarts: metrics.counter(
                 "edge_thread_restarts",
                 "Edge threads that ended by mistake and were started again",
@@ -331,18 +280,6 @@ impl ProxyMetrics {
     /// A connection of HTTP/2 is ended for what it sent.
     pub(crate) fn abused(&self, abuse: Abuse) {
         self.abuses[abuse as usize].inc();
-    }
-
-    /// A connection of HTTP/3 is ended for what it sent.
-    pub(crate) fn abused_http3(&self, abuse: Abuse) {
-        // What a library bounds for HTTP/2 does not come up there.
-        if let Some(counter) = self.http3_abuses.get(abuse as usize) {
-            counter.inc();
-        }
-    }
-
-    pub(crate) fn http3_attempt(&self, attempt: Attempt) {
-        self.http3_attempts[attempt as usize].inc();
     }
 
     /// A tunnel from another node is open while the value is held.

@@ -5,8 +5,9 @@
 mod common;
 
 use std::num::NonZeroU16;
+use std::time::Duration;
 
-use common::apps::{named, verbatim};
+use common::apps::{mirror, named, raw, read_head, verbatim};
 use common::http3::{HOST, Session, connect, endpoint, try_connect};
 use common::tls::Certificates;
 use common::{Node, client, until};
@@ -198,14 +199,52 @@ async fn nothing_is_taken_from_who_has_to_say_whom_it_speaks_for() {
 async fn a_client_may_change_its_address() {
     let certificates = Certificates::usual();
     let node = certificates.node();
-    node.route_api(&[named("up").await]);
+    node.route_api(&[mirror().await]);
     let client = endpoint(&certificates, |_| {});
     let mut session = Session::over(try_connect(&client, &node).await.unwrap()).await;
-    assert_eq!(session.get("/").await.text(), "up");
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    session.get("/").await;
+    let socket = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();
     client.rebind(socket).unwrap();
-    assert_eq!(session.get("/").await.text(), "up");
+    // It stays who it was: the new address could be anybody's yet.
+    for _ in 0..3 {
+        let answer = session.get("/").await;
+        let seen = answer.text();
+        assert!(seen.contains("x-forwarded-for: 127.0.0.1\n"), "{seen}");
+    }
     assert_eq!(node.metric("nebula_http_connections"), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_without_a_word_is_noticed() {
+    let certificates = Certificates::usual();
+    let node = certificates.node_with(|config| {
+        config.limits.http3_silence = Duration::from_millis(500);
+    });
+    let silent = raw(|mut socket| async move { while !read_head(&mut socket).await.is_empty() {} });
+    node.route_api(&[silent.await]);
+    // A machine of its own, which is switched off.
+    let elsewhere = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let client = {
+        let _there = elsewhere.enter();
+        endpoint(&certificates, |_| {})
+    };
+    let connecting = client.connect(node.tls.unwrap(), HOST).unwrap();
+    let asking = elsewhere.spawn(async move {
+        let mut session = Session::over(connecting.await.unwrap()).await;
+        session.get("/").await
+    });
+    let in_flight = r#"nebula_http_requests_in_flight{deployment="api"}"#;
+    until("it has asked", || node.metric(in_flight) == 1).await;
+    elsewhere.shutdown_background();
+    drop((asking, client));
+    until("it is missed", || {
+        node.metric("nebula_http_connections") == 0 && node.metric(in_flight) == 0
+    })
+    .await;
 }
 
 #[tokio::test]

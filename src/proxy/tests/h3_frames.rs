@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::apps::{echo, mirror, named, raw, read_head};
 use common::http3::{
     DATA, GET, GOAWAY, HEADERS, HOST, POST, SETTINGS, connect, control, ended, frame, frames,
@@ -12,10 +14,11 @@ use common::http3::{
 use common::tls::Certificates;
 use common::{Cluster, Node, PATIENCE, Routes, until};
 use quinn::{Connection, ReadError, VarInt};
-use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+const NO_ERROR: u64 = 0x100;
 const STREAM_CREATION_ERROR: u64 = 0x103;
 const CLOSED_CRITICAL_STREAM: u64 = 0x104;
 const FRAME_UNEXPECTED: u64 = 0x105;
@@ -24,6 +27,7 @@ const EXCESSIVE_LOAD: u64 = 0x107;
 const ID_ERROR: u64 = 0x108;
 const SETTINGS_ERROR: u64 = 0x109;
 const MISSING_SETTINGS: u64 = 0x10a;
+const REQUEST_REJECTED: u32 = 0x10b;
 const REQUEST_INCOMPLETE: u32 = 0x10d;
 const MESSAGE_ERROR: u32 = 0x10e;
 const DECOMPRESSION_FAILED: u64 = 0x200;
@@ -236,120 +240,6 @@ async fn a_control_stream_that_breaks_the_rules_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_not_held() {
-    let (certificates, node) = served().await;
-    let (connection, _control) = greeted(&certificates, &node).await;
-    // Four gigabytes of fields; and a section that is short as it is coded and long as it is counted.
-    let endless = [&[1, 0xc0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[0x21; 5000]].concat();
-    let repeated = frame(HEADERS, &[&[0, 0][..], &[0xc1; 5000]].concat());
-    for said in [endless, repeated] {
-        let (_send, mut receive) = say(&connection, &said).await;
-        let answer = frames(&mut receive).await.unwrap();
-        assert_eq!(status(&answer[0].1), 431);
-    }
-    assert!(exchange(&connection, &headers(&GET)).await.is_ok());
-}
-
-#[tokio::test]
-async fn a_client_that_only_begins_is_not_waited_for() {
-    let certificates = Certificates::usual();
-    let node = certificates.node_with(|config| {
-        config.limits.header_read_timeout = std::time::Duration::from_millis(300);
-    });
-    node.route_api(&[named("up").await]);
-    let (connection, _control) = greeted(&certificates, &node).await;
-    let head = headers(&GET);
-    let (_send, mut receive) = say(&connection, &head[..head.len() - 1]).await;
-    let answer = frames(&mut receive).await.unwrap();
-    assert_eq!(status(&answer[0].1), 408);
-}
-
-/// Says the same again and again until the edge ends the connection.
-async fn flood(node: &Node, connection: &Connection, once: &[u8], cancelled: bool) {
-    let flood = async {
-        while let Ok((mut send, mut receive)) = connection.open_bi().await {
-            if send.write_all(once).await.is_err() {
-                break;
-            }
-            if cancelled {
-                let _ = send.reset(VarInt::from_u32(0x10c));
-                let _ = receive.stop(VarInt::from_u32(0x10c));
-            } else {
-                let _ = send.finish();
-                let _ = receive.read_to_end(100).await;
-            }
-        }
-    };
-    timeout(PATIENCE, flood).await.expect("it goes on");
-    assert_eq!(ended(connection).await, EXCESSIVE_LOAD);
-    until("it is gone", || node.metric("nebula_http_connections") == 0).await;
-}
-
-#[tokio::test]
-async fn requests_that_are_taken_back_at_once_are_bounded() {
-    let certificates = Certificates::usual();
-    let node = certificates.node();
-    // Nobody answers.
-    let silent = raw(|mut socket| async move { while !read_head(&mut socket).await.is_empty() {} });
-    node.route_api(&[silent.await]);
-    for (number, (said, cancelled)) in [(headers(&GET), true), (headers(&GET[1..]), false)]
-        .into_iter()
-        .enumerate()
-    {
-        let (connection, _control) = greeted(&certificates, &node).await;
-        flood(&node, &connection, &said, cancelled).await;
-        let counted = node.metric(r#"nebula_http3_abuses_total{reason="resets"}"#);
-        assert_eq!(counted, number as u64 + 1);
-    }
-    until("no request is under way", || {
-        node.metric(r#"nebula_http_requests_in_flight{deployment="api"}"#) == 0
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn frames_that_carry_nothing_are_bounded() {
-    let (certificates, node) = served().await;
-    let mut counted = 0;
-    for nothing in [frame(0x21, b""), frame(DATA, b"")] {
-        let (connection, _control) = greeted(&certificates, &node).await;
-        let said = [headers(&POST), nothing.repeat(2000)].concat();
-        let (_send, _receive) = say(&connection, &said).await;
-        assert_eq!(ended(&connection).await, EXCESSIVE_LOAD);
-        counted += 1;
-        let seen = node.metric(r#"nebula_http3_abuses_total{reason="frames"}"#);
-        assert_eq!(seen, counted);
-    }
-    for (kind, nothing) in [
-        (0, frame(0xd, &[4])),
-        (0, frame(0x21, b"")),
-        (3, vec![0x44]),
-    ] {
-        let connection = connect(&certificates, &node).await;
-        let mut stream = connection.open_uni().await.unwrap();
-        let begun = if kind == 0 {
-            frame(SETTINGS, &[])
-        } else {
-            Vec::new()
-        };
-        let said = [vec![kind], begun, nothing.repeat(2000)].concat();
-        let _ = stream.write_all(&said).await;
-        assert_eq!(ended(&connection).await, EXCESSIVE_LOAD);
-    }
-    // Streams for nothing.
-    let (connection, _control) = greeted(&certificates, &node).await;
-    let flood = async {
-        while let Ok(mut stream) = connection.open_uni().await {
-            if stream.write_all(&[0x21]).await.is_err() {
-                break;
-            }
-        }
-    };
-    timeout(PATIENCE, flood).await.expect("it goes on");
-    assert_eq!(ended(&connection).await, EXCESSIVE_LOAD);
-}
-
-#[tokio::test]
 async fn what_is_said_before_an_answer_is_passed_on() {
     let certificates = Certificates::usual();
     let node = certificates.node();
@@ -449,4 +339,46 @@ async fn a_websocket_is_opened_on_a_stream() {
     let (mut send, _receive) = say(&connection, &headers(&CHAT)).await;
     send.write_all(&headers(&[("x", "y")])).await.unwrap();
     assert_eq!(ended(&connection).await, FRAME_UNEXPECTED);
+}
+
+#[tokio::test]
+async fn a_drain_says_which_requests_are_taken() {
+    let certificates = Certificates::usual();
+    let node = certificates.node();
+    let (go, may_go) = watch::channel(false);
+    let (asked, mut is_asked) = mpsc::unbounded_channel();
+    let address = raw(move |mut socket| {
+        let (asked, mut may_go) = (asked.clone(), may_go.clone());
+        async move {
+            read_head(&mut socket).await;
+            asked.send(()).unwrap();
+            may_go.wait_for(|go| *go).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
+            socket.write_all(answer).await.unwrap();
+        }
+    })
+    .await;
+    node.route_api(&[address]);
+    let (connection, _control) = greeted(&certificates, &node).await;
+    let mut said = connection.accept_uni().await.unwrap();
+    said.read_exact(&mut [0]).await.unwrap();
+    assert_eq!(next_frame(&mut said).await.0, SETTINGS);
+    let (mut send, mut receive) = say(&connection, &headers(&GET)).await;
+    send.finish().unwrap();
+    is_asked.recv().await.unwrap();
+    let drain = tokio::spawn(node.proxy.drain(PATIENCE));
+    // First that it will be, and then from which one on (RFC 9114 section 5.2).
+    for request in [(1 << 62) - 4, 4] {
+        let (kind, payload) = next_frame(&mut said).await;
+        assert_eq!((kind, take(&mut &payload[..])), (GOAWAY, request));
+    }
+    assert_eq!(
+        exchange(&connection, &headers(&GET)).await,
+        Err(reset(REQUEST_REJECTED))
+    );
+    go.send_replace(true);
+    let answer = frames(&mut receive).await.unwrap();
+    assert_eq!(answer[1], (DATA, b"late".to_vec()));
+    assert_eq!(ended(&connection).await, NO_ERROR);
+    drain.await.unwrap();
 }

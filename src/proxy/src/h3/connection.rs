@@ -97,7 +97,7 @@ impl Common {
 
     fn abused(&self, abuse: Abuse) {
         if !self.abused.swap(true, Ordering::Relaxed) {
-            self.metrics.abused_http3(abuse);
+            self.metrics.http3.abused(abuse);
             self.end(Code::EXCESSIVE_LOAD);
         }
     }
@@ -175,6 +175,8 @@ async fn greet(connection: &Connection, limits: &Limits) -> Option<SendStream> {
     Some(control)
 }
 
+/// The client's address is the one that it has shown to be its own with the handshake. Where it moves to later counts before it
+/// is known to be there (RFC 9000 section 9.3), so that anybody's could be borrowed for a request.
 fn origin(edge: &Edge, connection: &Connection) -> Origin {
     let peer = connection.remote_address().ip();
     Origin::new(peer, Scheme::Https, &edge.shared.trusted_proxies).of_http3()
@@ -297,9 +299,6 @@ impl Serving<'_> {
             return;
         }
         self.next = self.next.max(id + NEXT_REQUEST);
-        if self.connection.remote_address().ip().to_canonical() != self.origin.client {
-            self.origin = Arc::new(origin(self.edge, &self.connection));
-        }
         let (edge, origin) = (Arc::clone(self.edge), Arc::clone(&self.origin));
         let common = Arc::clone(&self.common);
         self.requests.spawn(async move {

@@ -171,23 +171,18 @@ impl Said {
         let mut rest = payload;
         let id = take_varint(&mut rest).filter(|_| rest.is_empty());
         let id = id.ok_or(Code::FRAME_ERROR)?;
-        match kind {
-            GOAWAY => {
-                // Of pushes, of which there are none; but it may not take back what it said.
-                if self.goaway.replace(id).is_some_and(|before| id > before) {
-                    return Err(Code::ID_ERROR);
-                }
-            }
-            MAX_PUSH_ID => {
-                if self.max_push.replace(id).is_some_and(|before| id < before) {
-                    return Err(Code::ID_ERROR);
-                }
-            }
+        let is_wrong = match kind {
+            // Of pushes, of which there are none; but it may not take back what it said.
+            GOAWAY => self.goaway.replace(id).is_some_and(|before| id > before),
+            MAX_PUSH_ID => self.max_push.replace(id).is_some_and(|before| id < before),
             // No push was promised that could be cancelled.
-            CANCEL_PUSH => return Err(Code::ID_ERROR),
-            _ => {}
+            CANCEL_PUSH => true,
+            _ => false,
+        };
+        match is_wrong {
+            true => Err(Code::ID_ERROR),
+            false => Ok(None),
         }
-        Ok(None)
     }
 }
 

@@ -13,6 +13,7 @@ use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime,
     TransportConfig, VarInt,
 };
+use socket2::SockRef;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,10 @@ const INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 * 1024 * 1024;
 /// A client that has gone without a word is noticed after a few of these, however long its answer takes.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// Asked of the system for packets on their way in and out, which all go through one socket: some milliseconds of a fast network. It
+/// may give less (`net.core.rmem_max`, `wmem_max`), and it goes on with that.
+const SOCKET_BYTES: usize = 2 * 1024 * 1024;
+
 /// A bound socket, and what connections to it are served with.
 pub(crate) struct Door {
     socket: UdpSocket,
@@ -40,6 +45,13 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn new(socket: UdpSocket, tls: QuicServerConfig, limits: &Limits) -> Door {
+        let buffers = SockRef::from(&socket);
+        let set = buffers
+            .set_recv_buffer_size(SOCKET_BYTES)
+            .and_then(|()| buffers.set_send_buffer_size(SOCKET_BYTES));
+        if let Err(error) = set {
+            tracing::debug!(%error, "the buffers of the socket of HTTP/3 stay as they are");
+        }
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config
             .transport_config(Arc::new(transport(limits)))
@@ -115,7 +127,7 @@ fn admit(edge: &Edge, seats: &Arc<Seats>, incoming: Incoming) -> Option<(Incomin
     let shared = &edge.shared;
     let peer = incoming.remote_address().ip().to_canonical();
     let refuse = |incoming: Incoming, why: Attempt| {
-        shared.metrics.http3_attempt(why);
+        shared.metrics.http3.attempt(why);
         incoming.refuse();
         None
     };
@@ -125,7 +137,7 @@ fn admit(edge: &Edge, seats: &Arc<Seats>, incoming: Incoming) -> Option<(Incomin
     }
     // RFC 9000 section 8.1.2: until a client has shown that it gets what is sent to its address, it may be somebody else.
     if !incoming.remote_address_validated() && seats.handshakes.available_permits() == 0 {
-        shared.metrics.http3_attempt(Attempt::Retried);
+        shared.metrics.http3.attempt(Attempt::Retried);
         if let Err(error) = incoming.retry() {
             error.into_incoming().refuse();
         }
@@ -154,7 +166,7 @@ async fn shake(edge: &Edge, seats: &Seats, incoming: Incoming) -> Option<Connect
         }
         Err(_) => (Attempt::TimedOut, None),
     };
-    edge.shared.metrics.http3_attempt(how);
+    edge.shared.metrics.http3.attempt(how);
     connection
 }
 

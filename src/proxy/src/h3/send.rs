@@ -93,6 +93,10 @@ impl Sending {
 
 impl Reply for Sending {
     fn interim(&mut self, response: Response<()>) -> io::Result<()> {
+        if self.pending.len() > FRAME_BYTES {
+            // A client that takes none has no use for more of them.
+            return Ok(());
+        }
         self.section(&write_response(&response))
     }
 

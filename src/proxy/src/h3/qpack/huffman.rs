@@ -112,7 +112,7 @@ pub(super) mod tests {
             let place = places.position(|b| b == byte).unwrap() as u32;
             bits += &format!("{:0length$b}", group.first + place);
         }
-        while bits.len() % 8 > 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let bytes = bits.as_bytes().chunks(8);
