@@ -2,6 +2,7 @@
 //! (clap reads both into [`Overrides`]).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use nebula_domain::NodeName;
@@ -64,6 +65,12 @@ pub struct Config {
     /// Where the proxy listens for TLS (TCP); see [`Config::edge_tls`] for what it is when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge_tls: Option<EdgeTls>,
+    /// Whether TLS is served over QUIC as well (HTTP/3), on the same port (UDP).
+    #[serde(default = "on", skip_serializing_if = "is_on")]
+    pub edge_http3: bool,
+    /// The port that people reach HTTP/3 at, where it is not the one on which the proxy listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_http3_port: Option<NonZeroU16>,
     /// Certificates and keys for TLS towards people; see [`Config::edge_certificates_dir`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge_certificates_dir: Option<PathBuf>,
@@ -120,6 +127,8 @@ pub struct Overrides {
     pub api: Option<SocketAddr>,
     pub edge: Option<SocketAddr>,
     pub edge_tls: Option<EdgeTls>,
+    pub edge_http3: Option<bool>,
+    pub edge_http3_port: Option<NonZeroU16>,
     pub edge_certificates_dir: Option<PathBuf>,
     pub edge_proxy_protocol_from: Option<Vec<Network>>,
     pub edge_trusted_proxies: Option<Vec<Network>>,
@@ -128,6 +137,14 @@ pub struct Overrides {
     pub edge_threads: Option<usize>,
     pub log_format: Option<LogFormat>,
     pub log_filter: Option<String>,
+}
+
+fn on() -> bool {
+    true
+}
+
+fn is_on(value: &bool) -> bool {
+    *value
 }
 
 /// `/var/lib/nebula` for root, the XDG data folder otherwise.
@@ -193,6 +210,8 @@ impl Config {
                 DEFAULT_EDGE_PORTS.1
             }),
             edge_tls: None,
+            edge_http3: true,
+            edge_http3_port: None,
             edge_certificates_dir: None,
             edge_proxy_protocol_from: Vec::new(),
             edge_trusted_proxies: Vec::new(),
@@ -216,6 +235,7 @@ impl Config {
         set(&mut self.edge, &overrides.edge);
         set(&mut self.capacity_instances, &overrides.capacity_instances);
         set(&mut self.edge_threads, &overrides.edge_threads);
+        set(&mut self.edge_http3, &overrides.edge_http3);
         let (from, trusted) = (
             &overrides.edge_proxy_protocol_from,
             &overrides.edge_trusted_proxies,
@@ -229,6 +249,9 @@ impl Config {
         }
         if overrides.edge_tls.is_some() {
             self.edge_tls = overrides.edge_tls;
+        }
+        if overrides.edge_http3_port.is_some() {
+            self.edge_http3_port = overrides.edge_http3_port;
         }
         if let Some(dir) = &overrides.edge_certificates_dir {
             // Of whoever gives the flag; the daemon runs in another folder.
@@ -347,15 +370,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let flags = Overrides {
             edge_tls: Some(EdgeTls::Off),
+            edge_http3: Some(false),
+            edge_http3_port: NonZeroU16::new(443),
             edge_certificates_dir: Some("/etc/certificates".into()),
             edge_proxy_protocol_from: Some(vec!["10.0.0.0/8".parse().unwrap()]),
             edge_trusted_proxies: Some(vec!["2001:db8::/32".parse().unwrap()]),
             ..overrides(dir.path())
         };
+        let default = Config::load(None, &overrides(dir.path())).unwrap();
+        assert!(default.edge_http3 && default.edge_http3_port.is_none());
         let stored = Config::load(None, &flags).unwrap();
         stored.store().unwrap();
         let read = Config::load(None, &overrides(dir.path())).unwrap();
         assert_eq!(read, stored);
+        assert!(!read.edge_http3);
         assert_eq!(read.edge_certificates_dir(), Path::new("/etc/certificates"));
         let default = Config {
             edge_certificates_dir: None,

@@ -110,6 +110,9 @@ fn edge_config(
         edge.tls = Some(nebula_proxy::TlsConfig {
             listen,
             certificates_dir,
+            http3: config.edge_http3.then_some(nebula_proxy::Http3Config {
+                public_port: config.edge_http3_port,
+            }),
         });
     }
     edge.proxy_protocol_from

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ pub(crate) struct Client<T> {
     pub(crate) drain: Drain,
     /// The latest request came over TLS.
     pub(crate) secure: bool,
+    /// What the client is told of HTTP/3 with the answer to the latest request.
+    pub(crate) alternative: Option<Arc<str>>,
     /// Bytes sent and received up to the end of the latest request.
     counted: (u64, u64),
 }
@@ -121,6 +124,7 @@ impl<T: Socket> Client<T> {
             cut_off: false,
             drain,
             secure: false,
+            alternative: None,
             counted: (0, 0),
         }
     }
@@ -235,7 +239,7 @@ impl<T: Socket> Client<T> {
             delivery.framing = Framing::Plain;
         }
         let finish = policy.map_or(Finish::NONE, |policy| {
-            Finish::of(policy, &self.head, self.secure)
+            Finish::of(policy, &self.head, self.secure).telling(self.alternative.as_deref())
         });
         headers::write_own(self.wire.outbox(), &parts, body.length(), finish, delivery);
         let mut sent = match body {

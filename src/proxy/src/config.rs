@@ -1,6 +1,7 @@
 //! Where the proxy listens, and its limits. Each limit has a reason.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -66,6 +67,16 @@ pub struct TlsConfig {
     /// Holds each certificate with its chain as `NAME.crt` and its key as `NAME.key`, both PEM. What changes in it is taken
     /// up while the proxy runs.
     pub certificates_dir: PathBuf,
+    /// HTTP/3 on the same port (UDP).
+    pub http3: Option<Http3Config>,
+}
+
+/// HTTP/3 towards clients.
+#[derive(Debug, Clone, Default)]
+pub struct Http3Config {
+    /// The port that clients are told of in `Alt-Svc`, where another one is passed on to this. That on which it listens if none
+    /// is said.
+    pub public_port: Option<NonZeroU16>,
 }
 
 /// Bounds of one node's proxy.
@@ -107,7 +118,7 @@ pub struct Limits {
     pub proxy_header_wait: Duration,
     /// Bytes of a PROXY header; a load balancer adds some hundred for what it knows of the client's TLS.
     pub proxy_header_bytes: usize,
-    /// Streams that a client of HTTP/2 may have open at once. More than a browser opens, and what RFC 9113 section 6.5.2 asks
+    /// Streams that a client of HTTP/2 or HTTP/3 may have open at once. More than a browser opens, and what RFC 9113 section 6.5.2 asks
     /// for at least is 100; a client can keep so many requests under way at the price of one connection.
     pub http2_streams: u32,
     /// Of one stream's content, what its client may send before it is taken: a fast upload over 50 ms needs as much.
@@ -122,6 +133,19 @@ pub struct Limits {
     /// Frames that carry nothing (settings, pings, window updates and so on), in a burst. Answers earn more, so that a client
     /// which takes much may say much.
     pub http2_idle_frames: u32,
+    /// Open connections of HTTP/3; further ones are refused, as there is no queue in front of them. One that is idle takes some
+    /// 45 KiB. Streams, windows, resets and idle frames are bounded as those of HTTP/2.
+    pub http3_connections: usize,
+    /// Of one client's address (of IPv6 a /64): an office behind one address has fewer. Without it one machine could take all.
+    pub http3_connections_per_address: usize,
+    /// Handshakes under way with clients that have not shown that their address is theirs. From then on a client has to show it
+    /// before anything is done for it, which costs it a round trip.
+    pub http3_unvalidated_handshakes: usize,
+    /// Of all answers of a connection, what is held until the client has it: what a fast client has under way over 50 ms.
+    pub http3_send_window: u64,
+    /// How long nothing may be heard of a client, which is asked for a sign of life more often than that. As long as NATs keep
+    /// what they know of a UDP flow.
+    pub http3_silence: Duration,
     /// Connecting to an instance on this machine. It takes microseconds unless the program's own queue is
     /// full; then another instance should answer.
     pub connect_timeout: Duration,
@@ -214,6 +238,11 @@ impl Default for Limits {
             http2_send_buffer: 64 * 1024,
             http2_resets: 200,
             http2_idle_frames: 1000,
+            http3_connections: 10_000,
+            http3_connections_per_address: 1_000,
+            http3_unvalidated_handshakes: 100,
+            http3_send_window: 1024 * 1024,
+            http3_silence: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(1),
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),

@@ -4,7 +4,8 @@ pub(crate) mod connection;
 mod handle;
 mod thread;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use nebula_domain::NodeId;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 pub use handle::ProxyHandle;
-pub(crate) use thread::Stop;
+pub(crate) use thread::{Stop, stopped};
 
 use crate::access::AccessFile;
 use crate::cache::ResponseCache;
@@ -28,6 +29,7 @@ use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
 use crate::guard::{Guard, SharedRates};
+use crate::h3::Door;
 use crate::listener::{self, Listeners};
 use crate::metrics::ProxyMetrics;
 use crate::service::Services;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) cache: ResponseCache,
     pub(crate) tls: Option<Tls>,
     proxy_protocol_from: Vec<Network>,
+    /// What clients are told of HTTP/3, if it is there (RFC 7838).
+    pub(crate) alternative: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<Network>,
 }
 
@@ -97,15 +101,29 @@ impl Proxy {
         let proxy_metrics = ProxyMetrics::new(metrics);
         let (mut tls, mut keeper, mut tls_address) = (None, None, None);
         let mut encrypted = Vec::new();
+        let (mut door, mut alternative) = (None, None);
         if let Some(wanted) = config.tls {
             let failed = |source| ProxyError::BindTls {
                 address: wanted.listen,
                 source,
             };
             encrypted = listener::bind(wanted.listen, threads).map_err(failed)?;
+            let mut quic = None;
+            if wanted.http3.is_some() {
+                let socket = listener::beside(wanted.listen, &mut encrypted);
+                quic = Some(socket.map_err(|source| ProxyError::BindHttp3 {
+                    address: wanted.listen,
+                    source,
+                })?);
+            }
             let address = encrypted[0].local_addr().map_err(failed)?;
             let metrics = proxy_metrics.clone();
             let made = Tls::new(address, wanted.certificates_dir, &config.limits, metrics)?;
+            if let (Some(socket), Some(http3)) = (quic, wanted.http3) {
+                let port = http3.public_port.map_or(address.port(), NonZeroU16::get);
+                alternative = Some(alternative_of(port));
+                door = Some(Door::new(socket, made.0.of_quic()?, &config.limits));
+            }
             tls_address = Some(address);
             (tls, keeper) = (Some(made.0), Some(made.1));
         }
@@ -113,7 +131,7 @@ impl Proxy {
         Ok(Bound {
             address,
             tls_address,
-            listeners: listener::pair(plain, encrypted),
+            listeners: listener::pair(plain, encrypted, door),
             keeper,
             shared: Arc::new(Shared {
                 me: config.me,
@@ -130,9 +148,23 @@ impl Proxy {
                 sites: Arc::new(sites),
                 tls,
                 proxy_protocol_from: config.proxy_protocol_from,
+                alternative,
                 trusted_proxies: config.trusted_proxies,
             }),
         })
+    }
+}
+
+/// `Alt-Svc` (RFC 7838 section 3): the same host on that port, good for a day.
+fn alternative_of(port: u16) -> Arc<str> {
+    format!("h3=\":{port}\"; ma=86400").into()
+}
+
+impl Shared {
+    /// Whether connections from there begin with a PROXY header.
+    pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
+        let mut from = self.proxy_protocol_from.iter();
+        from.any(|network| network.contains(peer))
     }
 }
 

@@ -24,6 +24,17 @@ pub enum ProxyError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "cannot listen on {address}/udp for HTTP/3: choose a free address of this machine with the 'edge_tls' setting, or switch \
+         HTTP/3 off with 'edge_http3'"
+    )]
+    BindHttp3 {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("TLS of HTTP/3 cannot be set up")]
+    Http3Tls(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     #[error("TLS towards clients cannot be set up")]
     Tls(#[from] rustls::Error),
     #[error("the folder of certificates {} cannot be read", path.display())]

@@ -17,6 +17,8 @@ pub(crate) struct Finish<'a> {
     origin: Option<&'a [u8]>,
     /// What the deployment's cache has done with the request.
     cache: Option<CacheStatus>,
+    /// Where the client finds the same by HTTP/3, if it is to be told.
+    alternative: Option<&'a str>,
 }
 
 impl<'a> Finish<'a> {
@@ -26,6 +28,7 @@ impl<'a> Finish<'a> {
         secure: false,
         origin: None,
         cache: None,
+        alternative: None,
     };
 
     pub(crate) fn of(policy: &'a HttpPolicy, head: &'a RequestHead, secure: bool) -> Finish<'a> {
@@ -40,6 +43,14 @@ impl<'a> Finish<'a> {
                 .filter(|cors| cors.is_on())
                 .and_then(asks),
             cache: None,
+            alternative: None,
+        }
+    }
+
+    pub(crate) fn telling(self, alternative: Option<&'a str>) -> Finish<'a> {
+        Finish {
+            alternative,
+            ..self
         }
     }
 
@@ -85,6 +96,12 @@ impl<'a> Finish<'a> {
             && !has("strict-transport-security")
         {
             line("strict-transport-security", hsts.header().as_bytes());
+        }
+        if let Some(alternative) = self.alternative
+            && !has("alt-svc")
+            && !self.replaces(b"alt-svc")
+        {
+            line("alt-svc", alternative.as_bytes());
         }
         for field in &policy.response_headers {
             line(field.name.as_str(), field.value.as_str().as_bytes());

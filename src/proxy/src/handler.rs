@@ -60,6 +60,8 @@ where
     T: Socket,
 {
     let started = Instant::now();
+    let alternative = edge.shared.alternative.as_ref();
+    client.alternative = alternative.filter(|_| origin.may_change()).map(Arc::clone);
     let passed_on = origin.passed_on(&client.head, &edge.shared.trusted_proxies);
     let origin = passed_on.as_ref().unwrap_or(origin);
     client.secure = origin.scheme == Scheme::Https;
@@ -333,6 +335,7 @@ where
         cut_off,
         drain,
         secure,
+        alternative,
         ..
     } = client;
     let request = Request {
@@ -342,7 +345,9 @@ where
             target: stripped.as_deref().unwrap_or(head.target()),
             id,
         },
-        finish: Finish::of(&policy, head, *secure).with_cache(pass.as_ref().map(|pass| pass.said)),
+        finish: Finish::of(&policy, head, *secure)
+            .telling(alternative.as_deref())
+            .with_cache(pass.as_ref().map(|pass| pass.said)),
         since: outcome.started,
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,

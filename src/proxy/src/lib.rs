@@ -8,8 +8,8 @@
 //! reads a head, `handler` finds the route, `guard` lets it in, `statics` or `cache` answers or `forward` finds an instance by
 //! `choice`, to which `exchange` speaks over a pooled connection of `upstream`; `tunnel` is the other node's end of that.
 //! HTTP/1.1 itself is `h1`: one task carries a client's connection with all its requests, and a request that goes through
-//! costs no copy of its fields. `h2` stands before it for clients of HTTP/2: each stream is such a connection with one
-//! request; `upstream` does the inverse for instances of HTTP/2, and `grpc` is what gRPC wants beyond that.
+//! costs no copy of its fields. `h2` and `h3` stand before it for clients of HTTP/2 and HTTP/3: each stream is such a connection
+//! with one request (`streams`); `upstream` does the inverse for instances of HTTP/2, and `grpc` is what gRPC wants beyond that.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
@@ -30,6 +30,7 @@ mod grpc;
 mod guard;
 mod h1;
 mod h2;
+mod h3;
 mod handler;
 mod headers;
 mod hedge;
@@ -41,12 +42,13 @@ mod proxy_protocol;
 mod sendfile;
 mod service;
 mod statics;
+mod streams;
 mod switch;
 mod tls;
 mod tunnel;
 mod upstream;
 
-pub use config::{Config, Limits, TlsConfig};
+pub use config::{Config, Http3Config, Limits, TlsConfig};
 pub use edge::{Bound, Proxy, ProxyHandle};
 pub use error::ProxyError;
 pub use guard::SharedRates;

@@ -1,9 +1,11 @@
 //! Listening sockets of the edge threads: one for each thread and address; the kernel spreads connections over them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::h3;
 
 /// Connections the kernel holds for each thread until they are accepted; the kernel's own limit is 4096.
 const BACKLOG: i32 = 1024;
@@ -12,16 +14,42 @@ const BACKLOG: i32 = 1024;
 pub(crate) struct Listeners {
     pub(crate) plain: TcpListener,
     pub(crate) tls: Option<TcpListener>,
+    /// One thread has it.
+    pub(crate) http3: Option<h3::Door>,
 }
 
-/// Gives each thread its own; without TLS there are none of the second kind.
-pub(crate) fn pair(plain: Vec<TcpListener>, tls: Vec<TcpListener>) -> Vec<Listeners> {
+/// Gives each thread its own; without TLS there are none of the second kind, and there is one `door` at most.
+pub(crate) fn pair(
+    plain: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+    mut door: Option<h3::Door>,
+) -> Vec<Listeners> {
     let tls = tls
         .into_iter()
         .map(Some)
         .chain(std::iter::repeat_with(|| None));
     let both = plain.into_iter().zip(tls);
-    both.map(|(plain, tls)| Listeners { plain, tls }).collect()
+    let listeners = both.map(|(plain, tls)| Listeners {
+        plain,
+        tls,
+        http3: door.take(),
+    });
+    listeners.collect()
+}
+
+/// The socket of HTTP/3, on the port that `tcp` listens on. Where the system chose that port, somebody may have the other of the
+/// same number; then it is asked to choose both anew.
+pub(crate) fn beside(wanted: SocketAddr, tcp: &mut Vec<TcpListener>) -> io::Result<UdpSocket> {
+    const TRIES: usize = 10;
+    for _ in 1..TRIES {
+        match UdpSocket::bind(tcp[0].local_addr()?) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wanted.port() == 0 => {
+                *tcp = bind(wanted, tcp.len())?;
+            }
+            bound => return bound,
+        }
+    }
+    UdpSocket::bind(tcp[0].local_addr()?)
 }
 
 /// Binds `count` sockets. With port 0 the system chooses once, and all share what it chose.

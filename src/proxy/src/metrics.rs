@@ -3,6 +3,8 @@
 //! A deployment's name is a label, so the number of names is bounded here: names beyond the bound are
 //! counted together.
 
+mod http3;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,6 +13,9 @@ use nebula_domain::traffic::breaker::BreakerState;
 use nebula_telemetry::metrics::{
     Counter, Family, Gauge, Histogram, Histograms, Label, Metrics, SECONDS,
 };
+
+pub(crate) use http3::Attempt;
+use http3::Http3Metrics;
 
 /// Deployments with figures of their own; some 30 series each.
 const DEPLOYMENTS_MAX: usize = 1_000;
@@ -125,7 +130,7 @@ impl Handshake {
     }
 }
 
-/// Why a connection of HTTP/2 was ended with ENHANCE_YOUR_CALM.
+/// Why a connection of HTTP/2 was ended with ENHANCE_YOUR_CALM, or one of HTTP/3 with H3_EXCESSIVE_LOAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abuse {
     /// Requests that were cancelled before they were answered, or were none.
@@ -154,6 +159,7 @@ pub(crate) struct ProxyMetrics {
     known: Arc<Mutex<HashMap<String, Arc<Figures>>>>,
     connections: Gauge,
     abuses: [Counter; 3],
+    pub(crate) http3: Http3Metrics,
     pub(crate) thread_restarts: Counter,
     /// Lines of the access log that were not written.
     pub(crate) log_lines_lost: Counter,
@@ -272,6 +278,7 @@ impl ProxyMetrics {
                 abuse(Abuse::Frames),
                 abuse(Abuse::Protocol),
             ],
+            http3: Http3Metrics::new(metrics),
             thread_restarts: metrics.counter(
                 "edge_thread_restarts",
                 "Edge threads that ended by mistake and were started again",

@@ -30,6 +30,14 @@ impl Scheme {
     }
 }
 
+/// What carries a client's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Http1,
+    Http2,
+    Http3,
+}
+
 /// Of a connection's requests; of one request where a trusted proxy speaks for others.
 #[derive(Clone)]
 pub(crate) struct Origin {
@@ -37,8 +45,7 @@ pub(crate) struct Origin {
     pub(crate) client: IpAddr,
     /// How the client came, as far as is known.
     pub(crate) scheme: Scheme,
-    /// It came by HTTP/2.
-    is_http2: bool,
+    carrier: Carrier,
     /// The peer is a proxy whose word counts.
     is_trusted: bool,
     /// The fields that are the same for all requests.
@@ -58,7 +65,7 @@ impl Origin {
         Origin {
             client: peer,
             scheme,
-            is_http2: false,
+            carrier: Carrier::Http1,
             is_trusted: trusted.iter().any(|network| network.contains(peer)),
             lines: lines(peer.to_string().as_bytes(), peer, scheme),
             host: None,
@@ -68,25 +75,39 @@ impl Origin {
 
     pub(crate) fn of_http2(self) -> Origin {
         Origin {
-            is_http2: true,
+            carrier: Carrier::Http2,
             ..self
         }
     }
 
-    /// The version that a client of HTTP/1.1 names in its head, or HTTP/2.
+    pub(crate) fn of_http3(self) -> Origin {
+        Origin {
+            carrier: Carrier::Http3,
+            ..self
+        }
+    }
+
+    /// Whether a client that came so is told of HTTP/3. What a proxy in front is told would be passed on to others.
+    pub(crate) fn may_change(&self) -> bool {
+        self.scheme == Scheme::Https && self.carrier != Carrier::Http3 && !self.is_trusted
+    }
+
+    /// The version that a client of HTTP/1.1 names in its head, or that of what carried it.
     pub(crate) fn protocol(&self, version: Version) -> &'static str {
-        match (self.is_http2, version) {
-            (true, _) => "HTTP/2.0",
-            (false, Version::Eleven) => "HTTP/1.1",
-            (false, Version::Ten) => "HTTP/1.0",
+        match (self.carrier, version) {
+            (Carrier::Http3, _) => "HTTP/3.0",
+            (Carrier::Http2, _) => "HTTP/2.0",
+            (Carrier::Http1, Version::Eleven) => "HTTP/1.1",
+            (Carrier::Http1, Version::Ten) => "HTTP/1.0",
         }
     }
 
     /// The `Via` line, which names the protocol that a request came by.
     pub(crate) fn via(&self) -> &'static [u8] {
-        match self.is_http2 {
-            true => b"Via: 2.0 nebula\r\n",
-            false => b"Via: 1.1 nebula\r\n",
+        match self.carrier {
+            Carrier::Http1 => b"Via: 1.1 nebula\r\n",
+            Carrier::Http2 => b"Via: 2.0 nebula\r\n",
+            Carrier::Http3 => b"Via: 3.0 nebula\r\n",
         }
     }
 
@@ -122,7 +143,7 @@ impl Origin {
         Some(Origin {
             client,
             scheme,
-            is_http2: self.is_http2,
+            carrier: self.carrier,
             is_trusted: true,
             lines: lines(&way, client, scheme),
             host: host.filter(|host| is_host(host)).map(<[u8]>::to_vec),

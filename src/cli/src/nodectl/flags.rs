@@ -1,6 +1,7 @@
 //! A node's settings as flags and `NEBULA_*` variables.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -32,6 +33,12 @@ pub struct NodeFlags {
     /// The same over TLS, or 'off' [default: port 443 where --edge-addr has port 80, none otherwise]
     #[arg(long, value_name = "IP:PORT|off", env = "NEBULA_EDGE_TLS_ADDR")]
     pub edge_tls_addr: Option<EdgeTls>,
+    /// Whether to serve HTTP/3 as well, on the port of --edge-tls-addr (UDP) [default: true]
+    #[arg(long, value_name = "true|false", env = "NEBULA_EDGE_HTTP3")]
+    pub edge_http3: Option<bool>,
+    /// The port that people reach HTTP/3 at, where another one is passed on to this node
+    #[arg(long, value_name = "PORT", env = "NEBULA_EDGE_HTTP3_PORT")]
+    pub edge_http3_port: Option<NonZeroU16>,
     /// Certificates for TLS: NAME.crt with NAME.key beside it [default: 'certificates' in the data folder]
     #[arg(long, value_name = "DIR", env = "NEBULA_EDGE_CERTIFICATES")]
     pub edge_certificates: Option<PathBuf>,
@@ -95,6 +102,8 @@ impl NodeFlags {
             api: self.api_addr,
             edge: self.edge_addr,
             edge_tls: self.edge_tls_addr,
+            edge_http3: self.edge_http3,
+            edge_http3_port: self.edge_http3_port,
             edge_certificates_dir: self.edge_certificates.clone(),
             edge_proxy_protocol_from: self.edge_proxy_protocol_from.clone(),
             edge_trusted_proxies: self.edge_trusted_proxies.clone(),

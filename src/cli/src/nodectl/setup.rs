@@ -157,6 +157,10 @@ pub fn check_addresses(config: &Config) -> Outcome {
     TcpListener::bind(config.edge).map_err(cannot("--edge-addr", config.edge))?;
     if let Some(tls) = config.edge_tls() {
         TcpListener::bind(tls).map_err(cannot("--edge-tls-addr, or 'off'", tls))?;
+        if config.edge_http3 {
+            let http3 = UdpSocket::bind(tls);
+            http3.map_err(cannot("--edge-tls-addr, or --edge-http3 false", tls))?;
+        }
     }
     Ok(())
 }

@@ -79,8 +79,7 @@ impl Connections {
 /// The address at the other end, where a load balancer stands between. Nothing if the connection is to end: it does not begin
 /// as one of its sender has to.
 async fn speaks_for(shared: &Shared, socket: &mut TcpStream, peer: IpAddr) -> Option<IpAddr> {
-    let mut from = shared.proxy_protocol_from.iter();
-    if !from.any(|network| network.contains(peer)) {
+    if !shared.speaks_for_others(peer) {
         return Some(peer);
     }
     let limits = &shared.limits;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
 use super::{Edge, Shared};
+use crate::h3;
 use crate::listener::Listeners;
 use crate::origin::Scheme;
 
@@ -85,9 +86,13 @@ impl EdgeThread {
                 links.expire();
             }
         });
+        let tracker = TaskTracker::new();
+        if let Some(door) = &listeners.http3 {
+            let endpoint = door.open()?;
+            tracker.spawn(h3::serve(Arc::clone(&edge), endpoint, self.stop.clone()));
+        }
         let connections = Connections::new(edge, self.stop.clone());
         let slots = Arc::new(Semaphore::new(self.shared.limits.connections_per_thread));
-        let tracker = TaskTracker::new();
         let serve = |(socket, scheme): (TcpStream, Scheme), slot: OwnedSemaphorePermit| {
             let served = connections.serve(socket, scheme);
             tracker.spawn(async move {
@@ -175,7 +180,7 @@ impl Doors {
 }
 
 /// Until when to finish, once that is known; a handle that is gone means now.
-pub(super) async fn stopped(stop: &mut watch::Receiver<Stop>) -> Instant {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<Stop>) -> Instant {
     match stop.wait_for(Option::is_some).await {
         Ok(deadline) => deadline.unwrap_or_else(Instant::now),
         Err(_) => Instant::now(),

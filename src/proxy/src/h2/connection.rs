@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::frames::{Signs, Watched};
-use super::stream::Stream;
+use super::stream::{Http2Stream, stream};
 use crate::client::{Client, Drain, Read, Socket};
 use crate::config::Limits;
 use crate::edge::Edge;
@@ -210,7 +210,7 @@ impl<T: Socket> Serving<'_, T> {
             // RFC 9113 section 8.7: it may be sent again.
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
-        match Stream::new(request, respond) {
+        match stream(request, respond) {
             Ok(stream) => {
                 let (edge, origin) = (Arc::clone(self.edge), Arc::clone(&self.origin));
                 self.streams
@@ -228,7 +228,7 @@ impl<T: Socket> Serving<'_, T> {
 }
 
 /// Answers the one request of a stream.
-async fn answer(edge: &Arc<Edge>, origin: &Origin, stream: Stream) {
+async fn answer(edge: &Arc<Edge>, origin: &Origin, stream: Http2Stream) {
     // A stream outlives the word to stop.
     let mut client = Client::new(stream, Drain::never());
     let mut never = std::future::pending();

@@ -12,17 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
 use crate::metrics::Abuse;
+use crate::streams::{Allowance, BYTES_PER_FRAME};
 
 const HEADER_BYTES: usize = 9;
 /// RFC 9113 section 3.4.
 const PREFACE_BYTES: usize = 24;
 const END_STREAM: u8 = 1;
-/// Earned back by waiting, in a second: a client that has nothing to say but keeps its connection.
-const FRAMES_PER_SECOND: u32 = 100;
-const RESETS_PER_SECOND: u32 = 20;
-/// A DATA frame earns one idle frame for so many bytes. Clients open windows again by half of them, thousands of bytes; one
-/// that does it byte by byte makes frames of one byte.
-const BYTES_PER_FRAME: usize = 256;
 
 /// RFC 9113 section 6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,44 +84,6 @@ impl Scanner {
     }
 }
 
-/// What may still be spent; comes back with time, and by what is done for the client.
-struct Allowance {
-    left: u32,
-    max: u32,
-    per_second: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    fn new(max: u32, per_second: u32) -> Allowance {
-        Allowance {
-            left: max,
-            max,
-            per_second,
-            since: Instant::now(),
-        }
-    }
-
-    fn earn(&mut self, more: u32) {
-        self.left = self.left.saturating_add(more).min(self.max);
-    }
-
-    /// Whether there was enough. The clock is asked only when there seems not to be.
-    fn spend(&mut self, cost: u32) -> bool {
-        if self.left < cost {
-            let waited = self.since.elapsed();
-            let earned = waited.as_millis() * u128::from(self.per_second) / 1000;
-            if earned > 0 {
-                self.since += waited;
-                self.earn(u32::try_from(earned).unwrap_or(u32::MAX));
-            }
-        }
-        let enough = self.left >= cost;
-        self.left = self.left.saturating_sub(cost);
-        enough
-    }
-}
-
 /// What was seen, for the connection that `h2` keeps from looking.
 #[derive(Clone, Default)]
 pub(super) struct Signs(Arc<Mutex<Seen>>);
@@ -179,8 +136,8 @@ impl<T> Watched<T> {
             ahead,
             received: Scanner::after(PREFACE_BYTES),
             sent: Scanner::after(0),
-            resets: Allowance::new(limits.http2_resets, RESETS_PER_SECOND),
-            frames: Allowance::new(limits.http2_idle_frames, FRAMES_PER_SECOND),
+            resets: Allowance::of_resets(limits),
+            frames: Allowance::of_frames(limits),
             abused: false,
             stalled: false,
             signs: signs.clone(),

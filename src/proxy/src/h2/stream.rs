@@ -1,140 +1,158 @@
-//! One stream as a connection on which one HTTP/1.1 request comes in and one response goes out.
+//! The two directions of a stream of HTTP/2, as `streams` takes them.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
-use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
 
-use super::answer::Answer;
-use super::incoming::Incoming;
-use super::request::{self, Content, Malformed};
-use crate::client::Socket;
+use crate::streams::{Cut, Malformed, Reply, Sink, Source, Stream};
 
-/// What comes next of the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Head,
-    Content,
-    End,
+pub(super) type Http2Stream = Stream<RecvStream, Http2Reply>;
+
+/// A stream that can be read as a connection.
+pub(super) fn stream(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Result<Http2Stream, Malformed> {
+    let (head, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    Stream::new(&head, ended, body, Http2Reply::Head(respond))
 }
 
-pub(super) struct Stream {
-    incoming: Incoming,
-    content: Content,
-    phase: Phase,
-    answer: Answer,
-    /// Of whoever reads before the protocol has changed.
-    reader: Option<Waker>,
-}
+impl Source for RecvStream {
+    type Error = h2::Error;
 
-impl Stream {
-    pub(super) fn new(
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-    ) -> Result<Stream, Malformed> {
-        let (head, body) = request.into_parts();
-        match request::write(&head, body.is_end_stream()) {
-            Ok((coding, content)) => Ok(Stream {
-                incoming: Incoming::new(body, coding, content == Content::Chunked),
-                content,
-                phase: Phase::Head,
-                answer: Answer::new(respond, head.method, content == Content::Tunnel),
-                reader: None,
-            }),
-            Err(malformed) => {
-                respond.send_reset(h2::Reason::PROTOCOL_ERROR);
-                Err(malformed)
-            }
-        }
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, h2::Error>> {
+        RecvStream::poll_data(self, cx).map(Option::transpose)
     }
 
-    /// Fetches what is handed out next; ready with `false` at the end.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        match self.phase {
-            Phase::Head => {
-                self.incoming.forget_head();
-                self.phase = match self.content {
-                    Content::Nothing => Phase::End,
-                    _ => Phase::Content,
-                };
-            }
-            Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
-                self.reader = Some(cx.waker().clone());
-                return self.answer.poll_reset(cx).map(Err);
-            }
-            Phase::Content => {
-                let fetched = ready!(self.incoming.poll_next(cx));
-                if !fetched.map_err(|error| broken(&error))? {
-                    self.phase = Phase::End;
-                }
-            }
-            Phase::End if self.content == Content::Tunnel => return Poll::Ready(Ok(false)),
-            // Of the other requests of its connection a stream knows nothing; it ends when it is answered.
-            Phase::End => return self.answer.poll_reset(cx).map(Err),
-        }
-        Poll::Ready(Ok(true))
-    }
-}
-
-impl Socket for Stream {}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+    fn poll_trailers(
+        &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        loop {
-            self.incoming.hand_out(buffer)?;
-            let some = buffer.filled().len() > before;
-            // What follows the head is left for whoever wants it.
-            if buffer.remaining() == 0 || (some && self.phase == Phase::Head) {
-                return Poll::Ready(Ok(()));
-            }
-            match self.poll_next(cx) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Err(error)) if !some => return Poll::Ready(Err(error)),
-                Poll::Pending if !some => return Poll::Pending,
-                // An error and an end are told again.
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
+    ) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+        RecvStream::poll_trailers(self, cx)
+    }
+
+    fn release(&mut self, bytes: usize) -> io::Result<()> {
+        let room = self.flow_control().release_capacity(bytes);
+        room.map_err(broken)
+    }
+
+    fn broken(error: h2::Error) -> io::Error {
+        broken(error)
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+impl Sink for SendStream<Bytes> {
+    /// As much as the other end takes and the buffer holds.
+    fn poll_send(
+        &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
+        last: bool,
     ) -> Poll<io::Result<usize>> {
-        let written = self.answer.poll_write(cx, bytes);
-        if self.answer.is_switched()
-            && let Some(reader) = self.reader.take()
-        {
-            reader.wake();
+        self.reserve_capacity(bytes.len());
+        while self.capacity() == 0 {
+            match ready!(self.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
         }
-        written
+        let taken = self.capacity().min(bytes.len());
+        let data = Bytes::copy_from_slice(&bytes[..taken]);
+        let sent = self.send_data(data, last && taken == bytes.len());
+        Poll::Ready(sent.map(|()| taken).map_err(broken))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        let ended = match trailers.is_empty() {
+            true => self.send_data(Bytes::new(), true),
+            false => self.send_trailers(trailers),
+        };
+        ended.map_err(broken)
+    }
+}
+
+/// Before the response's head has gone out, and after.
+pub(super) enum Http2Reply {
+    Head(SendResponse<Bytes>),
+    Content(SendStream<Bytes>),
+}
+
+impl Sink for Http2Reply {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Http2Reply::Content(stream) => stream.poll_send(cx, bytes, last),
+            Http2Reply::Head(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        match self {
+            Http2Reply::Content(stream) => stream.end(trailers),
+            Http2Reply::Head(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+impl Reply for Http2Reply {
+    fn interim(&mut self, response: Response<()>) -> io::Result<()> {
+        match self {
+            Http2Reply::Head(respond) => respond.send_informational(response).map_err(broken),
+            Http2Reply::Content(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn head(&mut self, response: Response<()>, end: bool) -> io::Result<()> {
+        let Http2Reply::Head(respond) = self else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let stream = respond.send_response(response, end);
+        *self = Http2Reply::Content(stream.map_err(broken)?);
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's task sends what was taken.
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.answer.shutdown())
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let reset = match self {
+            Http2Reply::Head(respond) => ready!(respond.poll_reset(cx)),
+            Http2Reply::Content(stream) => ready!(stream.poll_reset(cx)),
+        };
+        Poll::Ready(match reset {
+            Ok(_) => io::ErrorKind::ConnectionReset.into(),
+            Err(error) => broken(error),
+        })
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        let reason = match cut {
+            Cut::Answer => Reason::INTERNAL_ERROR,
+            // RFC 9113 section 8.5.
+            Cut::Tunnel => Reason::CONNECT_ERROR,
+            Cut::Malformed => Reason::PROTOCOL_ERROR,
+        };
+        match self {
+            Http2Reply::Head(respond) => respond.send_reset(reason),
+            Http2Reply::Content(stream) => stream.send_reset(reason),
+        }
     }
 }
 
 /// The stream was reset, or its connection has ended.
-pub(crate) fn broken(error: &h2::Error) -> io::Error {
+pub(crate) fn broken(error: h2::Error) -> io::Error {
     tracing::trace!(%error, "a stream has broken");
     io::ErrorKind::ConnectionReset.into()
 }
@@ -142,7 +160,6 @@ pub(crate) fn broken(error: &h2::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderMap;
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -150,7 +167,11 @@ mod tests {
     async fn pair(
         window: u32,
         request: Request<()>,
-    ) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>, Stream) {
+    ) -> (
+        h2::client::ResponseFuture,
+        h2::SendStream<Bytes>,
+        Http2Stream,
+    ) {
         let (there, here) = duplex(1 << 16);
         let client = tokio::spawn(async move {
             let mut builder = h2::client::Builder::new();
@@ -167,7 +188,7 @@ mod tests {
         let (request, respond) = connection.accept().await.unwrap().unwrap();
         tokio::spawn(async move { while connection.accept().await.is_some() {} });
         let (response, stream) = client.await.unwrap();
-        (response, stream, Stream::new(request, respond).unwrap())
+        (response, stream, super::stream(request, respond).unwrap())
     }
 
     fn ask() -> Request<()> {

@@ -13,10 +13,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -33,6 +34,8 @@ pub(crate) use redirect::to_https;
 
 /// What a connection can be used for, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The same over QUIC (RFC 9114 section 3.1).
+const PROTOCOLS_OF_QUIC: [&[u8]; 1] = [b"h3"];
 
 /// A record with a fatal alert, `unrecognized_name` (RFC 6066 section 3, RFC 8446 sections 5.1 and 6), as a server sends it before
 /// a version is chosen.
@@ -58,11 +61,18 @@ impl Tls {
         let (keeper, certificates) = Keeper::start(folder, limits, metrics.clone());
         let tls = Tls {
             address,
-            config: Arc::new(config(certificates.clone())?),
+            config: Arc::new(config(certificates.clone(), &[&TLS13, &TLS12], &PROTOCOLS)?),
             certificates,
             metrics,
         };
         Ok((tls, keeper))
+    }
+
+    /// The same certificates for connections over QUIC, which has no TLS before 1.3 (RFC 9001 section 4.2). Nothing is taken as early
+    /// data: what was sent so can be sent again by others (RFC 8446 section 8).
+    pub(crate) fn of_quic(&self) -> Result<QuicServerConfig, ProxyError> {
+        let config = config(self.certificates.clone(), &[&TLS13], &PROTOCOLS_OF_QUIC)?;
+        Ok(QuicServerConfig::try_from(config)?)
     }
 
     /// Whether a certificate names the host, in the form of a `Host` field's name without its port.
@@ -120,15 +130,19 @@ impl Tls {
     }
 }
 
-fn config(certificates: watch::Receiver<Arc<Certificates>>) -> Result<ServerConfig, rustls::Error> {
+fn config(
+    certificates: watch::Receiver<Arc<Certificates>>,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Chooser(certificates)));
     config.ticketer = rustls::crypto::ring::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(config)
 }
 

@@ -8,6 +8,7 @@ pub mod counting;
 pub mod grpc;
 pub mod h2c;
 pub mod http2;
+pub mod http3;
 pub mod relay;
 pub mod tls;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 use http_body_util::Empty;
-use nebula_proxy::{Config, TlsConfig};
+use nebula_proxy::{Config, Http3Config, TlsConfig};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
@@ -83,6 +83,7 @@ impl Certificates {
         config.tls = Some(TlsConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             certificates_dir: self.folder.path().to_owned(),
+            http3: Some(Http3Config::default()),
         });
         config.limits.certificates_look = std::time::Duration::from_millis(20);
     }

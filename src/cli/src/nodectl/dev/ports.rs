@@ -38,8 +38,13 @@ impl Ports {
     /// The port of these that is taken, if one is.
     fn taken(self) -> Option<u16> {
         let tcp = |port| TcpListener::bind(local(port)).is_err();
-        if UdpSocket::bind(local(self.quic)).is_err() {
-            return Some(self.quic);
+        let udp = |port| UdpSocket::bind(local(port)).is_err();
+        // HTTP/3 has the same number as TLS.
+        if let Some(taken) = [self.quic, self.edge_tls]
+            .into_iter()
+            .find(|port| udp(*port))
+        {
+            return Some(taken);
         }
         [self.api, self.edge, self.edge_tls]
             .into_iter()

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use h2::Reason;
+use bytes::Bytes;
 use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
@@ -14,7 +16,8 @@ use super::heads::{self, Asked, Content};
 use super::link::Handle;
 use super::links::Slot;
 use crate::h1::{End, find_lenient_end};
-use crate::h2::{Incoming, Outgoing, broken};
+use crate::h2::broken;
+use crate::streams::{Framing, Incoming, Sink};
 
 /// What an instance has said of a request that it does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +48,24 @@ enum Request {
         /// So much of it has no head's end.
         searched: usize,
     },
-    Content(Outgoing),
+    /// Without a framing the stream was ended from here.
+    Content(SendStream<Bytes>, Option<Framing>),
     Broken,
+}
+
+impl Request {
+    fn end(&mut self) {
+        if let Request::Content(_, framing) = self {
+            *framing = None;
+        }
+    }
 }
 
 /// The response's direction.
 enum Response {
     Unasked,
     Waiting(Box<Waiting>),
-    Content(Incoming, Content),
+    Content(Incoming<RecvStream>, Content),
     Broken,
 }
 
@@ -138,10 +150,10 @@ impl Stream {
             Err(error) => {
                 // It never left.
                 self.told = Some(Told::Unprocessed);
-                return Err(broken(&error));
+                return Err(broken(error));
             }
         };
-        self.request = Request::Content(Outgoing::new(stream, framing));
+        self.request = Request::Content(stream, framing);
         self.response = Response::Waiting(Box::new(Waiting {
             asked,
             response,
@@ -176,7 +188,7 @@ impl Stream {
             match fault {
                 Fault::Stream(error) => {
                     self.hear(&error);
-                    broken(&error)
+                    broken(error)
                 }
                 Fault::Head(error) => error,
             }
@@ -211,7 +223,10 @@ enum Fault {
 
 impl Waiting {
     /// The response, or none when an interim one was taken note of.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<(Incoming, Content)>, Fault>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Incoming<RecvStream>, Content)>, Fault>> {
         if let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
             let (head, ()) = interim.map_err(Fault::Stream)?.into_parts();
             heads::interim(&mut self.interim, &head).map_err(Fault::Head)?;
@@ -262,8 +277,18 @@ impl AsyncWrite for Stream {
             let rest = &bytes[used..];
             let taken = match &mut self.request {
                 Request::Head { .. } => Poll::Ready(self.head(rest)),
-                Request::Content(outgoing) => outgoing.poll_piece(cx, rest),
-                Request::Broken => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Request::Content(stream, Some(framing)) => {
+                    let sent = framing.poll_send(stream, cx, rest);
+                    sent.map_ok(|(taken, ended)| {
+                        if ended {
+                            self.request.end();
+                        }
+                        taken
+                    })
+                }
+                Request::Content(_, None) | Request::Broken => {
+                    Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+                }
             };
             match taken {
                 Poll::Ready(Ok(taken)) => used += taken,
@@ -282,8 +307,12 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(match &mut self.request {
-            Request::Content(outgoing) => outgoing.shutdown(),
-            Request::Head { .. } | Request::Broken => Ok(()),
+            // Where content has an end of its own, the writer's end says nothing.
+            Request::Content(stream, framing @ Some(Framing::Tunnel)) => {
+                *framing = None;
+                stream.end(HeaderMap::new())
+            }
+            Request::Content(..) | Request::Head { .. } | Request::Broken => Ok(()),
         })
     }
 }
@@ -294,21 +323,31 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let request = std::mem::replace(&mut self.request, Request::Broken);
         let response = std::mem::replace(&mut self.response, Response::Broken);
-        let (Request::Content(outgoing), Response::Content(mut incoming, content)) =
+        let (Request::Content(outgoing, framing), Response::Content(mut incoming, content)) =
             (request, response)
         else {
             return;
         };
         let through = matches!(content, Content::Nothing | Content::Sized(0));
-        if !through || incoming.is_ended() || !outgoing.is_ended() {
+        if !through || incoming.source.is_end_stream() || framing.is_some() {
             return;
         }
         let (slot, linger) = (self.slot.take(), self.linger);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let _ = timeout(linger, incoming.finish()).await;
+                let _ = timeout(linger, finish(&mut incoming.source)).await;
                 drop((outgoing, slot));
             });
         }
     }
+}
+
+/// Reads and drops what is left, to the stream's end or its error.
+async fn finish(body: &mut RecvStream) {
+    while let Some(Ok(data)) = body.data().await {
+        if body.flow_control().release_capacity(data.len()).is_err() {
+            return;
+        }
+    }
+    let _ = body.trailers().await;
 }

@@ -1,52 +1,48 @@
 //! The response's direction of a stream: HTTP/1.1 bytes as they are written for a client of that protocol, taken apart
-//! and sent as frames. What a head may say was decided before.
+//! and sent as frames. Only the framing is read here; what a head and trailer fields may say was decided before.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::Reason;
-use h2::server::SendResponse;
 use http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT};
 use http::{HeaderMap, Method, Response, StatusCode};
 
-use super::outgoing::{Framing, Outgoing, invalid};
-use super::stream::broken;
+use super::outgoing::{Framing, invalid};
+use super::{Cut, Reply};
 use crate::h1::{End, Fields, Kind, Length, ResponseHead, find_lenient_end};
 
-pub(super) struct Answer {
+pub(super) struct Answer<R: Reply> {
+    reply: R,
     state: State,
     /// Of the request, as it came.
     method: Method,
-    /// The stream is to become a tunnel (RFC 8441).
+    /// The stream is to become a tunnel (RFC 8441, RFC 9220).
     tunnel: bool,
 }
 
 enum State {
     Head(Box<Heading>),
-    Content(Outgoing),
+    Content(Framing),
+    /// The stream was ended from here.
+    Ended,
     /// Nothing can be said on it any more.
     Broken,
 }
 
 /// Until the response's head is there.
+#[derive(Default)]
 struct Heading {
-    respond: SendResponse<Bytes>,
     bytes: Vec<u8>,
     /// So much of `bytes` has no head's end.
     searched: usize,
     head: ResponseHead,
 }
 
-impl Answer {
-    pub(super) fn new(respond: SendResponse<Bytes>, method: Method, tunnel: bool) -> Answer {
+impl<R: Reply> Answer<R> {
+    pub(super) fn new(reply: R, method: Method, tunnel: bool) -> Answer<R> {
         Answer {
-            state: State::Head(Box::new(Heading {
-                respond,
-                bytes: Vec::new(),
-                searched: 0,
-                head: ResponseHead::default(),
-            })),
+            reply,
+            state: State::Head(Box::default()),
             method,
             tunnel,
         }
@@ -54,20 +50,20 @@ impl Answer {
 
     /// The stream carries another protocol now.
     pub(super) fn is_switched(&self) -> bool {
-        matches!(&self.state, State::Content(outgoing) if outgoing.is_tunnel())
+        matches!(self.state, State::Content(Framing::Tunnel))
+    }
+
+    /// The answer is whole, though perhaps not sent.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
     /// Ready when the client wants no answer any more.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let reset = match &mut self.state {
-            State::Head(heading) => ready!(heading.respond.poll_reset(cx)),
-            State::Content(outgoing) => ready!(outgoing.poll_reset(cx)),
-            State::Broken => Ok(Reason::CANCEL),
-        };
-        Poll::Ready(match reset {
-            Ok(_) => io::ErrorKind::ConnectionReset.into(),
-            Err(error) => broken(&error),
-        })
+        match self.state {
+            State::Broken => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
+            _ => self.reply.poll_reset(cx),
+        }
     }
 
     /// A writer that was told to wait comes again with the same bytes, and perhaps more behind them.
@@ -90,11 +86,19 @@ impl Answer {
 
     /// Takes some of the front of `bytes`, which are not empty.
     fn poll_piece(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.state {
-            State::Head(_) => Poll::Ready(self.head(bytes)),
-            State::Content(outgoing) => outgoing.poll_piece(cx, bytes),
-            State::Broken => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        let reply = &mut self.reply;
+        let framing = match &mut self.state {
+            State::Head(_) => return Poll::Ready(self.head(bytes)),
+            State::Content(framing) => framing,
+            State::Ended | State::Broken => {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+        };
+        let (taken, ended) = ready!(framing.poll_send(reply, cx, bytes))?;
+        if ended {
+            self.state = State::Ended;
         }
+        Poll::Ready(Ok(taken))
     }
 
     /// Takes what belongs to a head, and acts on it when it is whole.
@@ -117,73 +121,63 @@ impl Answer {
         taken.map_err(|_| invalid("it is no response"))?;
         if heading.head.is_interim() && heading.head.status != 101 {
             let interim = response(&heading.head, heading.head.status, false)?;
-            let sent = heading.respond.send_informational(interim);
-            sent.map_err(|error| broken(&error))?;
+            self.reply.interim(interim)?;
         } else if let State::Head(heading) = std::mem::replace(&mut self.state, State::Broken) {
-            self.state = begin(*heading, &self.method, self.tunnel)?;
+            self.state = self.begin(&heading.head)?;
         }
         Ok(end - before)
     }
 
-    /// As [`Outgoing::shutdown`].
+    /// Sends the head of the response proper.
+    fn begin(&mut self, head: &ResponseHead) -> io::Result<State> {
+        let (status, framing) = match (head.status, self.tunnel) {
+            // RFC 8441 section 5: any 2xx says that the tunnel is open.
+            (101, true) => (200, Some(Framing::Tunnel)),
+            (200..300, true) => {
+                let mut refused = Response::new(());
+                *refused.status_mut() = StatusCode::BAD_GATEWAY;
+                self.reply.head(refused, true)?;
+                return Ok(State::Ended);
+            }
+            (status, _) => {
+                let framing = match head.body_length(&self.method) {
+                    Length::None => None,
+                    Length::Sized(length) => Some(Framing::Sized(length)),
+                    Length::Chunked => Some(Framing::chunked()),
+                    Length::UntilClose => return Err(invalid("its content has no end")),
+                };
+                (status, framing)
+            }
+        };
+        let response = response(head, status, self.tunnel)?;
+        self.reply.head(response, framing.is_none())?;
+        Ok(framing.map_or(State::Ended, State::Content))
+    }
+
+    /// Ready when nothing waits any more of what was taken.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.reply.poll_flush(cx)
+    }
+
+    /// The writer has written all it has. Where content has an end of its own that says nothing.
     pub(super) fn shutdown(&mut self) -> io::Result<()> {
-        match &mut self.state {
-            State::Content(outgoing) => outgoing.shutdown(),
-            State::Head(_) | State::Broken => Ok(()),
+        if let State::Content(Framing::Tunnel) = self.state {
+            self.reply.end(HeaderMap::new())?;
+            self.state = State::Ended;
         }
+        Ok(())
     }
 }
 
-impl Drop for Answer {
+impl<R: Reply> Drop for Answer<R> {
     /// What was not ended was cut off, and must not look whole.
     fn drop(&mut self) {
         match &mut self.state {
-            State::Head(heading) => heading.respond.send_reset(Reason::INTERNAL_ERROR),
-            // RFC 9113 section 8.5.
-            State::Content(outgoing) if outgoing.is_tunnel() => {
-                outgoing.reset(Reason::CONNECT_ERROR);
-            }
-            State::Content(outgoing) if !outgoing.is_ended() => {
-                outgoing.reset(Reason::INTERNAL_ERROR);
-            }
-            State::Content(_) | State::Broken => {}
+            State::Content(Framing::Tunnel) => self.reply.cut(Cut::Tunnel),
+            State::Head(_) | State::Content(_) | State::Broken => self.reply.cut(Cut::Answer),
+            State::Ended => {}
         }
     }
-}
-
-/// Sends the head of the response proper.
-fn begin(heading: Heading, method: &Method, tunnel: bool) -> io::Result<State> {
-    let Heading {
-        mut respond, head, ..
-    } = heading;
-    let (status, framing) = match (head.status, tunnel) {
-        // RFC 8441 section 5: any 2xx says that the tunnel is open.
-        (101, true) => (200, Some(Framing::Tunnel)),
-        (200..300, true) => {
-            let mut refused = Response::new(());
-            *refused.status_mut() = StatusCode::BAD_GATEWAY;
-            let sent = respond.send_response(refused, true);
-            let sent = sent.map_err(|error| broken(&error))?;
-            return Ok(State::Content(Outgoing::new(sent, None)));
-        }
-        (status, _) => {
-            let framing = match head.body_length(method) {
-                Length::None => None,
-                Length::Sized(length) => Some(Framing::Sized(length)),
-                Length::Chunked => Some(Framing::chunked()),
-                Length::UntilClose => {
-                    respond.send_reset(Reason::INTERNAL_ERROR);
-                    return Err(invalid("its content has no end"));
-                }
-            };
-            (status, framing)
-        }
-    };
-    let response = response(&head, status, tunnel)?;
-    let stream = respond
-        .send_response(response, framing.is_none())
-        .map_err(|error| broken(&error))?;
-    Ok(State::Content(Outgoing::new(stream, framing)))
 }
 
 fn response(head: &ResponseHead, status: u16, tunnel: bool) -> io::Result<Response<()>> {
@@ -197,7 +191,7 @@ fn response(head: &ResponseHead, status: u16, tunnel: bool) -> io::Result<Respon
     Ok(response)
 }
 
-/// What belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2.2).
+/// What belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2.2, RFC 9114 section 4.2).
 pub(crate) fn stays(kind: Kind) -> bool {
     matches!(
         kind,

@@ -1,5 +1,5 @@
-//! A request of HTTP/2 as the bytes of an HTTP/1.1 head (RFC 9113 section 8.3), for those who read requests here. What
-//! is checked there is not checked twice: here is only what HTTP/1.1 has no words for.
+//! A request of HTTP/2 or HTTP/3 as the bytes of an HTTP/1.1 head (RFC 9113 section 8.3, RFC 9114 section 4.3), for those who
+//! read requests here. What is checked there is not checked twice: here is only what HTTP/1.1 has no words for.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,16 +12,16 @@ use http::{HeaderMap, Method, request};
 pub(super) enum Content {
     /// There is none.
     Nothing,
-    /// By the head's Content-Length, against which `h2` counts.
+    /// By the head's Content-Length, against which the stream's frames were counted.
     Plain,
     Chunked,
-    /// None before the other side has changed the protocol, bytes as they are from then on (RFC 8441).
+    /// None before the other side has changed the protocol, bytes as they are from then on (RFC 8441, RFC 9220).
     Tunnel,
 }
 
-/// Not a request (RFC 9113 section 8.1.1): its stream is reset, and nobody hears of it.
+/// Not a request (RFC 9113 section 8.1.1, RFC 9114 section 4.1.2): its stream is reset, and nobody hears of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// The head, and how its content is framed. `ended` says that the stream ends with it.
 pub(super) fn write(head: &request::Parts, ended: bool) -> Result<(Vec<u8>, Content), Malformed> {

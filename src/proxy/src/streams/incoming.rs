@@ -5,12 +5,11 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::RecvStream;
 use http::HeaderMap;
 use tokio::io::ReadBuf;
 
+use super::Source;
 use super::request::line;
-use super::stream::broken;
 use crate::h1::chunk_size;
 
 /// What comes next of the content.
@@ -21,8 +20,8 @@ enum Phase {
     End,
 }
 
-pub(crate) struct Incoming {
-    body: RecvStream,
+pub(crate) struct Incoming<S> {
+    pub(crate) source: S,
     chunked: bool,
     phase: Phase,
     /// The head, and later what stands around content; so much of its front was handed out.
@@ -34,11 +33,11 @@ pub(crate) struct Incoming {
     in_chunk: bool,
 }
 
-impl Incoming {
+impl<S: Source> Incoming<S> {
     /// `head` comes before the content.
-    pub(crate) fn new(body: RecvStream, head: Vec<u8>, chunked: bool) -> Incoming {
+    pub(crate) fn new(source: S, head: Vec<u8>, chunked: bool) -> Incoming<S> {
         Incoming {
-            body,
+            source,
             chunked,
             phase: Phase::Data,
             coding: head,
@@ -63,8 +62,7 @@ impl Incoming {
         if taken > 0 {
             buffer.put_slice(&self.data[..taken]);
             self.data.advance(taken);
-            let room = self.body.flow_control().release_capacity(taken);
-            room.map_err(|error| broken(&error))?;
+            self.source.release(taken)?;
         }
         Ok(taken)
     }
@@ -75,16 +73,15 @@ impl Incoming {
     }
 
     /// Fetches what is handed out next; ready with `false` at the end.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, S::Error>> {
         match self.phase {
-            Phase::Data => match ready!(self.body.poll_data(cx)) {
-                Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => self.begin(data),
-                Some(Err(error)) => return Poll::Ready(Err(error)),
+            Phase::Data => match ready!(self.source.poll_data(cx))? {
+                Some(data) if data.is_empty() => {}
+                Some(data) => self.begin(data),
                 None => self.phase = Phase::Trailers,
             },
             Phase::Trailers => {
-                let trailers = ready!(self.body.poll_trailers(cx))?;
+                let trailers = ready!(self.source.poll_trailers(cx))?;
                 self.phase = Phase::End;
                 if self.chunked {
                     self.end(trailers.as_ref());
@@ -93,29 +90,6 @@ impl Incoming {
             Phase::End => return Poll::Ready(Ok(false)),
         }
         Poll::Ready(Ok(true))
-    }
-
-    /// Reads and drops what is left, to the stream's end; whether it ended well.
-    pub(crate) async fn finish(&mut self) -> bool {
-        while let Some(data) = self.body.data().await {
-            let Ok(data) = data else {
-                return false;
-            };
-            if self
-                .body
-                .flow_control()
-                .release_capacity(data.len())
-                .is_err()
-            {
-                return false;
-            }
-        }
-        self.body.trailers().await.is_ok()
-    }
-
-    /// The other end has said that nothing more comes, and everything was fetched.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.body.is_end_stream()
     }
 
     fn begin(&mut self, data: Bytes) {

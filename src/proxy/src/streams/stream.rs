@@ -1,0 +1,139 @@
+//! One stream as a connection on which one HTTP/1.1 request comes in and one response goes out.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use http::request as http_request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::answer::Answer;
+use super::incoming::Incoming;
+use super::request::{self, Content, Malformed};
+use super::{Cut, Reply, Source};
+use crate::client::Socket;
+
+/// What comes next of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Head,
+    Content,
+    End,
+}
+
+pub(crate) struct Stream<S, R: Reply> {
+    incoming: Incoming<S>,
+    content: Content,
+    phase: Phase,
+    answer: Answer<R>,
+    /// Of whoever reads before the protocol has changed.
+    reader: Option<Waker>,
+}
+
+impl<S: Source, R: Reply> Stream<S, R> {
+    /// `ended` says that the stream ends with its head.
+    pub(crate) fn new(
+        head: &http_request::Parts,
+        ended: bool,
+        source: S,
+        mut reply: R,
+    ) -> Result<Stream<S, R>, Malformed> {
+        match request::write(head, ended) {
+            Ok((coding, content)) => Ok(Stream {
+                incoming: Incoming::new(source, coding, content == Content::Chunked),
+                content,
+                phase: Phase::Head,
+                answer: Answer::new(reply, head.method.clone(), content == Content::Tunnel),
+                reader: None,
+            }),
+            Err(malformed) => {
+                reply.cut(Cut::Malformed);
+                Err(malformed)
+            }
+        }
+    }
+
+    /// The answer is whole, though perhaps not sent.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answer.is_ended()
+    }
+
+    /// Fetches what is handed out next; ready with `false` at the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match self.phase {
+            Phase::Head => {
+                self.incoming.forget_head();
+                self.phase = match self.content {
+                    Content::Nothing => Phase::End,
+                    _ => Phase::Content,
+                };
+            }
+            Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
+                self.reader = Some(cx.waker().clone());
+                return self.answer.poll_reset(cx).map(Err);
+            }
+            Phase::Content => {
+                let fetched = ready!(self.incoming.poll_next(cx));
+                if !fetched.map_err(S::broken)? {
+                    self.phase = Phase::End;
+                }
+            }
+            Phase::End if self.content == Content::Tunnel => return Poll::Ready(Ok(false)),
+            // Of the other requests of its connection a stream knows nothing; it ends when it is answered.
+            Phase::End => return self.answer.poll_reset(cx).map(Err),
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl<S: Source, R: Reply> Socket for Stream<S, R> {}
+
+impl<S: Source, R: Reply> AsyncRead for Stream<S, R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        loop {
+            self.incoming.hand_out(buffer)?;
+            let some = buffer.filled().len() > before;
+            // What follows the head is left for whoever wants it.
+            if buffer.remaining() == 0 || (some && self.phase == Phase::Head) {
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_next(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Err(error)) if !some => return Poll::Ready(Err(error)),
+                Poll::Pending if !some => return Poll::Pending,
+                // An error and an end are told again.
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<S: Source, R: Reply> AsyncWrite for Stream<S, R> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.answer.poll_write(cx, bytes);
+        if self.answer.is_switched()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.answer.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.answer.shutdown()?;
+        self.answer.poll_flush(cx)
+    }
+}
