@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, request as http_request};
@@ -35,6 +35,8 @@ pub(crate) struct Stream<S, R: Reply> {
     /// A chunk was read whose line is to be ended.
     in_chunk: bool,
     answer: Answer<R>,
+    /// Of whoever reads before the protocol has changed: nothing of the client's would wake it then.
+    reader: Option<Waker>,
 }
 
 impl<S: Source, R: Reply> Stream<S, R> {
@@ -55,6 +57,7 @@ impl<S: Source, R: Reply> Stream<S, R> {
                 data: Bytes::new(),
                 in_chunk: false,
                 answer: Answer::new(reply, head.method.clone(), content == Content::Tunnel),
+                reader: None,
             }),
             Err(malformed) => {
                 reply.cut(Cut::Malformed);
@@ -100,6 +103,7 @@ impl<S: Source, R: Reply> Stream<S, R> {
                 };
             }
             Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
+                self.reader = Some(cx.waker().clone());
                 return self.answer.poll_reset(cx).map(Err);
             }
             Phase::Content => match ready!(self.source.poll_data(cx))? {
@@ -181,7 +185,13 @@ impl<S: Source, R: Reply> AsyncWrite for Stream<S, R> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.answer.poll_write(cx, bytes)
+        let written = self.answer.poll_write(cx, bytes);
+        if self.answer.is_switched()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
