@@ -14,7 +14,7 @@ use common::http3::{
 use common::tls::Certificates;
 use common::{Cluster, Node, PATIENCE, Routes, until};
 use quinn::{Connection, ReadError, VarInt};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -288,6 +288,38 @@ const CHAT: [(&str, &str); 6] = [
     (":path", "/chat"),
     ("sec-websocket-version", "13"),
 ];
+
+#[tokio::test]
+async fn what_a_websockets_client_says_first_is_heard() {
+    let certificates = Certificates::usual();
+    let node = certificates.node();
+    // It says nothing before it has heard something.
+    let address = raw(|mut socket| async move {
+        read_head(&mut socket).await;
+        let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
+        socket.write_all(yes).await.unwrap();
+        let mut heard = [0; 4];
+        socket.read_exact(&mut heard).await.unwrap();
+        socket.write_all(&heard).await.unwrap();
+    })
+    .await;
+    node.route_api(&[address]);
+    for at_once in [true, false] {
+        let (connection, _control) = greeted(&certificates, &node).await;
+        let first = frame(DATA, b"word");
+        let said = match at_once {
+            true => [headers(&CHAT), first.clone()].concat(),
+            false => headers(&CHAT),
+        };
+        let (mut send, mut receive) = say(&connection, &said).await;
+        let (_, section) = next_frame(&mut receive).await;
+        assert_eq!(status(&section), 200);
+        if !at_once {
+            send.write_all(&first).await.unwrap();
+        }
+        assert_eq!(next_frame(&mut receive).await, (DATA, b"word".to_vec()));
+    }
+}
 
 async fn chat(connection: &Connection) {
     let (mut send, mut receive) = say(connection, &headers(&CHAT)).await;
