@@ -1,0 +1,101 @@
+"""Checks the edge with programs that others wrote: `just conformance [SUBJECT…]`.
+
+Installs nothing. What is missing is named and its part skipped; with --require it is a failure. Python's packages are found where
+`--python-path` (or NEBULA_CONFORMANCE_PYTHON) says: `pip install --target FOLDER …`.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+SUBJECTS = ["smuggling", "websocket", "h2spec", "clients", "load", "slow", "tls", "browser", "h3"]
+# Not looked for on PATH only: Debian keeps servers there.
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+class Lab:
+    """What all subjects share."""
+
+    def __init__(self, arguments, cluster):
+        self.arguments = arguments
+        self.cluster = cluster
+        self.programs = arguments.programs
+        self.python_path = arguments.python_path
+
+    def find(self, program):
+        return shutil.which(program) or shutil.which(program, path=SBIN)
+
+    def missing(self, *programs):
+        """What to say of those that are not there; nothing when all are."""
+        lacking = [p for p in programs if not self.find(p)]
+        return f"no {', no '.join(lacking)} (docs/proxy-conformance.md says where from)" if lacking else None
+
+    def missing_module(self, *modules):
+        lacking = [m for m in modules if importlib.util.find_spec(m) is None]
+        return f"no Python package {', '.join(lacking)} (pip install --target FOLDER, --python-path FOLDER)" if lacking else None
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="just conformance", description=__doc__)
+    parser.add_argument("subjects", nargs="*", help=f"of {', '.join(SUBJECTS)}; all by default")
+    parser.add_argument("--programs", type=Path, default=os.environ.get("NEBULA_TEST_BINARIES", ROOT / "target/release"),
+                        help="folder with nodectl, nebula, record-service")  # fmt: skip
+    parser.add_argument("--python-path", default=os.environ.get("NEBULA_CONFORMANCE_PYTHON", ""))
+    parser.add_argument("--require", action="store_true", help="what is missing is a failure")
+    parser.add_argument("--quick", action="store_true", help="fewer requests and cases, for CI")
+    parser.add_argument("--alone", action="store_true", help="smuggling: also what instances make of the payloads without an edge")
+    parser.add_argument("--results", type=Path, help="where to write the rows as JSON")
+    chosen = parser.parse_args()
+    unknown = set(chosen.subjects) - set(SUBJECTS)
+    if unknown:
+        parser.error(f"no subject {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
+    chosen.subjects = chosen.subjects or SUBJECTS
+    chosen.programs = Path(chosen.programs).resolve()
+    for program in ("nodectl", "nebula"):
+        if not (chosen.programs / program).exists():
+            parser.error(f"{chosen.programs / program} is not there: cargo build --release, or --programs FOLDER")
+    return chosen
+
+
+def main():
+    chosen = arguments()
+    if chosen.python_path:
+        sys.path.insert(0, chosen.python_path)
+    sys.path.insert(0, str(HERE))
+    from cluster import Cluster
+    from results import FAILED, SKIPPED, Results, table, write
+
+    began, rows = time.monotonic(), []
+    with Cluster(chosen.programs) as cluster:
+        lab = Lab(chosen, cluster)
+        for name in chosen.subjects:
+            print(f"{name}", flush=True)
+            results = Results(name)
+            try:
+                results = importlib.import_module(name).run(lab)
+            except ModuleNotFoundError as error:
+                results.skip(name, f"no Python package {error.name} (pip install --target FOLDER, --python-path FOLDER)")
+            except Exception as error:  # one subject's trouble is not to hide the others' results
+                results.check("could not be run", False, f"{type(error).__name__}: {error}")
+            rows += results.rows
+    print()
+    print(table(rows))
+    facts = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
+    if chosen.results:
+        write(chosen.results, facts, rows)
+    bad = [r for r in rows if r.outcome == FAILED or (chosen.require and r.outcome == SKIPPED)]
+    if bad:
+        print(f"\n{len(bad)} of {len(rows)} are not as expected")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
