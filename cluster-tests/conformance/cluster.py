@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -172,6 +173,15 @@ class Cluster:
         return host
 
 
+    def serve(self, name, path, command, env=()):
+        """Deploys a program with a folder `$WORK` to write to; its host, where it listens itself, and the folder."""
+        work = self.folder / f"{name}-work"
+        work.mkdir(exist_ok=True)
+        env = {"WORK": work, "PYTHON": sys.executable, **dict(env)}
+        host = self.deploy(name, path, f'echo "$PORT" > "$WORK/port"; {command}', env)
+        return host, ("127.0.0.1", int((work / "port").read_text())), work
+
+
 def openssl(*arguments):
     done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True)
     if done.returncode != 0:
@@ -191,7 +201,7 @@ def answers(port, host):
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as s:
             s.settimeout(5)
-            s.sendall(f"GET /ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            s.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             line = s.recv(64)
             return line.startswith(b"HTTP/1.1 ") and line[9:12] not in (b"404", b"502", b"503", b"421")
     except OSError:

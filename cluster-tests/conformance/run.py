@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -29,6 +30,11 @@ class Lab:
         self.cluster = cluster
         self.programs = arguments.programs
         self.python_path = arguments.python_path
+
+    def app(self):
+        """The application that clients of all kinds ask; its host. `localhost` is for programs that cannot say another."""
+        env = {"PYTHON": sys.executable}
+        return self.cluster.deploy("app", HERE / "backends", 'exec "$PYTHON" app.py', env, flags=["--name", "localhost"])
 
     def find(self, program):
         return shutil.which(program) or shutil.which(program, path=SBIN)
@@ -70,6 +76,8 @@ def main():
     if chosen.python_path:
         sys.path.insert(0, chosen.python_path)
     sys.path.insert(0, str(HERE))
+    # So that nothing is left running where somebody ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     from cluster import Cluster
     from results import FAILED, SKIPPED, Results, table, write
 

@@ -6,7 +6,6 @@ connections to the instance: whatever a payload left there shows in front of it,
 
 import json
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -32,12 +31,7 @@ class Instance:
         self.kind = kind
         self.record = lab.cluster.folder / f"{kind}.record"
         self.record.touch()
-        work = lab.cluster.folder / f"{kind}-work"
-        work.mkdir(exist_ok=True)
-        env = {"RECORD": self.record, "WORK": work, "PYTHON": sys.executable, **env}
-        port = work / "port"
-        self.host = lab.cluster.deploy(kind, BACKENDS, f'echo "$PORT" > "$WORK/port"; {command}', env)
-        self.address = ("127.0.0.1", int(port.read_text()))
+        self.host, self.address, _ = lab.cluster.serve(kind, BACKENDS, command, {"RECORD": self.record, **env})
         self.read = 0
         # What may be written down at any time, of requests whose wrong came behind their heads.
         self.late = []

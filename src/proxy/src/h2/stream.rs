@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use h2::RecvStream;
@@ -36,6 +36,9 @@ pub(super) struct Stream {
     /// A chunk was read whose line is to be ended.
     in_chunk: bool,
     answer: Answer,
+    /// Who waits for content that counts only once the protocol has changed. What changes it is written from this side, so no
+    /// frame of the client's would wake the reader.
+    before_switch: Option<Waker>,
 }
 
 impl Stream {
@@ -54,6 +57,7 @@ impl Stream {
                 data: Bytes::new(),
                 in_chunk: false,
                 answer: Answer::new(respond, head.method, content == Content::Tunnel),
+                before_switch: None,
             }),
             Err(malformed) => {
                 respond.send_reset(h2::Reason::PROTOCOL_ERROR);
@@ -95,6 +99,7 @@ impl Stream {
                 };
             }
             Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
+                self.before_switch = Some(cx.waker().clone());
                 return self.answer.poll_reset(cx).map(Err);
             }
             Phase::Content => match ready!(self.body.poll_data(cx)) {
@@ -178,7 +183,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.answer.poll_write(cx, bytes)
+        let written = self.answer.poll_write(cx, bytes);
+        if self.answer.is_switched()
+            && let Some(reader) = self.before_switch.take()
+        {
+            reader.wake();
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
