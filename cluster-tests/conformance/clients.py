@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 
-from results import Results
 
 LARGE_BYTES = 5_000_000
 PATIENCE_SECONDS = "20"
@@ -43,11 +42,10 @@ class Asked:
         return f"{self.status} in HTTP/{self.version}, {len(self.body)} bytes, exit code {self.code} {self.error}"
 
 
-def run(lab):
-    results = Results("curl")
+def run(lab, results):
     if missing := lab.missing("curl"):
         results.skip("curl", missing)
-        return results
+        return
     curl = Curl(lab, lab.app())
     large = curl.folder / "large"
     large.write_bytes(bytes(range(256)) * (LARGE_BYTES // 256))
@@ -68,7 +66,6 @@ def run(lab):
     if "HTTP3" not in features:
         results.skip("HTTP/3", "this curl has none; see h3")
     versions_of_tls(curl, results)
-    return results
 
 
 def cases(curl, flags, tls, node, version, large):

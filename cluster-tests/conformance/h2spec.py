@@ -3,7 +3,6 @@
 import subprocess
 import xml.etree.ElementTree as tree
 
-from results import Results
 
 WAIT_SECONDS = 2
 # Cases whose outcome is known to be another, and why that is left so.
@@ -15,16 +14,14 @@ KNOWN = {
 }
 
 
-def run(lab):
-    results = Results("h2spec")
+def run(lab, results):
     missing = lab.missing("h2spec")
     if missing:
         results.skip("all cases", missing)
-        return results
+        return
     lab.app()
     for what, tls in (("in the clear", False), ("over TLS", True)):
         judge(lab, results, what, lab.cluster.near, tls)
-    return results
 
 
 def judge(lab, results, what, node, tls):

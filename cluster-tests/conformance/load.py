@@ -3,7 +3,6 @@
 import re
 import subprocess
 
-from results import Results
 
 REQUESTS = 100_000
 QUICK_REQUESTS = 5_000
@@ -11,8 +10,7 @@ WRK_SECONDS = 5
 PATIENCE_SECONDS = 300
 
 
-def run(lab):
-    results = Results("load")
+def run(lab, results):
     # Files, so that the edge answers by itself, and a program behind it.
     site = lab.cluster.folder / "site"
     site.mkdir(exist_ok=True)
@@ -36,7 +34,6 @@ def run(lab):
         for what, host in (("files", files), ("a program", upstream)):
             if host:
                 wrk(results, what, host, lab.cluster.near)
-    return results
 
 
 def upstream_of(lab):

@@ -6,15 +6,18 @@ Installs nothing. What is missing is named and its part skipped; with --require 
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SUBJECTS = ["smuggling", "websocket", "h2spec", "clients", "load", "slow", "tls", "browser", "h3"]
@@ -58,17 +61,39 @@ def arguments():
     parser.add_argument("--require", action="store_true", help="what is missing is a failure")
     parser.add_argument("--quick", action="store_true", help="fewer requests and cases, for CI")
     parser.add_argument("--alone", action="store_true", help="smuggling: also what instances make of the payloads without an edge")
-    parser.add_argument("--results", type=Path, help="where to write the rows as JSON")
+    parser.add_argument("--results", type=Path, help="where to keep the rows as JSON; a whole run keeps bench/results/<date>-conformance.json")
     chosen = parser.parse_args()
     unknown = set(chosen.subjects) - set(SUBJECTS)
     if unknown:
         parser.error(f"no subject {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
+    if not chosen.subjects and not chosen.quick and chosen.results is None:
+        chosen.results = ROOT / "bench/results" / f"{datetime.now(timezone.utc):%Y-%m-%d}-conformance.json"
     chosen.subjects = chosen.subjects or SUBJECTS
     chosen.programs = Path(chosen.programs).resolve()
     for program in ("nodectl", "nebula"):
         if not (chosen.programs / program).exists():
             parser.error(f"{chosen.programs / program} is not there: cargo build --release, or --programs FOLDER")
     return chosen
+
+
+def versions(lab):
+    """The first line of what each program says of its version."""
+    asked = {"nginx": "-v", "haproxy": "-v", "node": "--version", "curl": "--version", "h2load": "--version", "wrk": "-v", "h2spec": "--version",
+             "slowhttptest": "-h", "chromium": "--version", str(lab.programs / "nodectl"): "--version"}  # fmt: skip
+    said = {}
+    for program, flag in asked.items():
+        found = lab.find(program)
+        if not found:
+            continue
+        done = subprocess.run([found, flag], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if any(c.isdigit() for c in line)]
+        said[Path(program).name] = lines[0].strip() if lines else "of no version"
+    for package in ("gunicorn", "wsproto", "h2", "hpack", "aioquic"):
+        try:
+            said[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return said
 
 
 def main():
@@ -88,7 +113,7 @@ def main():
             print(f"{name}", flush=True)
             results = Results(name)
             try:
-                results = importlib.import_module(name).run(lab)
+                importlib.import_module(name).run(lab, results)
             except ModuleNotFoundError as error:
                 results.skip(name, f"no Python package {error.name} (pip install --target FOLDER, --python-path FOLDER)")
             except Exception as error:  # one subject's trouble is not to hide the others' results
@@ -96,9 +121,11 @@ def main():
             rows += results.rows
     print()
     print(table(rows))
-    facts = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
+    facts = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": round(time.monotonic() - began)}
+    facts["programs"] = versions(lab)
     if chosen.results:
         write(chosen.results, facts, rows)
+        print(f"\nkept: {chosen.results}")
     bad = [r for r in rows if r.outcome == FAILED or (chosen.require and r.outcome == SKIPPED)]
     if bad:
         print(f"\n{len(bad)} of {len(rows)} are not as expected")

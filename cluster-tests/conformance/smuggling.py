@@ -14,7 +14,6 @@ import corpus_heads  # noqa: F401  (adds its cases)
 import corpus_h2
 import http1
 import http2
-from results import Results
 
 BACKENDS = Path(__file__).parent / "backends"
 # An edge that waits for more of a refused request than there is has not refused it.
@@ -60,8 +59,7 @@ def instances(lab):
     ]
 
 
-def run(lab):
-    results = Results("smuggling")
+def run(lab, results):
     edge = lab.cluster.near
     for kind, command, env, missing in instances(lab):
         if missing:
@@ -81,7 +79,6 @@ def run(lab):
             far = lab.cluster.far
             judge(results, f"HTTP/1.1 through another node before {kind}", corpus.CASES, instance,
                   lambda c, i, n: ask_h1(c, i, n, far.address(False)), far)  # fmt: skip
-    return results
 
 
 def judge(results, what, cases, instance, ask, edge):

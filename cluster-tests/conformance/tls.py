@@ -3,7 +3,6 @@
 import json
 import subprocess
 
-from results import Results
 
 PATIENCE_SECONDS = 420
 # What testssl.sh says of the certificate and its names is of this run's own authority, not of the edge.
@@ -13,11 +12,10 @@ KNOWN = {"cipher_order": "the client chooses: all suites are equally strong, and
 BAD = ("LOW", "MEDIUM", "HIGH", "CRITICAL", "WARN", "FATAL")
 
 
-def run(lab):
-    results = Results("tls")
+def run(lab, results):
     if missing := lab.missing("testssl"):
         results.skip("testssl.sh", missing)
-        return results
+        return
     host, port = lab.app(), lab.cluster.near.tls
     report = lab.cluster.folder / "testssl.json"
     words = ["testssl", "--quiet", "--warnings", "off", "--color", "0", "--ip", "127.0.0.1", "--jsonfile", report]
@@ -27,7 +25,7 @@ def run(lab):
     (lab.cluster.folder / "testssl.txt").write_text(done.stdout + done.stderr)
     if not report.exists():
         results.check("testssl.sh", False, (done.stdout + done.stderr)[-300:])
-        return results
+        return
     found = json.loads(report.read_text())
     ours = [f for f in found if not f["id"].startswith(NOT_OURS)]
     bad = [f"{f['severity']} {f['id']}: {f['finding']}" for f in ours if f["severity"] in BAD and f["id"] not in KNOWN]
@@ -41,4 +39,3 @@ def run(lab):
     suites = sorted({f["finding"].split()[-1] for f in found if f["id"].startswith("cipher-tls1_")})
     weak = [s for s in suites if not ("GCM" in s or "CHACHA20" in s)]
     results.add("suites are AEAD with forward secrecy", len(suites) - len(weak), len(suites), weak if suites else ["none was found"], ", ".join(suites))
-    return results

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-from results import Results
 from smuggling import BACKENDS
 
 HERE = Path(__file__).parent
@@ -33,15 +32,14 @@ def python2(lab):
     return interpreter, folder
 
 
-def run(lab):
-    results = Results("websocket")
+def run(lab, results):
     missing = lab.missing_module("wsproto", "h2")
     suite = python2(lab)
     if missing is None and suite is None:
         missing = "no Autobahn (NEBULA_CONFORMANCE_AUTOBAHN, NEBULA_CONFORMANCE_PYTHON2)"
     if missing:
         results.skip("Autobahn", missing)
-        return results
+        return
     cluster = lab.cluster
     host, direct, _ = cluster.serve("echo", BACKENDS, 'exec "$PYTHON" echo.py', {"PYTHONPATH": lab.python_path})
     bridges = [
@@ -69,7 +67,6 @@ def run(lab):
         for bridge in bridges:
             bridge.process.terminate()
             bridge.process.wait()
-    return results
 
 
 class Bridge:

@@ -3,7 +3,7 @@
   /            a page                          /bytes?n=N   N bytes, with ranges (RFC 9110 section 14)
   /echo        the body that was sent          /slow?ms=N   a page, later
   /trailers    chunks, then a trailer field    /stream?n=N  N chunks, one every 50 ms
-  /gzip        compressed if that is accepted  /page        a page for a browser, which opens a WebSocket at ?ws=HOST:PORT
+  /gzip        compressed if that is accepted  /page        a page for a browser, which opens a WebSocket at /chat
 """
 
 import gzip
@@ -17,13 +17,14 @@ STREAM_SECONDS = 0.05
 BLOCK = bytes(range(256)) * 256
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>conformance</title><pre id="said">nothing yet</pre>
+<img src="/slow?ms=4000" alt="keeps the page from being complete for as long as a socket may take">
 <script>
 const say = (text) => { document.getElementById("said").textContent = text; };
 const page = performance.getEntriesByType("navigation")[0].nextHopProtocol;
 const part = fetch("/echo", { method: "POST", body: "x".repeat(100000) }).then((answer) => answer.text());
 const socket = new Promise((resolve) => {
   const heard = [];
-  const ws = new WebSocket("wss://WS/chat");
+  const ws = new WebSocket(`wss://${location.host}/chat`);
   ws.onopen = () => { ws.send("hello"); ws.send("y".repeat(70000)); };
   ws.onmessage = (event) => { heard.push(event.data.length); if (heard.length === 2) ws.close(1000); };
   ws.onclose = (event) => resolve(`${heard.join("+")} closed ${event.code}`);
@@ -120,8 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             self.whole(gzip.compress(text) if accepts else text, **({"Content_Encoding": "gzip"} if accepts else {}))
         elif parts.path == "/page":
             # The policy that the edge adds forbids nothing of this; it is said here so that the page depends on no default.
-            page = PAGE.replace("WS", query["ws"]).encode()
-            self.whole(page, kind="text/html", Content_Security_Policy="default-src 'self' 'unsafe-inline'; connect-src *")
+            self.whole(PAGE.encode(), kind="text/html", Content_Security_Policy="default-src 'self' 'unsafe-inline'; connect-src *")
         else:
             said = {"method": self.command, "path": self.path, "body": len(body), "fields": dict(self.headers.items())}
             self.whole(json.dumps(said).encode(), kind="application/json")
