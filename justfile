@@ -33,6 +33,11 @@ bench-proxy *ARGS:
 bench-proxy-peers:
     cargo build --release --locked --manifest-path bench/pingora/Cargo.toml --target-dir "{{target}}/pingora"
 
+# The edge beside programs that others wrote: curl, h2load, Autobahn, h2spec, Chromium and so on, as many as are installed. See docs/proxy-conformance.md.
+conformance *ARGS:
+    cargo build --release --locked --bin nodectl --bin nebula --bin record-service
+    python3 cluster-tests/conformance/run.py --programs "{{target}}/release" {{ARGS}}
+
 # The fault laboratory, a bounded part: kills, pauses, partitions, loss, delay, clocks, members, disks. Networks and disks need root.
 faults:
     cargo test -p nebula-cluster-tests --features laboratory --locked --test 'lab_*' --test 'disk_*'

@@ -44,6 +44,11 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
 
     /// Makes the end of the connection an error for the other side.
     fn reset(&self) {}
+
+    /// Whether HTTP/2 or HTTP/1.1 was agreed on before (ALPN, RFC 7301); nothing where nobody asked.
+    fn is_http2(&self) -> Option<bool> {
+        None
+    }
 }
 
 impl Socket for TcpStream {
@@ -60,6 +65,11 @@ impl Socket for TcpStream {
 impl Socket for TlsStream<TcpStream> {
     fn reset(&self) {
         self.get_ref().0.reset();
+    }
+
+    fn is_http2(&self) -> Option<bool> {
+        let agreed = self.get_ref().1.alpn_protocol();
+        agreed.map(|protocol| protocol == b"h2")
     }
 }
 

@@ -69,6 +69,11 @@ async fn frames_and_streams() {
             &[FRAME_SIZE],
         ),
         (
+            "4.2: HEADERS larger than was allowed",
+            frame(HEADERS, 5, 1, &[0; 16_385]),
+            &[FRAME_SIZE],
+        ),
+        (
             "4.3: no HPACK",
             frame(HEADERS, 5, 1, &[0xff; 8]),
             &[COMPRESSION, PROTOCOL],
@@ -103,6 +108,25 @@ async fn frames_and_streams() {
             "5.1.1: a stream that was left out",
             [get(5, END_STREAM), get(3, END_STREAM)].concat(),
             &[PROTOCOL, STREAM_CLOSED],
+        ),
+        (
+            "5.1: CONTINUATION after the end",
+            [
+                get(1, END_STREAM),
+                frame(CONTINUATION, END_HEADERS, 1, &fields(&GET)),
+            ]
+            .concat(),
+            &[STREAM_CLOSED, PROTOCOL],
+        ),
+        (
+            "5.3.1: HEADERS of a stream that waits for itself",
+            frame(
+                HEADERS,
+                0x25,
+                1,
+                &[&[0, 0, 0, 1, 0], &fields(&GET)[..]].concat(),
+            ),
+            &[PROTOCOL],
         ),
         (
             "5.3.1: a stream that waits for itself",
@@ -257,6 +281,58 @@ async fn kinds_of_frames() {
             &[PROTOCOL],
         ),
         (
+            "6.10: a priority in between",
+            [
+                frame(HEADERS, 0, 1, &fields(&GET)),
+                frame(PRIORITY, 0, 1, &[0; 5]),
+            ]
+            .concat(),
+            &[PROTOCOL],
+        ),
+        (
+            "6.10: HEADERS of another stream in between",
+            [frame(HEADERS, 0, 1, &fields(&GET)), get(3, END_STREAM)].concat(),
+            &[PROTOCOL],
+        ),
+        (
+            "5.5: an unknown kind in between",
+            [
+                frame(HEADERS, 0, 1, &fields(&GET)),
+                frame(0x7f, 0, 0, &[0; 8]),
+            ]
+            .concat(),
+            &[PROTOCOL],
+        ),
+        (
+            "6.10: of no stream",
+            [
+                frame(HEADERS, 0, 1, &fields(&GET)),
+                frame(CONTINUATION, END_HEADERS, 0, &[]),
+            ]
+            .concat(),
+            &[PROTOCOL],
+        ),
+        (
+            "6.10: after the last",
+            [
+                frame(HEADERS, 0, 1, &fields(&GET)),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+            ]
+            .concat(),
+            &[PROTOCOL],
+        ),
+        (
+            "6.10: behind DATA",
+            [
+                get(1, 0),
+                frame(DATA, 0, 1, b"x"),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+            ]
+            .concat(),
+            &[PROTOCOL],
+        ),
+        (
             "6.10: of another stream",
             [
                 frame(HEADERS, 0, 1, &fields(&GET)),
@@ -288,6 +364,41 @@ async fn messages() {
         (
             "8.3: one that nobody knows",
             head(&[&GET[..], &[(":test", "x")]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.3: one of answers",
+            head(&[&GET[..], &[(":status", "200")]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.3: one behind a field",
+            head(&[&GET[..3], &[("x", "y"), GET[3]]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.3.1: two methods",
+            head(&[&GET[..], &GET[..1]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.3.1: two schemes",
+            head(&[&GET[..], &GET[1..2]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.3.1: two paths",
+            head(&[&GET[..], &GET[3..]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.3.1: an empty scheme",
+            head(&[&GET[..1], &[(":scheme", "")], &GET[2..]].concat()),
+            &[PROTOCOL],
+        ),
+        (
+            "8.2: a name in upper case",
+            head(&[&GET[..], &[("X", "y")]].concat()),
             &[PROTOCOL],
         ),
         ("8.3.1: no method", head(&GET[1..]), &[PROTOCOL]),

@@ -174,6 +174,55 @@ async fn a_websocket_is_opened_on_a_stream() {
 }
 
 #[tokio::test]
+async fn a_websocket_whose_client_speaks_first_is_heard() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    // Says nothing of its own accord, like most servers.
+    let silent = || {
+        raw(|mut socket| async move {
+            if !read_head(&mut socket).await.contains("websocket") {
+                let no = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                let _ = socket.write_all(no).await;
+                return;
+            }
+            let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            socket.write_all(yes).await.unwrap();
+            let mut heard = [0; 16];
+            while let Ok(bytes @ 1..) = socket.read(&mut heard).await {
+                socket.write_all(&heard[..bytes]).await.unwrap();
+            }
+        })
+    };
+    a.route_api(&[silent().await]);
+    b.run(&[(2, silent().await)]);
+    let mut session = Session::open(a.edge).await;
+    // The settings that allow it have come by then.
+    session.get("/").await;
+    for remote in [false, true] {
+        if remote {
+            let routes = Routes::new().service("api", &[(2, 2)]);
+            a.table.send_replace(Arc::new(routes.table()));
+        }
+        let mut connect = request(Method::CONNECT, "/chat", &[]);
+        connect
+            .extensions_mut()
+            .insert(Protocol::from_static("websocket"));
+        let (response, mut stream) = session.send(connect, false).await;
+        let response = answered(response).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut body = response.into_body();
+        for word in ["one", "two"] {
+            stream
+                .send_data(Bytes::from_static(word.as_bytes()), false)
+                .unwrap();
+            assert_eq!(piece(&mut body).await.unwrap().unwrap(), word);
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+        assert!(piece(&mut body).await.is_none());
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_that_is_refused_is_not_open() {
     let node = single();
     let mut session = Session::open(node.edge).await;

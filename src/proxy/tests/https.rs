@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::apps::{Body, app, echo, mirror, raw, read_head};
 use common::client::{ask, get, request, send_on, whole};
+use common::http2::{GOAWAY, PREFACE, SETTINGS, frame};
 use common::tls::{Caller, Certificates};
 use common::{Cluster, Node, PATIENCE, Routes, until};
 use http::{Method, Request, Response, StatusCode};
@@ -229,4 +230,38 @@ async fn the_scheme_is_told_across_nodes() {
     assert!(text.contains("x-forwarded-proto: https\n"), "{text}");
     assert!(text.contains("x-forwarded-for: 127.0.0.1\n"), "{text}");
     assert!(text.contains(";proto=https;"), "{text}");
+}
+
+#[tokio::test]
+async fn what_was_agreed_on_is_what_is_spoken() {
+    let certificates = Certificates::usual();
+    let node = certificates.node();
+    node.route_api(&[mirror().await]);
+    let one = format!("GET / HTTP/1.1\r\nHost: {API}\r\nConnection: close\r\n\r\n").into_bytes();
+    let farewell = frame(GOAWAY, 0, 0, &[0; 8]);
+    let two = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &farewell].concat();
+    let settings = &b"\0\0"[..];
+    for (agreed, said, answer) in [
+        (Some("h2"), &one, &b""[..]),
+        (Some("h2"), &b"NONSENSE\r\n\r\n".to_vec(), b""),
+        (Some("h2"), &two, settings),
+        (Some("http/1.1"), &one, b"HTTP/1.1 200 "),
+        (Some("http/1.1"), &two, b"HTTP/1.1 400 "),
+        // Nobody asked: as it begins.
+        (None, &one, b"HTTP/1.1 200 "),
+        (None, &two, settings),
+    ] {
+        let mut caller = certificates.caller();
+        caller.0.alpn_protocols = agreed.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut stream = caller.connect(&node, API).await;
+        stream.write_all(said).await.unwrap();
+        let mut heard = Vec::new();
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+        ended.expect("the edge keeps the connection open").unwrap();
+        assert!(
+            heard.starts_with(answer) && heard.is_empty() == answer.is_empty(),
+            "{agreed:?}: {}",
+            heard.escape_ascii()
+        );
+    }
 }

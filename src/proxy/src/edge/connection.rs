@@ -106,19 +106,23 @@ async fn carry<T: Socket>(
         stopped(&mut stop).await;
     };
     tokio::pin!(stopping);
+    let agreed = client.wire.io.is_http2();
     let mut fresh = true;
     loop {
         match client.read(limits, &mut stopping).await {
-            Read::Http2 if fresh => {
+            Read::Http2 if fresh && agreed != Some(false) => {
                 let (io, ahead) = client.wire.into_parts();
                 // On the heap, so that other connections take no room for it.
                 return Box::pin(h2::serve(edge, origin, io, ahead, &mut stopping)).await;
             }
             Read::Http2 => {
-                let late = Refusal::Malformed("HTTP/2 begins with its connection");
+                let late =
+                    Refusal::Malformed("HTTP/2 begins with its connection, if it was agreed on");
                 handler::refuse(edge, &mut client, late).await;
                 break;
             }
+            // RFC 9113 section 3.4. A client that has agreed to HTTP/2 would understand no answer of HTTP/1.1.
+            Read::Head | Read::Refused(_) if agreed == Some(true) => break,
             Read::Head => {
                 fresh = false;
                 if !handler::answer(edge, &origin, &mut client).await {

@@ -128,6 +128,10 @@ fn target<'a>(
     if head.method == Method::CONNECT && content != Content::Tunnel {
         return host.ok_or(Malformed("it names nothing to connect to"));
     }
+    // RFC 9113 section 8.3.1.
+    if head.uri.scheme_str() == Some("") {
+        return Err(Malformed("its scheme is none"));
+    }
     let path = head.uri.path_and_query().map(|path| path.as_str());
     match path {
         Some("*") if head.method == Method::OPTIONS => Ok(b"*"),
