@@ -32,6 +32,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) client: IpAddr,
     /// The client came over TLS.
     pub(crate) secure: bool,
+    /// The request is at work somewhere, so that nothing but an endpoint that is well is of use.
+    pub(crate) only_well: bool,
     /// For a file of a site, of which every instance has the same.
     pub(crate) is_site: bool,
     /// What cookies are signed with.
@@ -139,6 +141,9 @@ pub(crate) fn choose<'a>(
         if let Some(place) = targets[index].instance.begin(&limited, now) {
             return Some(chosen(index, place));
         }
+    }
+    if wish.only_well {
+        return None;
     }
     // One that is well and full is waited for; what is left out is asked only when nobody is well.
     let unbounded = health(wish.policy, u32::MAX);

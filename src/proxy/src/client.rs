@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,9 +20,10 @@ use tokio_rustls::server::TlsStream;
 use crate::body::{FilePart, ResponseBody};
 use crate::config::Limits;
 use crate::edge::Stop;
+use crate::exchange::gone;
 use crate::finish::Finish;
 use crate::h1::{
-    End, Framing, HeadLimits, Length, Moved, READ_BYTES, Refusal, Relay, RequestHead, Timer,
+    End, Framing, HeadLimits, Length, Moved, Pace, READ_BYTES, Refusal, Relay, RequestHead, Timer,
     Trailers, Wire, chunk_size, find_end,
 };
 use crate::headers::{self, Delivery};
@@ -259,7 +260,7 @@ impl<T: Socket> Client<T> {
         if sent && delivery.persistent && self.head.has_body() {
             sent = self.discard(limits).await;
         }
-        self.cut_off = !sent && delivery.ends_with_connection(length);
+        self.cut_off |= !sent && delivery.ends_with_connection(length);
         sent && delivery.persistent
     }
 
@@ -307,7 +308,14 @@ impl<T: Socket> Client<T> {
         if !self.flush(limits).await {
             return false;
         }
-        while let Some(piece) = pieces.next().await {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                piece = pieces.next() => piece,
+                // What is still to come may take long, and nobody waits for it.
+                () = gone(&mut self.wire) => return false,
+            };
+            let Some(piece) = piece else { break };
             let Ok(piece) = piece else {
                 return false;
             };
@@ -325,17 +333,26 @@ impl<T: Socket> Client<T> {
     }
 
     async fn send_file(&mut self, limits: &Limits, mut part: FilePart) -> bool {
+        let mut pace = Pace::default();
         while part.left > 0 {
-            let deadline = Instant::now() + limits.client_stall;
-            let (left, timer) = (part.left, &mut self.timer);
+            let (left, timer, sent) = (part.left, &mut self.timer, self.wire.sent);
             let Some(socket) = self.wire.io.plain() else {
                 return false;
             };
             let moved = poll_fn(|cx| match sendfile::poll(cx, socket, &mut part) {
                 Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
-                // What went out before the socket was full counts as well.
-                Poll::Pending if part.left < left => Poll::Ready(true),
-                Poll::Pending => timer.poll(cx, deadline).map(|()| false),
+                Poll::Pending => {
+                    let moved = sent + (left - part.left);
+                    let Some(due) = pace.due(moved, limits, Instant::now()) else {
+                        self.cut_off = true;
+                        return Poll::Ready(false);
+                    };
+                    // What went out before the socket was full counts as well.
+                    match part.left < left {
+                        true => Poll::Ready(true),
+                        false => timer.poll(cx, due).map(|()| true),
+                    }
+                }
             });
             let moved = moved.await;
             self.wire.sent += left - part.left;
@@ -363,18 +380,17 @@ impl<T: Socket> Client<T> {
     }
 
     async fn flush(&mut self, limits: &Limits) -> bool {
-        let mut waiting = self.wire.unwritten();
-        let mut deadline = Instant::now() + limits.client_stall;
+        let mut pace = Pace::default();
         poll_fn(|cx| {
             let flushed = self.wire.poll_flush(cx);
             if let Poll::Ready(flushed) = flushed {
                 return Poll::Ready(flushed.is_ok());
             }
-            if self.wire.unwritten() < waiting {
-                waiting = self.wire.unwritten();
-                deadline = Instant::now() + limits.client_stall;
+            while let Some(due) = pace.due(self.wire.sent, limits, Instant::now()) {
+                ready!(self.timer.poll(cx, due));
             }
-            self.timer.poll(cx, deadline).map(|()| false)
+            self.cut_off = true;
+            Poll::Ready(false)
         })
         .await
     }

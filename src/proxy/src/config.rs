@@ -93,8 +93,12 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Path and query of a request, in the same way (`limits.uri`); a policy allows 8 KiB by default.
     pub max_target_bytes: usize,
-    /// How long a client may take none of what waits for it. As patient as other proxies are.
+    /// How long a client may take less than `client_rate` of what waits for it, or send less of what is waited for. As patient as other
+    /// proxies are.
     pub client_stall: Duration,
+    /// Bytes a second that a client moves at least, while it is waited for: a tenth of what the slowest mobile links do, and so much that
+    /// nobody holds a place for hours with a byte now and then.
+    pub client_rate: u64,
     /// How long a connection is read on after its last answer, when the client still sends: long enough for the answer to arrive.
     pub linger: Duration,
     /// How long a connection that has changed its protocol (WebSocket) may carry nothing. Programs that keep such connections for
@@ -103,6 +107,9 @@ pub struct Limits {
     /// Open client connections of one edge thread; further ones wait in the kernel's queue. At some
     /// 10 KiB each they stay within 100 MB a thread; idle ones of HTTP/2 take 30 KiB.
     pub connections_per_thread: usize,
+    /// Of one client's address (of IPv6 a /64), at all threads together; further ones are closed. More than an office or most
+    /// carriers' shared addresses have, and not so many that one machine could take all.
+    pub connections_per_address: usize,
     /// From a TLS connection's beginning until it can carry requests, the wait for its turn included. As long as a client on a
     /// bad mobile link needs for three round trips with losses.
     pub tls_handshake: Duration,
@@ -222,9 +229,11 @@ impl Default for Limits {
             max_header_bytes: 64 * 1024,
             max_target_bytes: 64 * 1024,
             client_stall: Duration::from_secs(60),
+            client_rate: 240,
             linger: Duration::from_secs(2),
             upgraded_idle: Duration::from_secs(3600),
             connections_per_thread: 10_000,
+            connections_per_address: 4_000,
             tls_handshake: Duration::from_secs(10),
             tls_handshakes_per_thread: 1_000,
             certificates_look: Duration::from_secs(2),

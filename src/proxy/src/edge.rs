@@ -32,6 +32,7 @@ use crate::guard::{Guard, SharedRates};
 use crate::h3::Door;
 use crate::listener::{self, Listeners};
 use crate::metrics::ProxyMetrics;
+use crate::seats::Seats;
 use crate::service::Services;
 use crate::statics::Sites;
 use crate::tls::{Keeper, Tls};
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     /// What clients are told of HTTP/3, if it is there (RFC 7838).
     pub(crate) alternative: Option<Arc<str>>,
     pub(crate) trusted_proxies: Vec<Network>,
+    /// Of connections that are not HTTP/3's.
+    seats: Arc<Seats>,
 }
 
 /// What one edge thread works with.
@@ -139,6 +142,10 @@ impl Proxy {
                 access: AccessFile::new(config.access_log, proxy_metrics.log_lines_lost.clone()),
                 services: Services::new(config.me, proxy_metrics.clone()),
                 cache: ResponseCache::new(&config.limits, &proxy_metrics),
+                seats: Arc::new(Seats::new(
+                    usize::MAX,
+                    config.limits.connections_per_address,
+                )),
                 limits: config.limits,
                 guard: Guard::new(),
                 table,
@@ -162,6 +169,12 @@ fn alternative_of(port: u16) -> Arc<str> {
 
 impl Shared {
     /// Whether connections from there begin with a PROXY header.
+    /// It is a proxy whose word counts.
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let mut trusted = self.trusted_proxies.iter();
+        trusted.any(|network| network.contains(peer))
+    }
+
     pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
         let mut from = self.proxy_protocol_from.iter();
         from.any(|network| network.contains(peer))

@@ -4,7 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,7 +13,7 @@ use crate::client::Drain;
 use crate::config::Limits;
 use crate::finish::Finish;
 use crate::h1::{
-    End, Framing, Length, Moved, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer,
+    End, Framing, Length, Moved, Pace, READ_BYTES, Refusal, Relay, RelayError, RequestHead, Timer,
     Trailers, Wire, find_lenient_end,
 };
 use crate::headers::{self, Asked, Delivery};
@@ -127,6 +127,7 @@ where
         upload: &mut upload,
         silent: &mut silent,
         last: request.since,
+        pace: Pace::default(),
         head_bytes: upstream.wire.unwritten(),
         searched: 0,
     };
@@ -216,6 +217,8 @@ struct Waiting<'a, S> {
     silent: &'a mut S,
     /// When something of the request moved last.
     last: Instant,
+    /// Of the client while more of its body is waited for.
+    pace: Pace,
     head_bytes: usize,
     /// So much of the inbox has no head's end.
     searched: usize,
@@ -247,13 +250,29 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
         if Pin::new(&mut *self.silent).poll(cx).is_ready() {
             return Poll::Ready(Err(Fault::Silent));
         }
-        let deadline = self.last + self.request.patience;
-        link.timer.poll(cx, deadline).map(|()| {
-            Err(Fault::TimedOut {
-                // With something unwritten it is the instance that takes no more.
-                complete: self.upload.state != UploadState::Moving || upstream.wire.unwritten() > 0,
-            })
-        })
+        // With something unwritten it is the instance that takes no more.
+        let complete = self.upload.state != UploadState::Moving || upstream.wire.unwritten() > 0;
+        let timed_out = Fault::TimedOut { complete };
+        let mut deadline = self.last + self.request.patience;
+        if complete || upstream.wire.io.is_http2() {
+            // Servers of HTTP/2 take streams that may bring something now and then.
+            self.pace.rest();
+        } else {
+            let moved = link.wire.received;
+            let Some(due) = self.pace.due(moved, self.limits, Instant::now()) else {
+                return Poll::Ready(Err(timed_out));
+            };
+            deadline = deadline.min(due);
+        }
+        loop {
+            ready!(link.timer.poll(cx, deadline));
+            let patience = self.last + self.request.patience;
+            let moved = link.wire.received;
+            match self.pace.due(moved, self.limits, Instant::now()) {
+                Some(due) if deadline < patience => deadline = patience.min(due),
+                _ => return Poll::Ready(Err(timed_out)),
+            }
+        }
     }
 
     fn send<T>(
@@ -284,6 +303,10 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
     /// The connection takes nothing more. When nothing has been sent, the request may be sent elsewhere; otherwise the
     /// answer may be under way already.
     fn unwritten(&mut self, upstream: &mut Upstream) -> Result<(), Fault> {
+        if upstream.wire.io.told() == Some(Told::Unspeakable) {
+            let why = Refusal::Malformed("it cannot be said in HTTP/2, which its instance speaks");
+            return Err(Fault::Request(why));
+        }
         let head = upstream.wire.unwritten() >= self.head_bytes;
         let nothing = head || upstream.wire.io.told() == Some(Told::Unprocessed);
         let nothing = nothing && !self.upload.relay.has_begun();
@@ -393,9 +416,11 @@ where
         false => Trailers::Drop,
     };
     let mut relay = Relay::new(length, delivery.framing, u64::MAX, trailers);
-    // When the client took something last, and how much it had not taken then; and when anything moved in either direction.
+    // When the client took something last, and when anything moved in either direction.
     // An answer that is there at once is passed on without a look at the clock.
-    let (mut last, mut left, mut moved) = (None, 0, None);
+    let (mut last, mut moved) = (None, None);
+    let mut pace = Pace::default();
+    let mut stalled = false;
     let whole = poll_fn(|cx| {
         if upload.state == UploadState::Moving {
             match upload.poll(cx, link.wire, &mut upstream.wire) {
@@ -416,21 +441,23 @@ where
         if upload.state != UploadState::Moving && has_gone(cx, link.wire) {
             return Poll::Ready(false);
         }
-        let unwritten = link.wire.unwritten();
-        if unwritten < left {
-            last = None;
-        }
-        left = unwritten;
-        let last = *last.get_or_insert_with(Instant::now);
         // A stream may be silent for a while; a client that takes nothing may not be for as long.
-        let deadline = match link.wire.has_unsent() {
-            false => moved.map_or(last, |moved| last.max(moved)) + request.idle,
-            true => last + limits.client_stall,
-        };
-        link.timer.poll(cx, deadline).map(|()| false)
+        if !link.wire.has_unsent() {
+            pace.rest();
+            let last = *last.get_or_insert_with(Instant::now);
+            let deadline = moved.map_or(last, |moved| last.max(moved)) + request.idle;
+            return link.timer.poll(cx, deadline).map(|()| false);
+        }
+        last = None;
+        while let Some(due) = pace.due(link.wire.sent, limits, Instant::now()) {
+            ready!(link.timer.poll(cx, due));
+        }
+        stalled = true;
+        Poll::Ready(false)
     })
     .await;
-    *link.cut_off = !whole && delivery.ends_with_connection(length);
+    // What a client does not take would lie in the kernel for minutes.
+    *link.cut_off = stalled || (!whole && delivery.ends_with_connection(length));
     Exchanged {
         persistent: whole && delivery.persistent,
         reusable: whole

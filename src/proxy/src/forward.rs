@@ -42,7 +42,7 @@ pub(crate) enum Attempt {
 /// An instance whose response has begun.
 pub(crate) struct Asked {
     target: Target,
-    upstream: Upstream,
+    pub(crate) upstream: Upstream,
     upload: Upload,
 }
 
@@ -189,6 +189,7 @@ impl<'a> Trip<'a> {
             head: request.head,
             client: request.asked.origin.client,
             secure: request.asked.origin.scheme == Scheme::Https,
+            only_well: other.is_some(),
             is_site: self.site.is_some(),
             secret: self.edge.table().secret,
         };
@@ -259,9 +260,9 @@ impl<'a> Trip<'a> {
             Err(attempt) => return attempt,
         };
         let told = |status: u16| {
-            let heard = match status {
-                500 | 502..=504 => Heard::Error,
-                _ => Heard::Answer,
+            let heard = match is_error(status) {
+                true => Heard::Error,
+                false => Heard::Answer,
             };
             chosen.heard(heard);
             (request.answered)(status);
@@ -438,6 +439,11 @@ impl<'a> Trip<'a> {
         }
         std::future::pending::<()>().await;
     }
+}
+
+/// A status by which an instance says that it could not do what it was asked.
+pub(crate) fn is_error(status: u16) -> bool {
+    matches!(status, 500 | 502..=504)
 }
 
 /// What a fault says of the instance, and what becomes of the request.

@@ -46,6 +46,7 @@ pub(crate) fn answer(problem: &Problem, id: &RequestId) -> Response<ResponseBody
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(GRPC_MESSAGE, message);
     }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_REQUEST_ID, id.header());
     response
 }

@@ -105,7 +105,8 @@ where
             let (status, _) = problem.said();
             outcome.status.store(status.as_u16(), Ordering::Relaxed);
             tracked.figures.answered(status.as_u16());
-            let response = match client.head.is_grpc() {
+            let is_call = client.head.method == Method::POST && client.head.is_grpc();
+            let response = match is_call {
                 true => grpc::answer(&problem, &id),
                 false => problem.response(client.head.fields().get("accept"), &id),
             };

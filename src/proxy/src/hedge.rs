@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::choice::Chosen;
 use crate::exchange::{Link, Request, gone};
-use crate::forward::{Asked, Attempt, Trip};
+use crate::forward::{Asked, Attempt, Trip, is_error};
 use crate::h1::{Timer, Wire};
 use crate::pages::Problem;
 use crate::service::Service;
@@ -22,6 +22,14 @@ use crate::service::Service;
 enum Won {
     First(Asked),
     Second(Asked),
+}
+
+impl Won {
+    /// Its instance could not do what it was asked.
+    fn is_error(&self) -> bool {
+        let (Won::First(asked) | Won::Second(asked)) = self;
+        is_error(asked.upstream.head.status)
+    }
 }
 
 /// Asks `first`, and when it has not answered after a while another endpoint as well. Whoever has answered first, and the second that
@@ -59,29 +67,30 @@ where
                     }
                 };
                 let mut two = pin!(two);
-                let (mut first_failed, mut second_failed) = (false, second.is_none());
+                let (mut first_ended, mut second_ended) = (false, second.is_none());
+                // An error that came first, while the other may still do better.
+                let mut poor = None;
                 loop {
-                    let (lost, other_lost) = tokio::select! {
+                    let won = tokio::select! {
                         biased;
-                        asked = &mut one, if !first_failed => match asked {
-                            Ok(asked) => break Ok(Won::First(asked)),
-                            Err(lost) => {
-                                first_failed = true;
-                                (lost, second_failed)
-                            }
-                        },
-                        asked = &mut two, if !second_failed => match asked {
-                            Ok(asked) => break Ok(Won::Second(asked)),
-                            Err(lost) => {
-                                second_failed = true;
-                                (lost, first_failed)
-                            }
-                        },
+                        asked = &mut one, if !first_ended => {
+                            first_ended = true;
+                            asked.map(Won::First)
+                        }
+                        asked = &mut two, if !second_ended => {
+                            second_ended = true;
+                            asked.map(Won::Second)
+                        }
                         () = &mut client => break Err(Attempt::Failed(Problem::ClientGone)),
                     };
-                    if other_lost {
-                        break Err(lost);
+                    let good = won.as_ref().is_ok_and(|won| !won.is_error());
+                    if good {
+                        break won;
                     }
+                    if first_ended && second_ended {
+                        break poor.map_or(won, Ok);
+                    }
+                    poor = won.ok();
                 }
             }
         }

@@ -39,6 +39,7 @@ mod metrics;
 mod origin;
 mod pages;
 mod proxy_protocol;
+mod seats;
 mod sendfile;
 mod service;
 mod statics;

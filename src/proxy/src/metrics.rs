@@ -167,6 +167,8 @@ pub(crate) struct ProxyMetrics {
     tunnels: Gauge,
     instance_connections: Gauge,
     handshakes: [Counter; 5],
+    /// Connections of an address that has as many as it may.
+    pub(crate) connections_refused: Counter,
     /// Connections that did not begin with the PROXY header that they had to begin with.
     pub(crate) proxy_headers_refused: Counter,
     certificates: Gauge,
@@ -303,6 +305,10 @@ impl ProxyMetrics {
                 handshake(Handshake::Failed),
                 handshake(Handshake::TimedOut),
             ],
+            connections_refused: metrics.counter(
+                "edge_connections_refused",
+                "Connections closed at once because their client's address has as many as it may",
+            ),
             proxy_headers_refused: metrics.counter(
                 "edge_proxy_headers_refused",
                 "Connections that did not begin with the PROXY header that was required of them",

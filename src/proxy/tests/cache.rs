@@ -338,3 +338,13 @@ async fn releases_with_shares_share_no_answers() {
         assert_eq!(answer.text(), format!("answer {number}"));
     }
 }
+
+#[tokio::test]
+async fn a_field_that_some_read_as_another_is_no_way_into_the_cache() {
+    let app = Counting::with(MINUTE).await;
+    let node = cached(&app);
+    let strange = with(&node, &[("accept_language", "de")]).await;
+    said(&strange, "Nebula; fwd=bypass");
+    said(&with(&node, &[]).await, "Nebula; fwd=uri-miss");
+    said(&with(&node, &[]).await, "Nebula; hit");
+}

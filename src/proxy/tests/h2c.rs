@@ -281,3 +281,26 @@ async fn an_instance_that_says_goodbye_finishes_and_gets_no_more() {
     assert_eq!(answer.text(), "done");
     until("the first one is closed", || instance.open() == 1).await;
 }
+
+#[tokio::test]
+async fn a_request_that_cannot_be_said_in_http_2_is_the_clients_fault() {
+    let instance = instance(
+        usual,
+        |_, mut respond| async move { say(&mut respond, "ok") },
+    )
+    .await;
+    let node = single();
+    node.route_h2c(&[instance.address, instance.address]);
+    let long = format!("/{}", "<".repeat(22_000));
+    for _ in 0..10 {
+        let said = common::client::say(
+            node.edge,
+            &format!("GET {long} HTTP/1.1\r\nHost: {API}\r\nConnection: close\r\n\r\n"),
+        )
+        .await;
+        assert!(said.starts_with("HTTP/1.1 4"), "{said}");
+    }
+    assert_eq!(get(node.edge, API, "/").await.status, StatusCode::OK);
+    let ejected = "nebula_http_ejections_total{deployment=\"api\"}";
+    assert_eq!(node.metric(ejected), 0);
+}

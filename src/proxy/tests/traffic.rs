@@ -23,10 +23,22 @@ use tokio::sync::Semaphore;
 
 const API: &str = "api.example.test";
 
+/// So many requests are under way. One counts until a moment after its answer can be seen.
+async fn under_way(node: &Node, requests: u64) {
+    let in_flight = "nebula_http_requests_in_flight{deployment=\"api\"}";
+    until("requests end", || node.metric(in_flight) == requests).await;
+}
+
 /// Who answers so many requests.
 async fn tally(node: &Node, requests: usize) -> BTreeMap<String, usize> {
+    tally_beside(node, requests, 0).await
+}
+
+/// The same while `others` are under way.
+async fn tally_beside(node: &Node, requests: usize, others: u64) -> BTreeMap<String, usize> {
     let mut tally = BTreeMap::new();
     for _ in 0..requests {
+        under_way(node, others).await;
         let answer = get(node.edge, API, "/").await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         *tally.entry(answer.text().to_owned()).or_default() += 1;
@@ -96,7 +108,8 @@ async fn the_one_with_fewest_requests_is_chosen() {
         }
     });
     until("a request is held", || asked.load(Ordering::SeqCst) == 1).await;
-    assert_eq!(tally(&node, 20).await, counts(&[("quick", 20)]));
+    let seen = tally_beside(&node, 20, 1).await;
+    assert_eq!(seen, counts(&[("quick", 20)]));
     gate.add_permits(1);
     waiting.await.unwrap();
 }
@@ -239,6 +252,7 @@ async fn what_is_left_out_gets_no_overflow() {
     // Both are asked, and the one that refuses is left out from then on.
     for _ in 0..2 {
         assert_eq!(get(edge, API, "/").await.status, StatusCode::OK);
+        under_way(&node, 0).await;
     }
     let first = tokio::spawn(async move { get(edge, API, "/").await.status });
     until("one is under way", || asked.load(Ordering::SeqCst) == 3).await;
@@ -492,4 +506,49 @@ async fn who_waits_for_a_place_is_given_one_at_a_new_instance() {
     assert_eq!(waits.await.unwrap().text(), "new");
     gate.add_permits(1);
     assert_eq!(first.await.unwrap(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_error_that_comes_first_does_not_win() {
+    let node = single();
+    let failing = verbatim("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await;
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow, failing], hedged);
+    let edge = node.edge;
+    // In turn, so that one of two begins at the slow one.
+    let both = [(); 2].map(|()| tokio::spawn(async move { get(edge, API, "/").await }));
+    until("both ask the slow one", || {
+        asked.load(Ordering::SeqCst) >= 1
+    })
+    .await;
+    until("the other was asked as well", || node.metric(HEDGES) >= 1).await;
+    gate.add_permits(2);
+    let mut statuses = Vec::new();
+    for answer in both {
+        statuses.push(answer.await.unwrap().status);
+    }
+    assert!(statuses.contains(&StatusCode::OK), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn what_is_left_out_gets_no_second_copy() {
+    let node = single_with(|limits| limits.ejection = Duration::ZERO);
+    let (slow, gate, asked) = held().await;
+    node.route_api_by(&[slow, refusing()], |policy| {
+        hedged(policy);
+        policy.ejection = Some("max_fails=1 fail_timeout=1h".parse().unwrap());
+    });
+    gate.add_permits(2);
+    for _ in 0..2 {
+        assert_eq!(get(node.edge, API, "/").await.status, StatusCode::OK);
+        under_way(&node, 0).await;
+    }
+    let before = node.metric(HEDGES);
+    let edge = node.edge;
+    let slow = tokio::spawn(async move { get(edge, API, "/").await.status });
+    until("it is asked", || asked.load(Ordering::SeqCst) == 3).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.add_permits(1);
+    assert_eq!(slow.await.unwrap(), StatusCode::OK);
+    assert_eq!(node.metric(HEDGES), before);
 }

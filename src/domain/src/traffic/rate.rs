@@ -233,10 +233,13 @@ impl From<&RateLimit> for Gcra {
 }
 
 impl Gcra {
-    /// The same limit with a share of its rate. The tolerance stays the same time, so the burst shrinks with the rate.
+    /// The same limit with a share of its rate. The tolerance stays the same time, so the burst shrinks with the rate. What a request
+    /// costs is bounded: a share may grow again after a period, and what was paid before it did is not given back.
     pub fn shared(self, share: cluster::Share) -> Gcra {
+        let most = self.interval.saturating_mul(cluster::STRETCH_MAX);
+        let most = most.max(nanos(cluster::STRETCH_FREE));
         Gcra {
-            interval: share.stretch(self.interval),
+            interval: share.stretch(self.interval).min(most),
             ..self
         }
     }

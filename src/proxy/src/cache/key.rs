@@ -9,16 +9,21 @@ use crate::origin::{Origin, Scheme};
 
 /// Fields by which common frameworks let a request be for another path, host or method than it says. An answer to such a
 /// request must not be given to others, so it never meets the cache.
-const OVERRIDES: [&str; 9] = [
+const OVERRIDES: [&str; 14] = [
+    "front-end-https",
+    "x-forwarded",
     "x-host",
     "x-http-host-override",
     "x-http-method",
     "x-http-method-override",
+    "x-http-path-override",
     "x-method-override",
     "x-original-host",
     "x-original-url",
     "x-original-uri",
     "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
 ];
 
 /// A hash that nobody can make two texts for.
@@ -89,6 +94,10 @@ impl<'a> Ask<'a> {
         for field in fields.list().iter().filter(|f| f.kind == Kind::Other) {
             let (name, value) = (fields.name(field), fields.value(field));
             let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            // Many programs take `_` for `-`, and would read as a known field what here is another.
+            if name.contains(&b'_') {
+                return Err(Forwarded::Bypass);
+            }
             match name.len() {
                 5 if is("range") => ask.range.push(value),
                 6 if is("cookie") => ask.asker.cookies = true,

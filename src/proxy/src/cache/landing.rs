@@ -123,8 +123,13 @@ impl<'a> Landing<'a> {
             fresh,
         };
         let length = length.and_then(|length| usize::try_from(length).ok());
-        let memory = &self.edge.shared.cache.memory;
-        let charge = memory.charge(head.bytes() + length.unwrap_or(0));
+        let store = &self.edge.shared.cache;
+        let bytes = head.bytes() + length.unwrap_or(0);
+        let charge = store.memory.charge(bytes).or_else(|| {
+            // What slow clients hold of answers that were pushed out is nobody's to let go of; what is kept is.
+            store.shrink(bytes, self.edge.now());
+            store.memory.charge(bytes)
+        });
         let variant = Variant {
             values: values(self.request, &vary),
             vary,
@@ -199,6 +204,14 @@ impl<'a> Landing<'a> {
             self.lead.space.forget(&self.lead);
             return self.tell(Led::Nothing);
         }
+        if self
+            .service
+            .route
+            .is_older(InstanceId(self.instance.load(Ordering::Relaxed)))
+        {
+            // What an older release says of it does not count.
+            return self.tell(Led::Nothing);
+        }
         let mut said = said.clone();
         self.without_seat(&mut said);
         let mut fields = known.head.refreshed(&said);
@@ -239,7 +252,10 @@ impl<'a> Landing<'a> {
         match why {
             // That says nothing of the next one.
             Refusal::NoRoom | Refusal::Outdated => {}
-            _ if failure && self.lead.known.is_some() => {}
+            _ if failure => {}
+            // Of the request, not of what its URL names: 404 and 410 are about that.
+            _ if status.is_client_error()
+                && !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) => {}
             _ => {
                 self.lead.space.forget(&self.lead);
                 self.remember_pass();

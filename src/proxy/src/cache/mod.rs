@@ -96,7 +96,17 @@ impl ResponseCache {
     /// Lets go of so much that the rest is within bounds. It is taken from deployments that nobody asks for, and then from the one
     /// that has most, so that one which keeps much cannot push out others.
     fn make_room(&self, now: Nanos) {
-        while self.kept.load(Ordering::Relaxed) > self.max_bytes {
+        self.keep_at_most(self.max_bytes, now);
+    }
+
+    /// Lets go of so many bytes.
+    fn shrink(&self, bytes: usize, now: Nanos) {
+        let kept = self.kept.load(Ordering::Relaxed);
+        self.keep_at_most(kept.saturating_sub(bytes), now);
+    }
+
+    fn keep_at_most(&self, bytes: usize, now: Nanos) {
+        while self.kept.load(Ordering::Relaxed) > bytes {
             let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
             let with_any = spaces.values().filter(|space| space.bytes() > 0);
             let victim = with_any.max_by_key(|space| (self.is_idle(space, now), space.bytes()));

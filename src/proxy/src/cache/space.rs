@@ -140,14 +140,16 @@ impl Space {
             let why = if ask.is_get { Forwarded::Partial } else { why };
             return Look::Pass(why, None);
         }
-        let until = inner.passes.get(&(key, ask.asker));
-        if known.is_none() && until.is_some_and(|until| now < *until) {
+        let until = inner.passes.get(&(key, ask.asker)).copied();
+        if known.is_none() && until.is_some_and(|until| now < until) {
             return Look::Pass(why, Some("uncacheable"));
         }
         // Who wants to be sure asks by themselves, and so does each who wants what is always to be asked about.
         let always = known.as_ref();
         let always = always.is_some_and(|stored| stored.head.fresh.always_validates());
-        if always || ask.control.no_cache {
+        // What could not be kept last time may well not be kept this time.
+        let doubtful = known.is_none() && until.is_some();
+        if always || doubtful || ask.control.no_cache {
             inner.number += 1;
             place.alone = inner.number;
         }
@@ -218,8 +220,12 @@ impl Space {
         }
         remove(&mut inner, &lead.place, &lead.flight);
         lead.place.key = key;
-        let place = inner.flights.entry(lead.place);
-        place.or_insert_with(|| Arc::clone(&lead.flight));
+        if inner.flights.contains_key(&lead.place) {
+            // Nobody waits for it there; a change of what it fetches has to find it.
+            inner.number += 1;
+            lead.place.alone = inner.number;
+        }
+        inner.flights.insert(lead.place, Arc::clone(&lead.flight));
     }
 
     /// Where an answer is kept. What it depends on is remembered for the next request.

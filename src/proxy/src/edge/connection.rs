@@ -18,6 +18,7 @@ use crate::h2;
 use crate::handler;
 use crate::origin::{Origin, Scheme};
 use crate::proxy_protocol;
+use crate::seats::Seats;
 
 /// A client that vanished without a word during a long response is noticed after a few of these.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -60,6 +61,15 @@ impl Connections {
                 return;
             };
             let origin = Origin::new(peer, scheme, &shared.trusted_proxies);
+            // A proxy in front brings many clients from one address.
+            let seat = match shared.trusts(peer) {
+                true => None,
+                false => Some(Seats::take(&shared.seats, peer)),
+            };
+            if let Some(Err(_)) = seat {
+                shared.metrics.connections_refused.inc();
+                return;
+            }
             match (scheme, &shared.tls) {
                 (Scheme::Http, _) => carry(&edge, origin, Client::new(socket, drain), stop).await,
                 // On the heap, so that a connection without TLS takes no room for it.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use nebula_domain::limits::Limit;
 use nebula_domain::state::EdgeSecret;
 use nebula_domain::traffic::rate::RateLimit;
-use nebula_domain::traffic::rate::cluster::{Demand, Share, Talkers, shared_key, shares, told};
+use nebula_domain::traffic::rate::cluster::{
+    self, Demand, Share, Talker, Talkers, shared_key, shares, told,
+};
 use nebula_domain::traffic::rate::table::Key;
 use tokio::sync::Notify;
 
@@ -33,6 +35,10 @@ pub struct SharedRates {
 struct Rule {
     limit: RateLimit,
     talkers: Mutex<Talkers>,
+    /// For so long they have been counted.
+    counted: Duration,
+    /// What was told last.
+    told: Vec<Talker>,
     idle_turns: u32,
 }
 
@@ -105,16 +111,17 @@ impl SharedRates {
         let mut demand = Demand::new();
         let mut granted = HashMap::new();
         rules.retain(|number, rule| {
-            let own = rule.take(nodes, period);
+            rule.take(nodes, period);
             let elsewhere = others.clone().filter_map(|told| told.get(number)).flatten();
-            let shares = shares(&rule.limit, nodes, &own, elsewhere.copied());
-            if !shares.is_empty() {
+            let shares = shares(&rule.limit, nodes, &rule.told, elsewhere.copied());
+            let keeps = rule.idle_turns < FORGOTTEN_AFTER;
+            if keeps && !shares.is_empty() {
                 granted.insert(*number, shares);
             }
-            if !own.is_empty() {
-                demand.insert(*number, own);
+            if !rule.told.is_empty() {
+                demand.insert(*number, rule.told.clone());
             }
-            rule.idle_turns < FORGOTTEN_AFTER
+            keeps
         });
         drop(rules);
         let mut shares = self.shares.write().unwrap_or_else(PoisonError::into_inner);
@@ -130,6 +137,8 @@ impl Rule {
         Rule {
             limit,
             talkers: Mutex::default(),
+            counted: Duration::ZERO,
+            told: Vec::new(),
             idle_turns: 0,
         }
     }
@@ -139,21 +148,20 @@ impl Rule {
         talkers.count(key);
     }
 
-    fn take(
-        &mut self,
-        nodes: usize,
-        period: Duration,
-    ) -> Vec<nebula_domain::traffic::rate::cluster::Talker> {
-        let talkers = self
-            .talkers
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        let counts: Vec<_> = talkers.take().collect();
-        self.idle_turns = match counts.is_empty() {
-            true => self.idle_turns + 1,
-            false => 0,
-        };
-        told(&self.limit, nodes, counts, period)
+    /// Another `period` is over.
+    fn take(&mut self, nodes: usize, period: Duration) {
+        self.counted += period;
+        if self.counted >= cluster::period(&self.limit, SharedRates::PERIOD) {
+            let talkers = self.talkers.get_mut();
+            let talkers = talkers.unwrap_or_else(PoisonError::into_inner);
+            let counts: Vec<_> = talkers.take().collect();
+            self.idle_turns = match counts.is_empty() {
+                true => self.idle_turns + 1,
+                false => 0,
+            };
+            self.told = told(&self.limit, nodes, counts, self.counted);
+            self.counted = Duration::ZERO;
+        }
     }
 }
 
@@ -205,7 +213,7 @@ mod tests {
             ask(&rates, rule, 1);
         }
         assert_eq!(rates.rules.read().unwrap().len() as u64, COUNTED_RULES.max);
-        for _ in 0..=FORGOTTEN_AFTER {
+        for _ in 0..=2 * FORGOTTEN_AFTER {
             rates.turn(3, [].iter(), SharedRates::PERIOD);
         }
         assert!(rates.rules.read().unwrap().is_empty());

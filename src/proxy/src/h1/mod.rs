@@ -8,6 +8,7 @@ mod chunked;
 mod fields;
 mod head;
 mod length;
+mod pace;
 mod relay;
 mod timer;
 mod trailers;
@@ -20,6 +21,7 @@ pub(crate) use head::{
     find_lenient_end, is_host,
 };
 pub(crate) use length::Length;
+pub(crate) use pace::Pace;
 pub(crate) use relay::{Framing, Moved, Relay, RelayError, Trailers, chunk_size};
 pub(crate) use timer::Timer;
 pub(crate) use trailers::TRAILERS_MAX;

@@ -23,6 +23,10 @@ use crate::metrics::{Abuse, ProxyMetrics};
 use crate::origin::{Origin, Scheme};
 use crate::streams::{Allowance, BYTES_PER_FRAME, Malformed, Stream};
 
+/// How often `client_stall` is waited for a client that takes the end of its answer slowly: what `http3_send_window` holds is
+/// with it by then at some 2 KB a second.
+const LOOKS_MAX: u32 = 10;
+
 /// From one request's stream to the next (RFC 9000 section 2.1).
 const NEXT_REQUEST: u64 = 4;
 /// Round trips that a client gets to hear that no more requests are taken.
@@ -301,6 +305,7 @@ impl Serving<'_> {
         self.next = self.next.max(id + NEXT_REQUEST);
         let (edge, origin) = (Arc::clone(self.edge), Arc::clone(&self.origin));
         let common = Arc::clone(&self.common);
+        let connection = self.connection.clone();
         self.requests.spawn(async move {
             let signs = Arc::new(Signs::default());
             // Until the client has all of it: when the connection ends what is under way is lost.
@@ -308,7 +313,16 @@ impl Serving<'_> {
             let receive = Receive::new(receive, Arc::clone(&common), Arc::clone(&signs));
             let send = Sending::new(send, Arc::clone(&common), Arc::clone(&signs));
             if answer(&edge, &origin, &signs, receive, send).await {
-                let _ = timeout(edge.shared.limits.client_stall, taken).await;
+                tokio::pin!(taken);
+                let stall = edge.shared.limits.client_stall;
+                for _ in 0..LOOKS_MAX {
+                    let heard = connection.stats().frame_rx.acks;
+                    let waited = timeout(stall, &mut taken).await;
+                    // One that takes it slowly says so.
+                    if waited.is_ok() || connection.stats().frame_rx.acks == heard {
+                        break;
+                    }
+                }
             }
             if signs.was_in_vain() {
                 common.in_vain();

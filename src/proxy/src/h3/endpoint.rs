@@ -1,10 +1,9 @@
 //! Where connections of HTTP/3 come in: one socket, on one of the edge's threads, so that a connection whose client changes its
 //! address stays where it is.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -14,7 +13,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use socket2::SockRef;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +21,7 @@ use super::connection;
 use crate::config::Limits;
 use crate::edge::{Edge, Stop, stopped};
 use crate::metrics::Attempt;
+use crate::seats::{NoSeat, Seat, Seats};
 
 /// Streams of one direction that a client may have open: its control stream, two of QPACK, and some that mean nothing, as clients
 /// open to see that they are ignored (RFC 9114 section 6.2.3).
@@ -90,7 +90,13 @@ fn transport(limits: &Limits) -> TransportConfig {
 /// Lets connections in until the word to stop, and then waits for those that are there.
 pub(crate) async fn serve(edge: Arc<Edge>, endpoint: Endpoint, mut stop: watch::Receiver<Stop>) {
     let limits = &edge.shared.limits;
-    let seats = Arc::new(Seats::new(limits));
+    let seats = Arc::new(Seats::new(
+        limits.http3_connections,
+        limits.http3_connections_per_address,
+    ));
+    // With clients that may be somebody else.
+    let handshakes = Semaphore::new(limits.http3_unvalidated_handshakes);
+    let handshakes = Arc::new(handshakes);
     let connections = TaskTracker::new();
     loop {
         let incoming = tokio::select! {
@@ -102,12 +108,14 @@ pub(crate) async fn serve(edge: Arc<Edge>, endpoint: Endpoint, mut stop: watch::
             break;
         };
         let (edge, stop) = (Arc::clone(&edge), stop.clone());
-        if let Some((incoming, seat)) = admit(&edge, &seats, incoming) {
+        if let Some(admitted) = admit(&edge, &seats, &handshakes, incoming) {
             connections.spawn(async move {
-                if let Some(connection) = shake(&edge, &seat.seats, incoming).await {
+                let shaken = shake(&edge, admitted.incoming).await;
+                drop(admitted.unproven);
+                if let Some(connection) = shaken {
                     connection::serve(&edge, connection, stop).await;
                 }
-                drop(seat);
+                drop(admitted.seat);
             });
         }
     }
@@ -122,8 +130,21 @@ pub(crate) async fn serve(edge: Arc<Edge>, endpoint: Endpoint, mut stop: watch::
     let _ = timeout(limits.linger, endpoint.wait_idle()).await;
 }
 
+/// A connection that has a place.
+struct Admitted {
+    incoming: Incoming,
+    seat: Seat,
+    /// Of one that has not shown that its address is its own, until the handshake is over.
+    unproven: Option<OwnedSemaphorePermit>,
+}
+
 /// Finds a place for a connection, or refuses it.
-fn admit(edge: &Edge, seats: &Arc<Seats>, incoming: Incoming) -> Option<(Incoming, Seat)> {
+fn admit(
+    edge: &Edge,
+    seats: &Arc<Seats>,
+    handshakes: &Arc<Semaphore>,
+    incoming: Incoming,
+) -> Option<Admitted> {
     let shared = &edge.shared;
     let peer = incoming.remote_address().ip().to_canonical();
     let refuse = |incoming: Incoming, why: Attempt| {
@@ -136,7 +157,11 @@ fn admit(edge: &Edge, seats: &Arc<Seats>, incoming: Incoming) -> Option<(Incomin
         return refuse(incoming, Attempt::Unnamed);
     }
     // RFC 9000 section 8.1.2: until a client has shown that it gets what is sent to its address, it may be somebody else.
-    if !incoming.remote_address_validated() && seats.handshakes.available_permits() == 0 {
+    let unproven = match incoming.remote_address_validated() {
+        true => None,
+        false => Some(Arc::clone(handshakes).try_acquire_owned()),
+    };
+    if let Some(Err(_)) = unproven {
         shared.metrics.http3.attempt(Attempt::Retried);
         if let Err(error) = incoming.retry() {
             error.into_incoming().refuse();
@@ -144,19 +169,19 @@ fn admit(edge: &Edge, seats: &Arc<Seats>, incoming: Incoming) -> Option<(Incomin
         return None;
     }
     match Seats::take(seats, peer) {
-        Ok(seat) => Some((incoming, seat)),
-        Err(why) => refuse(incoming, why),
+        Ok(seat) => Some(Admitted {
+            incoming,
+            seat,
+            unproven: unproven.and_then(Result::ok),
+        }),
+        Err(NoSeat::Full) => refuse(incoming, Attempt::Full),
+        Err(NoSeat::Crowded) => refuse(incoming, Attempt::Crowded),
     }
 }
 
 /// The handshake, when it comes to an end in time.
-async fn shake(edge: &Edge, seats: &Seats, incoming: Incoming) -> Option<Connection> {
+async fn shake(edge: &Edge, incoming: Incoming) -> Option<Connection> {
     let limits = &edge.shared.limits;
-    // One that has shown its address goes on without.
-    let _unproven = match incoming.remote_address_validated() {
-        true => None,
-        false => seats.handshakes.try_acquire().ok(),
-    };
     let handshake = async { incoming.accept()?.await };
     let (how, connection) = match timeout(limits.tls_handshake, handshake).await {
         Ok(Ok(connection)) => (Attempt::Accepted, Some(connection)),
@@ -168,109 +193,4 @@ async fn shake(edge: &Edge, seats: &Seats, incoming: Incoming) -> Option<Connect
     };
     edge.shared.metrics.http3.attempt(how);
     connection
-}
-
-/// The connections that there may be.
-struct Seats {
-    most: usize,
-    most_per_address: usize,
-    taken: Mutex<Taken>,
-    /// Handshakes with clients that may be somebody else.
-    handshakes: Semaphore,
-}
-
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-impl Seats {
-    fn new(limits: &Limits) -> Seats {
-        Seats {
-            most: limits.http3_connections,
-            most_per_address: limits.http3_connections_per_address,
-            taken: Mutex::default(),
-            handshakes: Semaphore::new(limits.http3_unvalidated_handshakes),
-        }
-    }
-
-    fn take(seats: &Arc<Seats>, peer: IpAddr) -> Result<Seat, Attempt> {
-        let address = network(peer);
-        let mut taken = seats.lock();
-        if taken.all >= seats.most {
-            return Err(Attempt::Full);
-        }
-        let of_address = taken.by_address.entry(address).or_default();
-        if *of_address >= seats.most_per_address {
-            return Err(Attempt::Crowded);
-        }
-        *of_address += 1;
-        taken.all += 1;
-        drop(taken);
-        Ok(Seat {
-            seats: Arc::clone(seats),
-            address,
-        })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One connection's, until it is dropped.
-struct Seat {
-    seats: Arc<Seats>,
-    address: IpAddr,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.lock();
-        taken.all -= 1;
-        if let Some(of_address) = taken.by_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// What counts as one address: of IPv6 a client has a whole /64.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(v6) => {
-            let prefix = u128::from(v6) >> 64 << 64;
-            Ipv6Addr::from(prefix).into()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seats_are_counted_by_address_and_given_back() {
-        let limits = Limits {
-            http3_connections: 3,
-            http3_connections_per_address: 2,
-            ..Limits::default()
-        };
-        let seats = Arc::new(Seats::new(&limits));
-        let take = |peer: &str| Seats::take(&seats, peer.parse().unwrap());
-        let one = take("2001:db8::1").unwrap_or_else(|_| panic!("full"));
-        let _two = take("2001:db8::ffff:2").unwrap_or_else(|_| panic!("full"));
-        assert_eq!(take("2001:db8::3").err(), Some(Attempt::Crowded));
-        let _three = take("192.0.2.1").unwrap_or_else(|_| panic!("full"));
-        assert_eq!(take("192.0.2.2").err(), Some(Attempt::Full));
-        drop(one);
-        assert!(take("2001:db8::3").is_ok());
-        drop((_two, _three));
-        assert!(seats.lock().by_address.is_empty());
-        assert_eq!(seats.lock().all, 0);
-    }
 }

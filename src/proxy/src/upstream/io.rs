@@ -31,6 +31,10 @@ impl Io {
         matches!(self, Io::Stream(stream) if stream.is_shared())
     }
 
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Io::Stream(_))
+    }
+
     /// A client's wish for WebSocket can be carried out.
     pub(crate) fn takes_websocket(&self) -> bool {
         match self {

@@ -30,6 +30,18 @@ pub const FLOOR: u64 = 10;
 /// Requests each thousand seconds: rates far below one a second are rates too.
 pub type PerKilosecond = u64;
 
+/// How many times the limit's own interval a share may make of it, where that is more than [`STRETCH_FREE`]: with more nodes than
+/// that, slow limits are exceeded by what the others give.
+pub const STRETCH_MAX: u64 = 4;
+/// An interval that is forgotten soon enough, whatever share it came from.
+pub const STRETCH_FREE: Duration = Duration::from_secs(10);
+
+/// Over how long a rule's keys are counted before they are told of: one request of a slow limit, looked at for a
+/// second, would seem to be much.
+pub fn period(limit: &RateLimit, least: Duration) -> Duration {
+    least.max(limit.interval().saturating_mul(2))
+}
+
 /// How much of one key is asked for at one node, refused requests included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Talker {
@@ -194,12 +206,13 @@ fn share(
             u64::try_from(part).unwrap_or(limit)
         }
     };
-    let floor = limit / (FLOOR * nodes.max(1) as u64);
-    Share::new(granted.max(floor), limit)
+    let floor = Share::ONE / (FLOOR * nodes.max(1) as u64);
+    let floor = Share(u32::try_from(floor.max(1)).unwrap_or(1));
+    Share::new(granted, limit).max(floor)
 }
 
 fn rate_of(limit: &RateLimit) -> PerKilosecond {
-    1_000_000_000_000 / nanos(limit.interval()).max(1)
+    (1_000_000_000_000 / nanos(limit.interval()).max(1)).max(1)
 }
 
 #[cfg(test)]

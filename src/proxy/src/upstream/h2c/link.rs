@@ -88,6 +88,13 @@ fn builder(limits: &Limits) -> Builder {
         .initial_window_size(limits.h2c_stream_window)
         // All streams' together: one whose client takes nothing does not hold up the others.
         .initial_connection_window_size(u32::try_from(all).unwrap_or(u32::MAX).min(WINDOW_MAX))
+        // What is held of all streams is bounded by their windows, in however small frames it came: clients that take nothing
+        // are not to end the connection of all others.
+        .data_frame_budget(
+            usize::try_from(all)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(256),
+        )
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(limits.h2c_send_buffer)
         // Clients cancel, and the instance may have answered meanwhile: that is not the connection's fault, and must not

@@ -50,9 +50,14 @@ struct Link {
     streams: usize,
     /// No more at once: the instance has refused one although it takes more by its settings.
     most: usize,
+    /// Streams whose clients have left before their answers were through.
+    cancelled: u32,
     /// Since when there have been none.
     idle_since: Instant,
 }
+
+/// Half of what the strictest of known servers take in half a minute.
+const CANCELLED_MAX: u32 = 100;
 
 /// What one who wants a stream is to do.
 enum Step {
@@ -149,10 +154,10 @@ impl Links {
             .instances
             .get(&target.instance)
             .is_some_and(|instance| instance.opening);
-        match (opening, target.via) {
-            (false, _) => DialError::Full,
-            (true, Via::Local { .. }) => DialError::ConnectTimeout,
-            (true, Via::Remote { .. }) => DialError::TunnelTimeout,
+        match opening {
+            false => DialError::Full,
+            // Whoever opens it knows whether the node or the instance is to blame; who only waits for that blames the instance.
+            true => DialError::GreetingTimeout,
         }
     }
 
@@ -175,6 +180,7 @@ impl Links {
             handle,
             silence,
             streams: 0,
+            cancelled: 0,
             most: self.limits.h2c_streams,
             idle_since: Instant::now(),
         };
@@ -283,12 +289,26 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The stream's client has left. Servers end a connection on which much is cancelled, and everybody's streams with it ("rapid
+    /// reset"), so that one gets no more streams in time.
+    pub(super) fn cancelled(&self) {
+        let mut inner = self.links.inner();
+        let instance = inner.instances.get_mut(&self.instance);
+        let mut links = instance.into_iter().flat_map(|known| &mut known.links);
+        if let Some(link) = links.find(|link| link.id == self.id) {
+            link.cancelled += 1;
+            if link.cancelled >= CANCELLED_MAX {
+                link.most = 0;
+            }
+        }
+    }
+
     /// The stream was refused: for a while the connection gets no more than it has besides.
     pub(super) fn crowded(&self) {
         let mut inner = self.links.inner();
         let instance = inner.instances.get_mut(&self.instance);
         let mut links = instance.into_iter().flat_map(|known| &mut known.links);
-        if let Some(link) = links.find(|link| link.id == self.id) {
+        if let Some(link) = links.find(|link| link.id == self.id && link.most > 0) {
             link.most = link.most.min(link.streams - 1).max(1);
         }
     }
@@ -301,10 +321,16 @@ impl Drop for Slot {
         let Some(instance) = inner.instances.get_mut(&self.instance) else {
             return;
         };
+        let before = instance.links.len();
         if let Some(link) = instance.links.iter_mut().find(|link| link.id == self.id) {
             link.streams -= 1;
             link.idle_since = Instant::now();
+            if link.most == 0 && link.streams == 0 {
+                instance.links.retain(|link| link.id != self.id);
+            }
         }
+        let gone = before - instance.links.len();
         instance.changed.notify_one();
+        inner.count -= gone;
     }
 }

@@ -24,6 +24,8 @@ use crate::streams::{Framing, Incoming, Sink};
 pub(crate) enum Told {
     /// Nothing was done about it, so that it may be sent again (RFC 9113 section 8.7).
     Unprocessed,
+    /// HTTP/2 has no words for the request, which it therefore has not got.
+    Unspeakable,
     /// It was given up, as servers of gRPC do when a call's deadline is over. That is no sign of a broken instance.
     Cancelled,
 }
@@ -122,6 +124,12 @@ impl Stream {
         }
     }
 
+    fn cancelled(&self) {
+        if let Some(slot) = &self.slot {
+            slot.cancelled();
+        }
+    }
+
     /// The instance opens tunnels for WebSocket (RFC 8441 section 3).
     pub(crate) fn takes_websocket(&self) -> bool {
         self.handle.sender.is_extended_connect_protocol_enabled()
@@ -143,7 +151,11 @@ impl Stream {
         bytes.truncate(end);
         let mut bytes = std::mem::take(bytes);
         self.request = Request::Broken;
-        let (request, framing, asked) = heads::request(&mut bytes, end)?;
+        let translated = heads::request(&mut bytes, end);
+        if translated.is_err() {
+            self.told = Some(Told::Unspeakable);
+        }
+        let (request, framing, asked) = translated?;
         let sent = self.handle.sender.send_request(request, framing.is_none());
         let (response, stream) = match sent {
             Ok(sent) => sent,
@@ -323,13 +335,19 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let request = std::mem::replace(&mut self.request, Request::Broken);
         let response = std::mem::replace(&mut self.response, Response::Broken);
-        let (Request::Content(outgoing, framing), Response::Content(mut incoming, content)) =
-            (request, response)
-        else {
-            return;
+        let (outgoing, framing, mut incoming, content) = match (request, response) {
+            (Request::Content(outgoing, framing), Response::Content(incoming, content)) => {
+                (outgoing, framing, incoming, content)
+            }
+            (Request::Content(..), Response::Waiting(_)) => return self.cancelled(),
+            _ => return,
         };
         let through = matches!(content, Content::Nothing | Content::Sized(0));
-        if !through || incoming.source.is_end_stream() || framing.is_some() {
+        let ended = incoming.source.is_end_stream();
+        if !through && !ended {
+            self.cancelled();
+        }
+        if !through || ended || framing.is_some() {
             return;
         }
         let (slot, linger) = (self.slot.take(), self.linger);

@@ -192,3 +192,45 @@ fn who_asks_one_node_or_little_of_each_is_not_slowed() {
     let all = average(&little, |second| second.iter().sum());
     assert!(all > 5.9, "{all}");
 }
+
+#[test]
+fn a_slow_limit_is_not_locked_by_one_request_elsewhere() {
+    for (text, nodes) in [
+        ("1r/m burst=5 nodelay", 2),
+        ("10r/h", 3),
+        ("1r/h", 100),
+        ("1r/s", 10),
+    ] {
+        let limit: RateLimit = text.parse().unwrap();
+        let elsewhere = Talker {
+            key: 1,
+            rate: 1_000_000,
+        };
+        let share = shares(&limit, nodes, &[], [elsewhere])[&1];
+        let table = RateTable::with_keys(BuildHasherDefault::<DefaultHasher>::new(), 64);
+        let whole = Gcra::from(&limit);
+        assert_eq!(
+            table.request(1, Key::Everyone, &whole.shared(share), 0),
+            Verdict::Pass
+        );
+        // What was paid at the worst price is over soon after it has fallen.
+        let soon = limit.interval().max(STRETCH_FREE) * 5;
+        let later = u64::try_from(soon.as_nanos()).unwrap();
+        assert_eq!(
+            table.request(1, Key::Everyone, &whole, later),
+            Verdict::Pass,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_slow_limit_is_counted_for_longer() {
+    let least = Duration::from_secs(1);
+    assert_eq!(period(&limit(), least), least);
+    let slow: RateLimit = "10r/m".parse().unwrap();
+    assert_eq!(period(&slow, least), Duration::from_secs(12));
+    // Keeping to it looks like that, and not like sixty times as much.
+    let told = told(&slow, 1, [(1, 2)], period(&slow, least));
+    assert_eq!(told[0].rate, 166);
+}
