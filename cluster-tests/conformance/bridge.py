@@ -5,6 +5,7 @@ Runs as a program of its own: `bridge.py HOST PORT [CA]` prints the port that it
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import ssl
 import sys
@@ -24,6 +25,7 @@ from h2.settings import SettingCodes
 
 MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 WINDOW = 1 << 24
+LINGER_SECONDS = 2
 # Of the handshake, what the stream's own fields say already (section 5).
 NOT_PASSED = {"host", "connection", "upgrade", "sec-websocket-key"}
 
@@ -52,6 +54,9 @@ class One:
         self.window = asyncio.Event()
         self.stream = None
         self.key = ""
+        # The edge has ended the stream; what the client still says is read and thrown away.
+        self.over = False
+        self.gone = asyncio.Event()
 
     async def run(self):
         b = self.bridge
@@ -88,7 +93,7 @@ class One:
         await asyncio.wait_for(self.allowed.wait(), 5)
         await self.open(head)
         while piece := await self.reader.read(65536):
-            while piece:
+            while piece and not self.over:
                 room = min(self.h2.local_flow_control_window(self.stream), self.h2.max_outbound_frame_size, len(piece))
                 if room == 0:
                     self.window.clear()
@@ -97,8 +102,10 @@ class One:
                 self.h2.send_data(self.stream, piece[:room])
                 piece = piece[room:]
                 await self.flush()
-        self.h2.end_stream(self.stream)
-        await self.flush()
+        self.gone.set()
+        if not self.over:
+            self.h2.end_stream(self.stream)
+            await self.flush()
 
     async def listen(self):
         """What the edge says; ends with the stream, by an error that ends the rest as well."""
@@ -117,8 +124,7 @@ class One:
                     await self.writer.drain()
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 elif isinstance(event, StreamEnded):
-                    await self.writer.drain()
-                    self.writer.close()
+                    await self.linger()
                     raise EOFError
                 elif isinstance(event, StreamReset | ConnectionTerminated):
                     self.writer.transport.abort()
@@ -126,6 +132,15 @@ class One:
             self.window.set()
             await self.flush()
         raise EOFError
+
+    async def linger(self):
+        """A socket that is closed while something unread is in it is reset, and what was said last is lost with it."""
+        self.over = True
+        self.window.set()
+        await self.writer.drain()
+        self.writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.gone.wait(), LINGER_SECONDS)
 
     def answer(self, fields):
         status = fields.pop(":status")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+from cluster import BACKENDS
 
 PATIENCE_SECONDS = 90
 
@@ -14,8 +15,6 @@ def run(lab, results):
     if not program:
         results.skip("Chromium", "no chromium (docs/proxy-conformance.md says where from)")
         return
-    from smuggling import BACKENDS
-
     if missing := lab.missing_module("wsproto"):
         results.skip("Chromium", missing)
         return

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 TLD = "conf.test"
+# What is deployed.
+BACKENDS = Path(__file__).parent / "backends"
 START_SECONDS = 60
 LOOK_SECONDS = 0.05
 # One connection's requests then follow another's on the same connections to instances: what one leaves behind shows.

@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+from cluster import BACKENDS
 
 REQUESTS = 100_000
 QUICK_REQUESTS = 5_000
@@ -40,8 +41,6 @@ def upstream_of(lab):
     """nginx, which closes its connections after so many requests, as many programs do."""
     if lab.missing("nginx"):
         return None
-    from smuggling import BACKENDS
-
     return lab.cluster.serve("upstream", BACKENDS, "sh upstream.sh", {"NGINX": lab.find("nginx")})[0]
 
 

@@ -36,8 +36,10 @@ class Lab:
 
     def app(self):
         """The application that clients of all kinds ask; its host. `localhost` is for programs that cannot say another."""
+        from cluster import BACKENDS
+
         env = {"PYTHON": sys.executable}
-        return self.cluster.deploy("app", HERE / "backends", 'exec "$PYTHON" app.py', env, flags=["--name", "localhost"])
+        return self.cluster.deploy("app", BACKENDS, 'exec "$PYTHON" app.py', env, flags=["--name", "localhost"])
 
     def find(self, program):
         return shutil.which(program) or shutil.which(program, path=SBIN)

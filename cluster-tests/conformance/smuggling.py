@@ -7,15 +7,14 @@ connections to the instance: whatever a payload left there shows in front of it,
 import json
 import socket
 import time
-from pathlib import Path
 
 import corpus
 import corpus_heads  # noqa: F401  (adds its cases)
 import corpus_h2
 import http1
 import http2
+from cluster import BACKENDS
 
-BACKENDS = Path(__file__).parent / "backends"
 # An edge that waits for more of a refused request than there is has not refused it.
 WAIT_SECONDS = 4
 SLOW_SECONDS = 1

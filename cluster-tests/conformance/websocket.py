@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from smuggling import BACKENDS
+from cluster import BACKENDS
 
 HERE = Path(__file__).parent
 # 1 framing, 2 pings, 3 reserved bits, 4 opcodes, 5 fragments, 6 UTF-8, 7 close, 9 limits, 10 autofragmentation, 12 and 13 compression.
