@@ -172,7 +172,8 @@ pub struct Limits {
     pub upstream_idle: Duration,
     /// As `upstream_idle`, for requests that cannot be repeated if it happens all the same.
     pub upstream_idle_unrepeatable: Duration,
-    /// Unused connections that one edge thread keeps to one instance.
+    /// Unused connections that one edge thread keeps to one instance: what a busy one has under way there, for between two
+    /// bursts nearly all are unused.
     pub upstream_idle_per_instance: usize,
     /// Unused connections that one edge thread keeps in all: file descriptors here, streams of a peer's
     /// mesh for remote instances.
@@ -258,7 +259,7 @@ impl Default for Limits {
             ready_wait: Duration::from_millis(500),
             upstream_idle: Duration::from_secs(4),
             upstream_idle_unrepeatable: Duration::from_secs(1),
-            upstream_idle_per_instance: 64,
+            upstream_idle_per_instance: 256,
             upstream_idle_per_thread: 512,
             h2c_streams: 100,
             h2c_connections_per_instance: 16,

@@ -135,7 +135,9 @@ async fn carry<T: Socket>(
             Read::Head | Read::Refused(_) if agreed == Some(true) => break,
             Read::Head => {
                 fresh = false;
-                if !handler::answer(edge, &origin, &mut client).await {
+                // On the heap for as long as it lasts: it takes several times as much as a connection that waits.
+                let answered = Box::pin(handler::answer(edge, &origin, &mut client));
+                if !answered.await {
                     break;
                 }
             }

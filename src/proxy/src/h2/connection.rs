@@ -234,7 +234,8 @@ async fn answer(edge: &Arc<Edge>, origin: &Origin, stream: Http2Stream) {
     let mut never = std::future::pending();
     match client.read(&edge.shared.limits, &mut never).await {
         Read::Head => {
-            handler::answer(edge, origin, &mut client).await;
+            // On the heap, for a task is moved several times before it runs.
+            Box::pin(handler::answer(edge, origin, &mut client)).await;
         }
         Read::Refused(refusal) => handler::refuse(edge, &mut client, refusal).await,
         Read::Http2 | Read::End => {}

@@ -373,7 +373,7 @@ async fn answer(
     let mut never = std::future::pending();
     match client.read(limits, &mut never).await {
         Read::Head => {
-            handler::answer(edge, origin, &mut client).await;
+            Box::pin(handler::answer(edge, origin, &mut client)).await;
         }
         Read::Refused(refusal) => handler::refuse(edge, &mut client, refusal).await,
         Read::Http2 | Read::End => {}
