@@ -374,24 +374,31 @@ mod tests {
         assert_eq!(plan.nodes[1].data_dir, Path::new("/d/node-2"));
         assert!(!plan.complete);
     }
-    #[test]
-    fn edge_threads_are_set_for_good_and_left_alone_where_not_given() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A cluster of one, and that one with its folder.
+    fn one_node(dir: &Path) -> (Cluster, DevNode) {
         let ports = Ports {
             quic: 1,
             api: 2,
             edge: 3,
             edge_tls: 4,
         };
-        let mut cluster = Cluster {
-            dir: dir.path().to_owned(),
+        let cluster = Cluster {
+            dir: dir.to_owned(),
             program: PathBuf::new(),
-            edge_threads: Some(1),
+            edge_threads: None,
             certificates: None,
-            state: RefCell::new(Cluster::plan(dir.path(), &[ports])),
+            state: RefCell::new(Cluster::plan(dir, &[ports])),
         };
         let node = cluster.node(0);
         std::fs::create_dir(&node.data_dir).unwrap();
+        (cluster, node)
+    }
+
+    #[test]
+    fn edge_threads_are_set_for_good_and_left_alone_where_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut cluster, node) = one_node(dir.path());
+        cluster.edge_threads = Some(1);
         let config = cluster.config(&node).unwrap();
         assert_eq!(config.edge_threads, 1);
         config.store().unwrap();
@@ -404,21 +411,7 @@ mod tests {
     #[test]
     fn certificates_once_given_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let ports = Ports {
-            quic: 1,
-            api: 2,
-            edge: 3,
-            edge_tls: 4,
-        };
-        let mut cluster = Cluster {
-            dir: dir.path().to_owned(),
-            program: PathBuf::new(),
-            edge_threads: None,
-            certificates: None,
-            state: RefCell::new(Cluster::plan(dir.path(), &[ports])),
-        };
-        let node = cluster.node(0);
-        std::fs::create_dir(&node.data_dir).unwrap();
+        let (mut cluster, node) = one_node(dir.path());
         assert_eq!(cluster.config(&node).unwrap().edge_tls(), None);
         cluster.certificates = Some("/certificates".into());
         let config = cluster.config(&node).unwrap();
