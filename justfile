@@ -66,7 +66,7 @@ nightly:
 # Mutated inputs for everything that reads what others send; each target runs for so long.
 fuzz SECONDS="600":
     NEBULA_FUZZ_SECONDS={{SECONDS}} cargo test --locked --no-fail-fast -p nebula-wire -p nebula-membership -p nebula-registry \
-        -p nebula-artifacts -p nebula-api -p nebula-proxy -p nebula-cli --lib --test fuzz fuzz_ -- --nocapture
+        -p nebula-artifacts -p nebula-logs -p nebula-api -p nebula-proxy -p nebula-cli --lib --test fuzz fuzz_ -- --nocapture
 
 # One seed of the simulated cluster again.
 sim SEED="1":

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nebula_domain::observed::{Health, InstanceFacts, NodeView, Phase};
 use nebula_domain::routes::{self, RequestView, RouteTable};
-use nebula_domain::spec::{DEFAULT_STOP_GRACE, ProbeSpec, Service, Spec, Workload};
+use nebula_domain::spec::{Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Cluster};
 use nebula_domain::time::Millis;
 use nebula_domain::traffic::balance::{Ask, Balance, HashKey, Target, Targets};
@@ -158,17 +158,8 @@ pub fn services() -> anyhow::Result<(State, View)> {
             api_token_sha256: [0; 32],
         },
     )?;
-    let service = Service {
-        command: "./run".to_owned(),
-        env: Default::default(),
-        probe: ProbeSpec::default(),
-        stop_grace: DEFAULT_STOP_GRACE,
-    };
-    let spec = Spec {
-        workload: Workload::Service(service),
-        tld: "example.test".parse()?,
-        http: Default::default(),
-    };
+    let service = Service::new("./run");
+    let spec = Spec::new(Workload::Service(service), "example.test".parse()?);
     let artifact = Digest([1; 32]);
     for i in 0..ROUTES {
         let (name, spec) = (format!("app{i}").parse()?, spec.clone());
@@ -181,6 +172,7 @@ pub fn services() -> anyhow::Result<(State, View)> {
                 scale: 1,
                 artifact,
                 artifact_bytes: 1,
+                origin: Default::default(),
                 now,
             },
         )?;

@@ -54,6 +54,8 @@ class Node:
             "--listen", f"127.0.0.1:{self.quic}", "--api-addr", f"127.0.0.1:{self.api}",
             "--edge-addr", f"127.0.0.1:{self.edge}", "--edge-tls-addr", f"127.0.0.1:{self.tls}",
             "--edge-certificates", str(certificates), "--edge-threads", EDGE_THREADS,
+            # What runs behind the edge are programs of this machine, wherever they are installed.
+            "--isolation", "off",
         ]  # fmt: skip
 
     def address(self, tls):

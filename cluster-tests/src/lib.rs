@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod process;
 pub mod sim;
 pub mod systemd;
+pub mod traffic;
 pub mod wait;
 
 pub use cluster::{Cluster, Member};

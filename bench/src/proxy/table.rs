@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::Context;
 use nebula_domain::observed::{Health, LocalInstance, LocalInstances};
 use nebula_domain::routes::{self, RouteTable};
-use nebula_domain::spec::ProbeSpec;
 use nebula_domain::{InstanceId, NodeId, State, View};
 use nebula_proxy::{Config, Proxy};
 use nebula_testkit::Cluster;
@@ -109,7 +108,9 @@ fn half_ill(view: &View, kept: InstanceId) -> View {
 fn locals(state: &State, stage: &Stage) -> LocalInstances {
     let local = LocalInstance {
         address: stage.upstream,
-        probe: ProbeSpec::default(),
+        probes: Arc::default(),
+        surroundings: Arc::default(),
+        started_at: nebula_domain::time::Millis(0),
         run: 1,
     };
     let ids = state.instances_on(NodeId(1));

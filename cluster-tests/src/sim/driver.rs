@@ -1,14 +1,17 @@
 //! A node's programs, as its daemon reaches them: they outlive it, and what is left of a daemon that
 //! was killed reaches them no more.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nebula_domain::{Digest, InstanceId, NodeId};
+use nebula_domain::rollout::Figures;
+use nebula_domain::{DeploymentName, Digest, InstanceId, NodeId, ReleaseNumber};
 use nebula_drivers::fake::FakeDriver;
 use nebula_drivers::{Driver, DriverError, Runs, StartSpec};
+use nebula_scheduler::Evidence;
 use nebula_supervisor::Files;
 use nebula_telemetry::Random;
 use tokio::sync::watch;
@@ -63,6 +66,15 @@ impl Driver for Lease {
 
     fn note(&self, instance: InstanceId, text: &str) {
         self.programs.note(instance, text);
+    }
+}
+
+/// There are no proxies: releases go by their instances.
+pub struct NoRequests;
+
+impl Evidence for NoRequests {
+    fn figures(&self, _: &DeploymentName) -> BTreeMap<ReleaseNumber, Figures> {
+        BTreeMap::new()
     }
 }
 

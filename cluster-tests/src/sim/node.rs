@@ -16,14 +16,14 @@ use nebula_membership::{Codec, CodecThread, Membership};
 use nebula_node::parts::{Announcer, DirectoryKeeper, Peers, directory};
 use nebula_registry::{Compaction, Registry, StartError, Storage, Timing};
 use nebula_routing::Routing;
-use nebula_scheduler::{Caretaker, Scheduler};
+use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, ManualClock, Metrics, Random};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::disk::Disk;
-use super::driver::{Lease, NoFiles};
+use super::driver::{Lease, NoFiles, NoRequests};
 use super::network::{Network, Socket};
 use super::trace::Trace;
 
@@ -203,6 +203,7 @@ impl Node {
                 Routing::new(me, state, view, table_tx.clone())
             })
         });
+        let rollout_metrics = metrics.clone();
         loops.push({
             let (registry, membership) = (registry.clone(), membership.clone());
             guardian.supervise("scheduler", move || {
@@ -215,13 +216,24 @@ impl Node {
                 Caretaker::new(registry.clone(), clock.clone())
             })
         });
+        loops.push({
+            let (registry, membership, clock) =
+                (registry.clone(), membership.clone(), self.clock.clone());
+            guardian.supervise("rollouts", move || {
+                let (clock, view) = (clock.clone(), membership.view());
+                let evidence = Arc::new(NoRequests);
+                Rollouts::new(registry.clone(), view, evidence, clock, &rollout_metrics)
+            })
+        });
         let driver = Lease {
             programs: self.programs.clone(),
             random: random.clone(),
             dead: dead.subscribe(),
         };
+        // No program is given up here: see `probe`.
+        let (_, given_up) = watch::channel(Arc::default());
         let config = SupervisorConfig::new(me, self.name.clone(), "work".into());
-        let handle = nebula_supervisor::Handle::new(config, Arc::new(driver), locals_tx);
+        let handle = nebula_supervisor::Handle::new(config, Arc::new(driver), locals_tx, given_up);
         let files = Arc::new(NoFiles {
             random: random.clone(),
         });
@@ -343,7 +355,7 @@ async fn probe(
         let known = locals.borrow_and_update().clone();
         sleep(Duration::from_millis(20 + random.below(200))).await;
         for instance in known.keys() {
-            membership.publish_health(*instance, Health::Healthy);
+            membership.publish_health(*instance, Health::Healthy, "");
         }
         if locals.changed().await.is_err() {
             return;

@@ -1,11 +1,10 @@
 //! Clients of a simulated cluster: they write and read settings and change deployments, each through
 //! whichever node it finds, and ask again elsewhere when they are told nothing.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nebula_domain::spec::{ProbeSpec, Service, Spec, StaticSite, Workload as Kind};
+use nebula_domain::spec::{Service, Spec, StaticSite, Workload as Kind};
 use nebula_domain::time::Millis;
 use nebula_domain::{Command, Digest, Outcome as Told, Request};
 use nebula_registry::{Applied, ProposeError};
@@ -214,6 +213,7 @@ impl Client {
                     scale: 1 + self.random.below(3) as u32,
                     artifact,
                     artifact_bytes: 1,
+                    origin: Default::default(),
                     now,
                 },
                 3 => Command::RemoveDeployment { name },
@@ -224,6 +224,7 @@ impl Client {
                     spec: None,
                     artifact,
                     artifact_bytes: 1,
+                    origin: Default::default(),
                     now,
                 },
                 _ => Command::ScaleDeployment {
@@ -250,6 +251,7 @@ impl Client {
                 scale: 1,
                 artifact: Digest([9; 32]),
                 artifact_bytes: 1,
+                origin: Default::default(),
                 now: Millis(EPOCH_MS),
             };
             // Refused: an earlier try was applied after all.
@@ -296,15 +298,9 @@ fn spec(only_files: bool) -> Spec {
         Kind::Static(StaticSite::default())
     } else {
         Kind::Service(Service {
-            command: "serve".to_owned(),
-            env: BTreeMap::new(),
-            probe: ProbeSpec::default(),
             stop_grace: Duration::from_secs(2),
+            ..Service::new("serve")
         })
     };
-    Spec {
-        workload,
-        tld: "example.test".parse().expect("a domain name"),
-        http: Default::default(),
-    }
+    Spec::new(workload, "example.test".parse().expect("a domain name"))
 }

@@ -9,6 +9,7 @@ use nebula_artifacts::Artifacts;
 use nebula_domain::time::Millis;
 use nebula_domain::{Command, NodeId, Request, RequestId, State, View};
 use nebula_enrolment::Enrolment;
+use nebula_health::Reports;
 use nebula_logs::Logs;
 use nebula_registry::{Applied, OperatorToken, Registry, Status};
 use nebula_telemetry::{Clock, Metrics, Random};
@@ -45,6 +46,7 @@ pub struct App {
     pub view: watch::Receiver<Arc<View>>,
     pub artifacts: Artifacts,
     pub logs: Logs,
+    pub probes: Reports,
     pub enrolment: Enrolment,
     pub metrics: Metrics,
     pub clock: Clock,

@@ -5,24 +5,26 @@ use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nebula_domain::settings::DEFAULT_TLD;
+use nebula_domain::state::Origin;
 use nebula_domain::status::{Summary, summarise, summarise_all};
 use nebula_domain::{Command, DeploymentName, Outcome, Rejection, State};
 use nebula_registry::Applied;
 use nebula_wire::api::{
     ApiError, CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, Deployments,
-    ErrorCode, InstanceStatus, Scale, UpdateDeployment,
+    InstanceStatus, Scale, UpdateDeployment,
 };
 use nebula_wire::convert::{self, Passwords};
 
 use crate::app::{App, Consistency, Level};
 use crate::artifacts;
-use crate::error::{Answer, Failure};
+use crate::error::{Answer, Failure, other_change};
+use crate::releases;
 
-fn name(text: &str) -> Answer<DeploymentName> {
+pub(crate) fn name(text: &str) -> Answer<DeploymentName> {
     Ok(text.parse()?)
 }
 
-fn unknown(name: &DeploymentName) -> Failure {
+pub(crate) fn unknown(name: &DeploymentName) -> Failure {
     ApiError::from(&Rejection::DeploymentUnknown(name.clone())).into()
 }
 
@@ -57,9 +59,11 @@ pub async fn get(
     // Not in lists: an environment may hold 32 KiB, and secrets.
     let deployment = read.state.deployments.get(&name);
     let spec = deployment.map(|d| convert::told_spec(&d.current().spec));
+    let releases = deployment.map_or_else(Vec::new, releases::infos);
     let as_of = Some(read.as_of.clone());
     Ok(read.answer(Json(DeploymentStatus {
         spec,
+        releases,
         as_of,
         ..status
     })))
@@ -79,11 +83,13 @@ fn status(state: &State, name: &DeploymentName, summary: Summary) -> Option<Depl
         generation: deployment.generation,
         release: release.number.0,
         phase: phase(&summary),
+        rollout: releases::rollout(deployment),
         desired: summary.desired,
         ready: summary.ready,
         urls: summary.urls.clone(),
         artifact: release.artifact.to_string(),
         spec: None,
+        releases: Vec::new(),
         instances: summary
             .instances
             .iter()
@@ -122,7 +128,7 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
 }
 
 /// The answer to a change, from what the registry said of it.
-fn deployed(
+pub(crate) fn deployed(
     app: &App,
     name: &DeploymentName,
     asked: Option<Vec<String>>,
@@ -133,11 +139,7 @@ fn deployed(
         release,
     } = applied.outcome
     else {
-        return Err(Failure::new(
-            ErrorCode::Conflict,
-            "this request id was used for another kind of change",
-            "send a new request id",
-        ));
+        return Err(other_change());
     };
     // A follower may not have applied its own proposal yet: then the names are those that were asked for.
     let known = || {
@@ -179,6 +181,10 @@ pub async fn create(
         scale: body.instances,
         artifact,
         artifact_bytes,
+        origin: Origin {
+            author: body.author,
+            message: body.message,
+        },
         now,
     };
     let applied = app.change(&headers, command).await?;
@@ -228,6 +234,10 @@ pub async fn update(
         spec,
         artifact,
         artifact_bytes,
+        origin: Origin {
+            author: body.author,
+            message: body.message,
+        },
         now,
     };
     let applied = app.change(&headers, command).await?;

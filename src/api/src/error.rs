@@ -26,6 +26,15 @@ impl Failure {
     }
 }
 
+/// What was remembered of a request is of another one.
+pub fn other_change() -> Failure {
+    Failure::new(
+        ErrorCode::Conflict,
+        "this request id was used for another kind of change",
+        "send a new request id",
+    )
+}
+
 /// A path or a method that the API does not have.
 pub async fn not_an_action(request: Request) -> Failure {
     let message = format!(

@@ -10,10 +10,13 @@ mod deployments;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod health;
 mod join;
 mod logs;
 mod members;
 mod node;
+mod purge;
+mod releases;
 mod router;
 mod server;
 mod settings;

@@ -18,7 +18,10 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::{Failure, not_an_action};
-use crate::{access, artifacts, deployments, join, logs, members, node, settings, tokens};
+use crate::{
+    access, artifacts, deployments, health, join, logs, members, node, purge, releases, settings,
+    tokens,
+};
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
 const MAX_JSON_BYTES: usize = 256 * 1024;
@@ -48,7 +51,12 @@ fn documented() -> OpenApiRouter<App> {
         ))
         .routes(routes!(deployments::scale))
         .routes(routes!(deployments::restart))
+        .routes(routes!(releases::list))
+        .routes(routes!(releases::roll_back))
+        .routes(routes!(releases::order))
+        .routes(routes!(purge::purge))
         .routes(routes!(logs::stream))
+        .routes(routes!(health::of_deployment))
         .routes(routes!(settings::list))
         .routes(routes!(settings::get, settings::set, settings::unset))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))

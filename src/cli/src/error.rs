@@ -19,6 +19,8 @@ pub enum Exit {
     RolledBack = 4,
     /// The change was made, its effect did not show in time.
     TimedOut = 5,
+    /// Asked whether anything would change: something would. An answer, and no failure.
+    Differs = 6,
 }
 
 /// A command's failure, ready to be shown.
@@ -79,6 +81,10 @@ impl CliError {
 
     /// Writes the failure to stderr: one JSON object for scripts, sentences for people.
     pub fn report(&self, json: bool) -> ExitCode {
+        if self.exit == Exit::Differs {
+            // What differs stands on stdout.
+            return ExitCode::from(self.exit as u8);
+        }
         let mut err = std::io::stderr().lock();
         // There is nowhere left to say that stderr is closed.
         let _ = if json {
@@ -203,6 +209,7 @@ mod tests {
                 4,
             ),
             (api(ErrorCode::Timeout), 5),
+            (CliError::new(Exit::Differs, ErrorCode::Conflict, "", ""), 6),
             (
                 ClientError::Timeout {
                     after: std::time::Duration::from_secs(1),

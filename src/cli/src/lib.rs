@@ -11,14 +11,17 @@ mod duration;
 mod env_file;
 mod error;
 mod last_lines;
+mod manifest;
 mod nebula;
 mod nodectl;
+mod origin;
 mod output;
 mod pack;
 mod process;
 mod render;
 mod site_rules;
 mod spec;
+mod toml_text;
 mod wait;
 
 use std::process::ExitCode;

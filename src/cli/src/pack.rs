@@ -3,7 +3,7 @@
 //! The folder is read twice: once to learn its archive's digest, and again, straight into the upload, when the cluster
 //! does not hold it yet. That takes no memory and no temporary file; a folder that changes in between is an error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -29,9 +29,14 @@ impl Packed {
 
 /// Checks everything in the folder and reads it once. Nothing is sent.
 pub async fn pack(dir: &Path) -> Outcome<Packed> {
-    let dir = dir.to_owned();
+    pack_without(dir, &[]).await
+}
+
+/// As [`pack`], as if these files were not there.
+pub async fn pack_without(dir: &Path, left_out: &[PathBuf]) -> Outcome<Packed> {
+    let (dir, left_out) = (dir.to_owned(), left_out.to_owned());
     let read = move || {
-        let manifest = archive::scan(&dir)?;
+        let manifest = archive::scan(&dir)?.without(&left_out)?;
         let measured = archive::measure(&manifest)?;
         Ok(Packed { manifest, measured })
     };
@@ -104,6 +109,18 @@ mod tests {
             let error = pack(path).await.unwrap_err();
             assert_eq!(error.exit as u8, 2, "{error}");
         }
-        assert_eq!(pack(dir.path()).await.unwrap().digest().len(), 64);
+        let digest = pack(dir.path()).await.unwrap().digest();
+        assert_eq!(digest.len(), 64);
+        let settings = dir.path().join("settings");
+        std::fs::write(&settings, "x").unwrap();
+        let outside = dir.path().join("../settings");
+        for left_out in [settings.clone(), dir.path().join("empty/../settings")] {
+            let packed = pack_without(dir.path(), &[left_out, outside.clone()]).await;
+            assert_eq!(packed.unwrap().digest(), digest);
+        }
+        let error = pack_without(dir.path(), &[settings, file])
+            .await
+            .unwrap_err();
+        assert_eq!(error.exit as u8, 2, "{error}");
     }
 }

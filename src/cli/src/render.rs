@@ -2,7 +2,7 @@
 
 use nebula_wire::api::{
     AsOf, DeploymentPhase, DeploymentSpec, DeploymentStatus, Deployments, JoinTokens, LogLine,
-    MemberStatus, Members, NodeStatus, Settings,
+    MemberStatus, Members, NodeStatus, ReleaseInfo, Releases, RolloutStatus, Settings,
 };
 
 use crate::output::table;
@@ -151,8 +151,15 @@ fn spec_lines(spec: &DeploymentSpec) -> String {
         let names: Vec<_> = spec.env.keys().map(String::as_str).collect();
         text.push_str(&format!("  environment: {}\n", names.join(", ")));
     }
-    if let Some(path) = spec.probe.as_ref().and_then(|p| p.path.as_ref()) {
-        text.push_str(&format!("  probe: GET {path}\n"));
+    let probes = [
+        ("startup probe", &spec.startup),
+        ("probe", &spec.probe),
+        ("liveness probe", &spec.liveness),
+    ];
+    for (what, probe) in probes {
+        if let Some(path) = probe.as_ref().and_then(|p| p.path.as_ref()) {
+            text.push_str(&format!("  {what}: GET {path}\n"));
+        }
     }
     if spec.spa {
         text.push_str("  unknown pages: index.html\n");
@@ -180,6 +187,14 @@ pub fn deployment(d: &DeploymentStatus) -> String {
         d.ready,
         d.desired
     );
+    if let Some(under_way) = &d.rollout {
+        let words = rollout(under_way);
+        text.push_str(&format!("  release {}: {words}\n", under_way.to));
+    }
+    let newest_failed = d.releases.first().filter(|r| r.why.is_some());
+    if let Some((release, why)) = newest_failed.and_then(|r| Some((r.number, r.why.as_ref()?))) {
+        text.push_str(&format!("  release {release} failed: {why}\n"));
+    }
     for url in &d.urls {
         text.push_str(&format!("  {url}\n"));
     }
@@ -209,6 +224,60 @@ pub fn deployment(d: &DeploymentStatus) -> String {
         ));
     }
     text
+}
+
+/// A release on its way, in a few words.
+pub fn rollout(rollout: &RolloutStatus) -> String {
+    let stage = match rollout.stage.as_str() {
+        "canary" => format!("canary at {}%", rollout.percent.unwrap_or_default()),
+        "beside" => "beside the one before".to_owned(),
+        "warm" => "has all requests, the one before is kept warm".to_owned(),
+        "watching" => "out, and watched".to_owned(),
+        _ => "taking over".to_owned(),
+    };
+    let paused = if rollout.paused { ", paused" } else { "" };
+    format!("{} ({}{paused})", stage, rollout.strategy)
+}
+
+pub fn releases(all: &Releases) -> String {
+    let rows = all.releases.iter().map(release_row);
+    table(RELEASE_COLUMNS, rows)
+}
+
+const RELEASE_COLUMNS: [&str; 7] = ["RELEASE", "FATE", "MADE", "BY", "FILES", "MESSAGE", "WHY"];
+
+fn release_row(release: &ReleaseInfo) -> [String; 7] {
+    let mark = if release.wanted { "*" } else { "" };
+    [
+        format!("{}{mark}", release.number),
+        release.fate.clone(),
+        release.created_at.clone(),
+        release.author.clone(),
+        release.artifact.chars().take(12).collect(),
+        release
+            .message
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+        release.why.clone().unwrap_or_default(),
+    ]
+}
+
+/// The kept releases of all deployments.
+pub fn histories(all: &[Releases]) -> String {
+    if all.is_empty() {
+        return "nothing is deployed".to_owned();
+    }
+    let rows = all.iter().flat_map(|deployment| {
+        deployment.releases.iter().map(|release| {
+            let [number, fate, made, by, files, message, why] = release_row(release);
+            let name = deployment.name.clone();
+            [name, number, fate, made, by, files, message, why]
+        })
+    });
+    let [a, b, c, d, e, f, g] = RELEASE_COLUMNS;
+    table(["NAME", a, b, c, d, e, f, g], rows)
 }
 
 pub fn tokens(tokens: &JoinTokens) -> String {
@@ -251,7 +320,9 @@ pub fn log_line(line: &LogLine, timestamps: bool) -> String {
         String::new()
     };
     let mark = if line.stream == "nebula" { "*" } else { "|" };
-    format!("{time}{}@{} {mark} {}", line.instance, line.node, line.line)
+    // What programs write may be anything; a terminal obeys some of it.
+    let text = nebula_domain::loglevel::plain(&line.line);
+    format!("{time}{}@{} {mark} {text}", line.instance, line.node)
 }
 
 #[cfg(test)]
@@ -287,9 +358,10 @@ mod tests {
             node: "n1".into(),
             release: 1,
             stream: "nebula".into(),
-            line: "started".into(),
+            level: None,
+            line: "started\u{7}".into(),
         };
-        assert_eq!(log_line(&line, false), "i-1@n1 * started");
+        assert_eq!(log_line(&line, false), "i-1@n1 * started\\x07");
         assert!(log_line(&line, true).starts_with("2026-01-01T00:00:00.000Z i-1"));
     }
 }

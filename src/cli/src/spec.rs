@@ -4,24 +4,26 @@ mod change;
 mod http;
 mod http_file;
 mod password;
+mod release;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nebula_domain::DeploymentName;
 use nebula_domain::limits::INSTANCES_PER_DEPLOYMENT;
-use nebula_wire::api::{DeploymentSpec, Http, Probe};
+use nebula_wire::api::{DeploymentSpec, Probe};
 use nebula_wire::convert::{self, Passwords};
 
 pub use change::ChangeFlags;
 pub use http::{HttpChange, HttpFlags};
+use release::ReleaseFlags;
 
 use crate::error::{CliError, Outcome};
 use crate::{duration, env_file};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Files that every node serves by itself
     Static,
@@ -59,12 +61,26 @@ pub struct SpecFlags {
     /// Probe with GET on this path instead of a TCP connection
     #[arg(long, value_name = "PATH")]
     pub health_path: Option<String>,
+    /// Start the program again when GET on this path fails 3 times in a row
+    #[arg(long, value_name = "PATH")]
+    pub liveness_path: Option<String>,
+    /// Let no other probe count until GET on this path has succeeded once
+    #[arg(long, value_name = "PATH")]
+    pub startup_path: Option<String>,
     /// Answer unknown pages of a static site with its index.html
     #[arg(long)]
     pub spa: bool,
     /// From the polite stop (SIGTERM) to the hard one (SIGKILL)
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub stop_grace: Option<Duration>,
+    /// How long requests under way have to end before the polite stop; 30s unless said otherwise
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub drain: Option<Duration>,
+    /// How long WebSockets have; 10s unless said otherwise
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub socket_grace: Option<Duration>,
+    #[command(flatten)]
+    pub release: ReleaseFlags,
 }
 
 impl SpecFlags {
@@ -77,8 +93,13 @@ impl SpecFlags {
             env,
             env_file,
             health_path,
+            liveness_path,
+            startup_path,
             spa,
             stop_grace,
+            drain,
+            socket_grace,
+            release,
         } = self;
         kind.is_none()
             && command.is_none()
@@ -86,8 +107,13 @@ impl SpecFlags {
             && env.is_empty()
             && env_file.is_none()
             && health_path.is_none()
+            && liveness_path.is_none()
+            && startup_path.is_none()
             && !spa
             && stop_grace.is_none()
+            && drain.is_none()
+            && socket_grace.is_none()
+            && release.is_empty()
     }
 
     /// What the flags make of a deployment, unless they leave it at what it is.
@@ -116,15 +142,24 @@ impl SpecFlags {
             spec.env.extend(env_file::read(path)?);
         }
         spec.env.extend(self.env.iter().cloned());
-        if let Some(path) = &self.health_path {
-            spec.probe = Some(probe("http", Some(path.clone()), spec.probe.as_ref()));
+        let paths = [
+            (&self.health_path, &mut spec.probe),
+            (&self.liveness_path, &mut spec.liveness),
+            (&self.startup_path, &mut spec.startup),
+        ];
+        for (path, told) in paths {
+            if let Some(path) = path {
+                *told = Some(http_probe(path, told.take()));
+            }
         }
         spec.command = self.command.clone().or(spec.command);
         spec.tld = self.tld.clone().or(spec.tld);
-        let grace = self.stop_grace.map(|grace| grace.as_millis());
-        let grace = grace.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX));
-        spec.stop_grace_ms = grace.or(spec.stop_grace_ms);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        spec.stop_grace_ms = self.stop_grace.map(millis).or(spec.stop_grace_ms);
+        spec.drain_ms = self.drain.map(millis).or(spec.drain_ms);
+        spec.socket_grace_ms = self.socket_grace.map(millis).or(spec.socket_grace_ms);
         spec.spa |= self.spa;
+        self.release.onto(&mut spec);
         Ok(spec)
     }
 
@@ -134,8 +169,13 @@ impl SpecFlags {
             (!self.env.is_empty(), "--env"),
             (self.env_file.is_some(), "--env-file"),
             (self.health_path.is_some(), "--health-path"),
+            (self.liveness_path.is_some(), "--liveness-path"),
+            (self.startup_path.is_some(), "--startup-path"),
             (self.stop_grace.is_some(), "--stop-grace"),
-        ])
+            (self.drain.is_some(), "--drain"),
+            (self.socket_grace.is_some(), "--socket-grace"),
+        ])?;
+        refuse_given(&self.release.of_programs())
     }
 
     /// How many instances to ask for. Static sites have none to choose.
@@ -155,23 +195,37 @@ impl SpecFlags {
 fn blank(kind: Kind, tld: Option<String>) -> DeploymentSpec {
     DeploymentSpec {
         kind: kind.as_str().to_owned(),
-        command: None,
         tld,
-        env: BTreeMap::new(),
-        probe: None,
-        stop_grace_ms: None,
-        spa: false,
-        http: Http::default(),
+        ..DeploymentSpec::default()
     }
 }
 
-/// A probe of this kind, as often and as patient as the one before.
-fn probe(kind: &str, path: Option<String>, before: Option<&Probe>) -> Probe {
+/// A probe of this path, as often and as patient as the one before, and as it was asked if that was HTTP.
+fn http_probe(path: &str, before: Option<Probe>) -> Probe {
+    let before = before.unwrap_or_default();
+    let (headers, codes) = match before.kind.as_str() {
+        "http" => (before.headers.clone(), before.codes.clone()),
+        _ => Default::default(),
+    };
     Probe {
-        kind: kind.to_owned(),
-        path,
-        period_ms: before.and_then(|p| p.period_ms),
-        timeout_ms: before.and_then(|p| p.timeout_ms),
+        kind: "http".to_owned(),
+        path: Some(path.to_owned()),
+        headers,
+        codes,
+        ..tcp_probe(Some(before))
+    }
+}
+
+/// A probe of the port, as often and as patient as the one before.
+fn tcp_probe(before: Option<Probe>) -> Probe {
+    Probe {
+        kind: "tcp".to_owned(),
+        path: None,
+        headers: Default::default(),
+        codes: None,
+        command: None,
+        service: None,
+        ..before.unwrap_or_default()
     }
 }
 
@@ -253,6 +307,7 @@ mod tests {
             env: vec![("A".into(), "flag".into())],
             env_file: Some(file),
             health_path: Some("/health".into()),
+            liveness_path: Some("/live".into()),
             stop_grace: Some(Duration::from_secs(3)),
             ..service()
         };
@@ -260,6 +315,8 @@ mod tests {
         assert_eq!(spec.env["A"], "flag");
         assert_eq!(spec.env["B"], "file");
         assert_eq!(spec.probe.unwrap().path.as_deref(), Some("/health"));
+        assert_eq!(spec.liveness.unwrap().path.as_deref(), Some("/live"));
+        assert_eq!(spec.startup, None);
         assert_eq!(spec.stop_grace_ms, Some(3000));
         assert_eq!(spec.tld, None, "the stand-in domain is not sent");
     }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nebula_client::{Client, ClientError};
-use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus};
+use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ReleaseInfo, RolloutStatus};
 
 use crate::duration;
 use crate::error::{CliError, Outcome};
 use crate::output::Output;
-use tell::{failure, late, one_line, rolled_back};
+use tell::{failure, late, one_line, rolled_back, superseded};
 
 /// Most roll-outs are over within this; until then ask often, so that a script's wait is short.
 const EAGER: Duration = Duration::from_secs(3);
@@ -48,9 +48,12 @@ impl WaitFlags {
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Done,
+    /// It failed and stays: there is nothing to go back to, or its strategy says so.
     Failed,
-    /// A later change put an older release back.
+    /// Another release is wanted in its place.
     RolledBack,
+    /// A newer release came before it was out.
+    Superseded,
     NotYet,
 }
 
@@ -58,19 +61,41 @@ fn judge(status: &DeploymentStatus, change: &Deployed) -> Seen {
     if status.generation < change.generation {
         return Seen::NotYet;
     }
-    if status.release < change.release {
-        return Seen::RolledBack;
+    if status.phase == DeploymentPhase::Removing {
+        return Seen::Failed;
     }
-    match status.phase {
-        DeploymentPhase::Ready => Seen::Done,
-        DeploymentPhase::Failed | DeploymentPhase::Removing => Seen::Failed,
-        DeploymentPhase::Progressing | DeploymentPhase::Degraded => Seen::NotYet,
+    let fate = fate_of(status, change.release).map(|release| release.fate.as_str());
+    match fate {
+        Some("superseded") => Seen::Superseded,
+        _ if status.release != change.release => Seen::RolledBack,
+        Some("failed" | "aborted") => Seen::Failed,
+        _ => match status.phase {
+            DeploymentPhase::Ready if status.rollout.is_none() => Seen::Done,
+            DeploymentPhase::Failed => Seen::Failed,
+            _ => Seen::NotYet,
+        },
     }
+}
+
+fn fate_of(status: &DeploymentStatus, release: u32) -> Option<&ReleaseInfo> {
+    let mut kept = status.releases.iter();
+    kept.find(|info| info.number == release)
+}
+
+/// What changes while a release gets on; and whether it only waits for a time to be over.
+fn progress(status: &DeploymentStatus) -> ((u64, u32, Option<RolloutStatus>), bool) {
+    let rollout = status.rollout.clone();
+    let timed = |rollout: &RolloutStatus| {
+        !rollout.paused && ["canary", "warm", "watching"].contains(&rollout.stage.as_str())
+    };
+    let only_time = rollout.as_ref().is_some_and(timed);
+    ((status.generation, status.ready, rollout), only_time)
 }
 
 /// Whether a deployment that fails now, and did so first `since` ago, is past hope.
 fn is_final(status: &DeploymentStatus, since: Duration) -> bool {
     status.phase == DeploymentPhase::Removing
+        || fate_of(status, status.release).is_some_and(|release| release.fate == "failed")
         || since >= FAILING_PATIENCE
         || status
             .instances
@@ -98,8 +123,11 @@ pub async fn rollout(
     let mut last: Option<DeploymentStatus> = None;
     let mut trouble: Option<ClientError> = None;
     let mut failing_since: Option<Instant> = None;
-    while start.elapsed() < timeout {
-        let left = timeout.saturating_sub(start.elapsed());
+    // The time of a stage that only waits (a canary's, say) is not its fault.
+    let mut stuck_since = start;
+    let mut before = None;
+    while stuck_since.elapsed() < timeout {
+        let left = timeout.saturating_sub(stuck_since.elapsed());
         match client
             .with_deadline(left.min(Duration::from_secs(10)))
             .deployment(name)
@@ -110,6 +138,11 @@ pub async fn rollout(
                 bar.set_position(u64::from(status.ready));
                 bar.set_message(format!("{name}: {}", one_line(&status)));
                 trouble = None;
+                let (progress, only_time) = progress(&status);
+                if only_time || before.as_ref() != Some(&progress) {
+                    stuck_since = Instant::now();
+                }
+                before = Some(progress);
                 match judge(&status, change) {
                     Seen::Done => {
                         bar.finish_and_clear();
@@ -129,7 +162,11 @@ pub async fn rollout(
                     }
                     Seen::RolledBack => {
                         bar.finish_and_clear();
-                        return Err(rolled_back(&status, change));
+                        return Err(rolled_back(client, &status, change).await);
+                    }
+                    Seen::Superseded => {
+                        bar.finish_and_clear();
+                        return Err(superseded(&status, change));
                     }
                     Seen::NotYet => last = Some(status),
                 }

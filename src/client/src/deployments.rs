@@ -2,7 +2,8 @@
 
 use http::Method;
 use nebula_wire::api::{
-    CreateDeployment, Deployed, DeploymentStatus, Deployments, Scale, UpdateDeployment,
+    CachePurged, CreateDeployment, Deployed, DeploymentHealth, DeploymentStatus, Deployments,
+    Order, Releases, RollBack, Scale, UpdateDeployment,
 };
 
 use crate::path::segment;
@@ -20,6 +21,16 @@ impl Client {
 
     pub async fn deployment(&self, name: &str) -> Result<DeploymentStatus, ClientError> {
         self.json(self.read_path(&path(name))).await
+    }
+
+    /// How its instances answer their probes; with `history` also what changed lately.
+    pub async fn deployment_health(
+        &self,
+        name: &str,
+        history: bool,
+    ) -> Result<DeploymentHealth, ClientError> {
+        let path = format!("{}/health?history={history}", path(name));
+        self.json(Call::read(path)).await
     }
 
     pub async fn create_deployment(
@@ -52,6 +63,35 @@ impl Client {
     /// Replaces every instance by a new one of the same release.
     pub async fn restart_deployment(&self, name: &str) -> Result<Deployed, ClientError> {
         let call = Call::change(Method::POST, format!("{}/restart", path(name)));
+        self.json(call).await
+    }
+
+    /// The kept releases with their specs, newest first.
+    pub async fn releases(&self, name: &str) -> Result<Releases, ClientError> {
+        let path = format!("{}/releases", path(name));
+        self.json(self.read_path(&path)).await
+    }
+
+    /// Makes an older release the wanted one: this one, or the one before.
+    pub async fn roll_back(
+        &self,
+        name: &str,
+        release: Option<u32>,
+    ) -> Result<Deployed, ClientError> {
+        let call = Call::change(Method::POST, format!("{}/rollback", path(name)));
+        self.json(call.json(&RollBack { release })?).await
+    }
+
+    /// `pause`, `resume`, `promote` or `abort` of the release on its way.
+    pub async fn order_rollout(&self, name: &str, order: &str) -> Result<Deployed, ClientError> {
+        let call = Call::change(Method::POST, format!("{}/rollout", path(name)));
+        let order = order.to_owned();
+        self.json(call.json(&Order { order })?).await
+    }
+
+    /// Lets go of what all nodes' proxies keep of its answers; waits a few seconds for them to know.
+    pub async fn purge_cache(&self, name: &str) -> Result<CachePurged, ClientError> {
+        let call = Call::change(Method::POST, format!("{}/cache/purge", path(name)));
         self.json(call).await
     }
 

@@ -11,15 +11,30 @@ use crate::path::segment;
 use crate::send::{Call, innermost};
 use crate::{Client, ClientError, limits};
 
-/// Which lines of a deployment's output are wanted.
+/// Which lines of a deployment's output are wanted. What is none is the node's default.
 #[derive(Debug, Clone, Default)]
 pub struct LogQuery {
     /// Go on with new lines as they are written.
     pub follow: bool,
-    /// So many of the newest lines of each instance; the node's default otherwise.
+    /// So many of the newest lines.
     pub tail: Option<usize>,
     /// Of this instance only, such as `i-17`.
     pub instance: Option<String>,
+    /// Of this level, or a more serious one.
+    pub level: Option<String>,
+    /// From this time on: RFC 3339, or how long ago, such as `1h`.
+    pub since: Option<String>,
+    /// Before this time.
+    pub until: Option<String>,
+    /// In which this regular expression is found.
+    pub grep: Option<String>,
+    pub release: Option<u32>,
+    /// Of this node, by its name.
+    pub node: Option<String>,
+    /// `stdout`, `stderr` or `nebula`.
+    pub stream: Option<String>,
+    /// Also of earlier deployments of the same name.
+    pub past: bool,
 }
 
 impl LogQuery {
@@ -29,11 +44,25 @@ impl LogQuery {
             segment(name),
             self.follow
         );
-        if let Some(tail) = self.tail {
-            path.push_str(&format!("&tail={tail}"));
-        }
-        if let Some(instance) = &self.instance {
-            path.push_str(&format!("&instance={}", segment(instance)));
+        let tail = self.tail.map(|tail| tail.to_string());
+        let release = self.release.map(|release| release.to_string());
+        // Nodes of an older version do not know it.
+        let past = self.past.then(|| "true".to_owned());
+        for (key, value) in [
+            ("tail", &tail),
+            ("instance", &self.instance),
+            ("level", &self.level),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("grep", &self.grep),
+            ("release", &release),
+            ("node", &self.node),
+            ("stream", &self.stream),
+            ("past", &past),
+        ] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{key}={}", segment(value)));
+            }
         }
         path
     }
@@ -163,10 +192,20 @@ mod tests {
             follow: true,
             tail: Some(5),
             instance: Some("i-1".into()),
+            ..LogQuery::default()
         };
         assert_eq!(
             query.path("api"),
             "/v1/deployments/api/logs?follow=true&tail=5&instance=i-1"
+        );
+        let query = LogQuery {
+            grep: Some("a+b&c".into()),
+            past: true,
+            ..LogQuery::default()
+        };
+        assert_eq!(
+            query.path("api"),
+            "/v1/deployments/api/logs?follow=false&grep=a%2Bb%26c&past=true"
         );
     }
 }

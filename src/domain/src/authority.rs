@@ -37,9 +37,10 @@ enum Needs {
 impl Command {
     fn needs(&self) -> Needs {
         match self {
-            Command::Init { .. } | Command::Assign { .. } | Command::ForgetJoiner { .. } => {
-                Needs::Leader
-            }
+            Command::Init { .. }
+            | Command::Assign { .. }
+            | Command::StepRollout { .. }
+            | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
             Command::SetAddresses { node, .. } => Needs::Itself(*node),
             Command::SetDraining { node, .. }
@@ -51,7 +52,10 @@ impl Command {
             | Command::UpdateDeployment { .. }
             | Command::ScaleDeployment { .. }
             | Command::RestartDeployment { .. }
+            | Command::RollBack { .. }
+            | Command::OrderRollout { .. }
             | Command::RemoveDeployment { .. }
+            | Command::PurgeCache { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -72,7 +76,11 @@ impl Command {
             Command::UpdateDeployment { .. } => "update a deployment",
             Command::ScaleDeployment { .. } => "scale a deployment",
             Command::RestartDeployment { .. } => "restart a deployment",
+            Command::RollBack { .. } => "roll a deployment back",
+            Command::OrderRollout { .. } => "steer a rollout",
+            Command::StepRollout { .. } => "go on with a rollout",
             Command::RemoveDeployment { .. } => "remove a deployment",
+            Command::PurgeCache { .. } => "purge a response cache",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
         }
@@ -171,7 +179,10 @@ mod tests {
             key: "user.x".into(),
             value: "1".into(),
         };
-        for command in leaves(OTHER).iter().chain([&token, &set]) {
+        let purge = Command::PurgeCache {
+            name: crate::testing::name("api"),
+        };
+        for command in leaves(OTHER).iter().chain([&token, &set, &purge]) {
             assert!(!may(Some(Worker), false, command), "{command:?}");
             assert!(may(Some(Worker), true, command), "{command:?}");
             assert!(may(Some(Voter), false, command), "{command:?}");

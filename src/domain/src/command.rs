@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::limits::LimitExceeded;
 use crate::names::{DeploymentName, NodeName};
+use crate::rollout::{Order, Step};
 use crate::settings::SettingError;
 use crate::spec::{Spec, SpecError};
-use crate::state::{Addresses, Cluster, JoinToken, Role};
+use crate::state::{Addresses, Cluster, JoinToken, Origin, Role};
 use crate::time::Millis;
 
 /// One proposal. The same id is applied once.
@@ -68,6 +69,7 @@ pub enum Command {
         scale: u32,
         artifact: Digest,
         artifact_bytes: u64,
+        origin: Origin,
         now: Millis,
     },
     /// A new release. `spec: None` keeps the current one. With `based_on` it is made only of that very
@@ -78,6 +80,28 @@ pub enum Command {
         spec: Option<Spec>,
         artifact: Digest,
         artifact_bytes: u64,
+        origin: Origin,
+        now: Millis,
+    },
+    /// An older release is wanted again: this one, or else the latest good one before the present one. While a
+    /// release is on its way and none is named, that one is taken back.
+    RollBack {
+        name: DeploymentName,
+        to: Option<ReleaseNumber>,
+        now: Millis,
+    },
+    /// What an operator says about the release on its way.
+    OrderRollout {
+        name: DeploymentName,
+        order: Order,
+        now: Millis,
+    },
+    /// The scheduler's, for the release on its way and the stage that it was worked out from.
+    StepRollout {
+        name: DeploymentName,
+        release: ReleaseNumber,
+        seq: u64,
+        step: Step,
         now: Millis,
     },
     ScaleDeployment {
@@ -102,14 +126,20 @@ pub enum Command {
         plan_revision: u64,
         changes: Vec<Change>,
     },
+    /// Lets go of what the nodes' proxies keep of a deployment's answers. At the end, so that entries written before it are
+    /// still read.
+    PurgeCache {
+        name: DeploymentName,
+    },
 }
 
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Assign a new instance of the deployment's current release.
+    /// Assign a new instance of this release.
     Start {
         deployment: DeploymentName,
+        release: ReleaseNumber,
         node: NodeId,
     },
     /// Take the instance out of every routing table, then stop it.
@@ -135,6 +165,8 @@ pub enum Outcome {
         stopped: u32,
         forgotten: u32,
     },
+    /// What was kept before this revision is of no use any more.
+    CachePurged { revision: u64 },
 }
 
 /// Why a command changed nothing. Stable: API codes and exit codes derive from it.
@@ -178,6 +210,24 @@ pub enum Rejection {
         based_on: u64,
         current: u64,
     },
+    #[error("'{name}' has no release {number}, or it is no longer kept")]
+    ReleaseUnknown {
+        name: DeploymentName,
+        number: ReleaseNumber,
+    },
+    #[error("release {number} of '{name}' is the one that is wanted already")]
+    ReleaseWanted {
+        name: DeploymentName,
+        number: ReleaseNumber,
+    },
+    #[error("'{0}' has no earlier good release to go back to")]
+    NothingToGoBackTo(DeploymentName),
+    #[error("no release of '{0}' is on its way")]
+    NoRollout(DeploymentName),
+    #[error("the first release of '{0}' has nothing to go back to: update it, or remove it")]
+    FirstRelease(DeploymentName),
+    #[error("the rollout of '{0}' has moved on meanwhile")]
+    StaleStep(DeploymentName),
     #[error("'{0}' is a static site: it is served by every node and cannot be scaled")]
     StaticScale(DeploymentName),
     #[error("{0}")]
@@ -199,4 +249,6 @@ pub enum Rejection {
         name: String,
         deployment: DeploymentName,
     },
+    #[error("'{0}' is a static site: the response cache keeps nothing of it")]
+    StaticCache(DeploymentName),
 }

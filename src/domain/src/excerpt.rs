@@ -6,11 +6,16 @@ pub const EXCERPT_BYTES: usize = 128;
 
 /// The text, or its beginning and an ellipsis.
 pub fn excerpt(text: &str) -> String {
-    if text.len() <= EXCERPT_BYTES {
+    excerpt_to(text, EXCERPT_BYTES)
+}
+
+/// The same with another limit in bytes.
+pub fn excerpt_to(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
         return text.to_owned();
     }
     let boundary = |end: &usize| text.is_char_boundary(*end);
-    let end = (0..=EXCERPT_BYTES).rev().find(boundary).unwrap_or(0);
+    let end = (0..=max_bytes).rev().find(boundary).unwrap_or(0);
     format!("{}…", &text[..end])
 }
 

@@ -80,6 +80,17 @@ pub const CHANGES_PER_PLAN: Limit = Limit {
 };
 /// Old releases kept with their artifacts for each deployment.
 pub const RELEASES_KEPT: usize = 10;
+/// What somebody says of a release, in bytes: a line or two, as in a commit's subject. It is kept with each release.
+pub const MESSAGE_BYTES: Limit = Limit {
+    name: "message_bytes",
+    max: 1024,
+};
+/// The name of who makes a release, in bytes.
+pub const AUTHOR_BYTES: Limit = Limit {
+    name: "author_bytes",
+    max: 128,
+};
+
 /// Outcomes remembered so that a repeated request is answered and not applied again: a client repeats
 /// for 5 s, twice that for slow ones, at 5,000 changes a second.
 pub const REQUESTS_REMEMBERED: usize = 50_000;

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
+use crate::spec::Probes;
+use crate::time::Millis;
 
 /// Who is alive and what each node says, as one node sees it now.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,6 +49,23 @@ pub struct NodeFacts {
     pub applied_index: u64,
     /// `State::revision` that every proxy thread of this node routes by.
     pub routed_revision: u64,
+    /// Instances that are to stop and have work under way for this node's clients; at most [`BUSY_TOLD`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub busy: BTreeMap<InstanceId, Busy>,
+}
+
+/// Stopping instances that a node tells of. Each takes some 20 bytes of one value of gossip; more of them at once are
+/// stopped without being waited for.
+pub const BUSY_TOLD: usize = 64;
+
+/// What an instance that takes no new requests still does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Busy {
+    /// Nothing but connections of another protocol (WebSocket), which may last for hours.
+    Sockets,
+    /// Requests that wait for their answer or its end.
+    Requests,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +88,7 @@ pub enum Phase {
     /// The program was started, or is about to be.
     Starting,
     Running,
-    /// It ended by itself and waits to be started again.
+    /// It ended by itself, or is being ended because its probes gave it up, and waits to be started again.
     Backoff,
     /// Waiting for proxies to let go, or for the program to end.
     Stopping,
@@ -121,6 +141,14 @@ impl View {
         self.nodes.get(&node).is_some_and(|n| n.alive)
     }
 
+    /// What live nodes' clients still have under way at an instance.
+    pub fn busy(&self, instance: InstanceId) -> Option<Busy> {
+        let alive = self.nodes.values().filter(|node| node.alive);
+        alive
+            .filter_map(|node| node.facts.busy.get(&instance).copied())
+            .max()
+    }
+
     pub fn instance(&self, node: NodeId, instance: InstanceId) -> Option<&InstanceFacts> {
         self.nodes.get(&node)?.instances.get(&instance)
     }
@@ -133,7 +161,40 @@ pub type LocalInstances = BTreeMap<InstanceId, LocalInstance>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalInstance {
     pub address: std::net::SocketAddr,
-    pub probe: crate::spec::ProbeSpec,
+    pub probes: Arc<Probes>,
     /// Counts the program's starts, so that a probe's verdict on an earlier run is not taken for this one's.
     pub run: u64,
+    /// When this run began: probes are delayed from then on, also those of a daemon that took it over.
+    pub started_at: Millis,
+    /// For its exec probes; empty when it has none.
+    pub surroundings: Arc<Surroundings>,
+}
+
+/// What a command beside an instance's program has to know besides what its driver does.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    pub env: BTreeMap<String, String>,
+    /// This node's name, for `NEBULA_NODE`.
+    pub node: String,
+}
+
+/// Names of variables only: values may be secrets.
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("node", &self.node)
+            .finish()
+    }
+}
+
+/// Runs on this node that their probes have given up: the supervisor ends and replaces them.
+/// Stays within the node.
+pub type GivenUp = BTreeMap<InstanceId, GivenUpRun>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUpRun {
+    pub run: u64,
+    /// Which probe, and what it met last, in one line.
+    pub reason: String,
 }

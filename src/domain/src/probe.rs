@@ -1,13 +1,18 @@
-//! What a run of probe results says about an instance's health, and when to probe next.
+//! What a run of probe results says about an instance's health, and when to probe next. This file has the readiness
+//! probe's rule; [`Trio`] is the three together.
 //!
 //! Failures while an instance starts are expected and change nothing until the first success: the
 //! instance is not ready then anyway, and a slow start must not look like an illness. It does turn
 //! [`Health::Unhealthy`] after [`START_FAILURES`] so that an operator sees that it does not come up.
 
+mod trio;
+
 use std::time::Duration;
 
 use crate::observed::Health;
 use crate::spec::ProbeSpec;
+
+pub use trio::{Standing, TOLD_FAILURES, Tally, Trio, Verdict};
 
 /// Between probes until the first success: how soon a started instance takes requests depends on it.
 pub const STARTING_PERIOD: Duration = Duration::from_millis(200);

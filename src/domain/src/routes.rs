@@ -8,6 +8,8 @@ mod find_tests;
 mod hosts;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial_tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,10 +17,11 @@ use std::sync::Arc;
 pub use find::{Found, FoundAction, RequestView};
 use hosts::Hosts;
 
-use crate::http::{Action, HostPattern, HttpPolicy, PathPrefix, Shares};
+use crate::http::{Action, HostPattern, HttpPolicy, PathPrefix, Shares, Weights};
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
+use crate::rollout::{Side, Stage, Trial};
 use crate::spec::Workload;
 use crate::state::{Deployment, Desired, EdgeSecret, Instance, Release, State};
 use crate::time::Millis;
@@ -36,6 +39,8 @@ pub struct RouteTable {
     wildcards: Hosts,
     /// Where rules of other deployments lead.
     targets: HashMap<DeploymentName, Arc<Route>>,
+    /// Numbers of the routes' trials.
+    trials: BTreeSet<u64>,
 }
 
 /// Where requests for one deployment go.
@@ -50,21 +55,29 @@ pub struct Route {
     pub policy: Arc<HttpPolicy>,
     /// The policy's rules by their number, in the order in which they are looked at.
     order: Vec<usize>,
-    /// Where the policy gives releases weights: each that has one with its endpoints.
+    /// Where a rollout or the policy gives releases weights: each that has one with its endpoints.
     shares: Shares,
     releases: Vec<(ReleaseNumber, Vec<Endpoint>)>,
-    /// The release that the policy is of: answers of another are not this one's.
+    /// The release that the policy is of: answers of another version are not this one's.
     pub version: Version,
     /// Endpoints of older releases that differ from it in more than their policy, while it takes over.
     older: Vec<InstanceId>,
+    /// Between the releases of a rollout.
+    pub trial: Option<Trial>,
+    /// Of each endpoint whose release it is of; empty without a trial.
+    sides: Vec<Option<Side>>,
+    /// A visitor stays with one release of the trial.
+    by_visitor: bool,
 }
 
-/// One release among all there have ever been under its deployment's name.
+/// One release among all there have ever been under its deployment's name, from one purge of the cache to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub release: ReleaseNumber,
     /// Numbers begin anew with a deployment that takes the name of one that is gone.
     pub created_at: Millis,
+    /// [`State::cache_purges`]; 0: never.
+    pub purged_at: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,13 +123,15 @@ impl RouteTable {
         let present = state.deployments.values().filter(|d| !d.removing);
         for deployment in present {
             let ready = ready.get(&deployment.name).map_or(&[][..], Vec::as_slice);
-            let route = Route::new(deployment, ready);
+            let purged_at = state.cache_purges.get(&deployment.name);
+            let route = Route::new(deployment, ready, purged_at.copied().unwrap_or(0));
             let host = deployment.host();
             let route = match self.exact.route_of(&host, &deployment.name) {
                 Some(before) => route.following(before),
                 None => Arc::new(route),
             };
             targets.extend(route.targets().cloned());
+            table.trials.extend(route.trial.map(|trial| trial.number));
             for name in deployment.claimed_names() {
                 let (hosts, host) = match &name.host {
                     HostPattern::Exact(host) => (&mut table.exact, host),
@@ -133,6 +148,11 @@ impl RouteTable {
         }
         table
     }
+
+    /// Whether a trial still goes on.
+    pub fn has_trial(&self, number: u64) -> bool {
+        self.trials.contains(&number)
+    }
 }
 
 fn takes_requests(instance: &Instance, view: &View) -> bool {
@@ -144,22 +164,36 @@ fn takes_requests(instance: &Instance, view: &View) -> bool {
 }
 
 impl Route {
-    /// During an update both releases of a program answer, the old one until its instances are
-    /// stopped. A static site answers with one release at a time, because a page of one and a script of
-    /// another would not fit together: the newest that is unpacked anywhere, so that there is
-    /// always one as long as the planner leaves one running.
-    fn new(deployment: &Deployment, ready: &[&Instance]) -> Route {
+    /// During an update both releases of a program answer, as the rollout shares the requests, the old one until its
+    /// instances are stopped; one that has failed answers only while nothing else does. A static site
+    /// answers with one release at a time, because a page of one and a script of another would not fit together:
+    /// the wanted one as soon as it is unpacked anywhere, so that there is always one as long as the planner
+    /// leaves one running.
+    fn new(deployment: &Deployment, ready: &[&Instance], purged_at: u64) -> Route {
+        let leading = deployment.leading();
+        let lead = |instance: &&&Instance| deployment.runs(instance, leading);
         let newest = ready
             .iter()
-            .max_by_key(|instance| (instance.epoch, instance.release))
-            .and_then(|instance| deployment.release(instance.release))
+            .find(lead)
+            .and_then(|_| deployment.release(leading))
+            .or_else(|| {
+                let newest = ready.iter().max_by_key(|i| (i.epoch, i.release))?;
+                deployment.release(newest.release)
+            })
             .unwrap_or_else(|| deployment.current());
+        let has_failed = |instance: &Instance| {
+            let release = deployment.release(instance.release);
+            release.is_some_and(|release| release.has_failed())
+                && !deployment.runs(instance, deployment.target)
+        };
+        let only_failed = ready.iter().all(|instance| has_failed(instance));
         let serves = |release: &Release| match newest.spec.workload {
             Workload::Static(_) => release.runs_as(newest),
             Workload::Service(_) => !release.spec.is_static(),
         };
         let endpoints = ready
             .iter()
+            .filter(|instance| only_failed || !has_failed(instance))
             .filter(|instance| {
                 deployment
                     .release(instance.release)
@@ -178,9 +212,10 @@ impl Route {
             Workload::Service(_) => RouteKind::Service,
         };
         // A newer release that differs in its policy alone needs no instance of its own.
-        let mut latest = deployment.releases.iter().rev();
-        let latest = latest.find(|release| release.runs_as(newest));
-        let latest = latest.unwrap_or(newest);
+        let led = deployment.release(leading);
+        let latest = led
+            .filter(|release| release.runs_as(newest))
+            .unwrap_or(newest);
         let policy = Arc::clone(&latest.spec.http);
         let mut order: Vec<usize> = (0..policy.rules.len()).collect();
         // Stable: among equally long ones the first that was written goes first.
@@ -195,6 +230,7 @@ impl Route {
             version: Version {
                 release: latest.number,
                 created_at: latest.created_at,
+                purged_at,
             },
             older: older.map(|instance| instance.id).collect(),
             kind,
@@ -203,26 +239,55 @@ impl Route {
             order,
             shares: Shares::default(),
             releases: Vec::new(),
+            trial: Trial::of(deployment),
+            sides: Vec::new(),
+            by_visitor: false,
         };
-        if !route.policy.weights.is_empty() {
-            route.divide(ready);
+        if let Some(weights) = deployment.shares() {
+            route.divide(
+                &weights,
+                |instance| {
+                    let of = weights.0.keys().rev();
+                    let mut of = of.filter(|release| deployment.runs(instance, **release));
+                    of.next().copied().unwrap_or(instance.release)
+                },
+                ready,
+            );
+        } else if !route.policy.weights.is_empty() {
+            let policy = Arc::clone(&route.policy);
+            route.divide(&policy.weights, |instance| instance.release, ready);
+        }
+        if let Some(trial) = route.trial {
+            let side = |endpoint: &Endpoint| {
+                let instance = ready.iter().find(|i| i.id == endpoint.instance)?;
+                trial.side(|release| deployment.runs(instance, release))
+            };
+            route.sides = route.endpoints.iter().map(side).collect();
+            let stage = deployment.rollout.as_ref().map(|rollout| rollout.stage);
+            let is_canary = matches!(stage, Some(Stage::Canary { .. }));
+            route.by_visitor = is_canary && route.shares.is_divided();
         }
         route
     }
 
     /// Sorts the endpoints by the releases that have a share.
-    fn divide(&mut self, ready: &[&Instance]) {
+    fn divide(
+        &mut self,
+        weights: &Weights,
+        release_of: impl Fn(&Instance) -> ReleaseNumber,
+        ready: &[&Instance],
+    ) {
         let mut releases: BTreeMap<ReleaseNumber, Vec<Endpoint>> = BTreeMap::new();
         for endpoint in &self.endpoints {
             let found = ready.iter().find(|i| i.id == endpoint.instance);
             if let Some(instance) = found {
                 releases
-                    .entry(instance.release)
+                    .entry(release_of(instance))
                     .or_default()
                     .push(*endpoint);
             }
         }
-        self.shares = self.policy.weights.among(releases.keys().copied());
+        self.shares = weights.among(releases.keys().copied());
         self.releases = releases.into_iter().collect();
     }
 
@@ -240,6 +305,16 @@ impl Route {
     pub fn has_share(&self, endpoint: &Endpoint) -> bool {
         let mut with_share = self.releases.iter().filter(|(r, _)| self.shares.has(*r));
         self.shares.is_none() || with_share.any(|(_, endpoints)| endpoints.contains(endpoint))
+    }
+
+    /// Whose an endpoint's requests are in the route's trial, by its index.
+    pub fn side(&self, endpoint: usize) -> Option<Side> {
+        self.sides.get(endpoint).copied().flatten()
+    }
+
+    /// The trial in which a visitor stays with the release they first got.
+    pub fn canary(&self) -> Option<&Trial> {
+        self.trial.as_ref().filter(|_| self.by_visitor)
     }
 
     /// Whether all that answer do so by one release in the end: none has a share of its own for good.
@@ -269,6 +344,11 @@ impl Route {
             && self.endpoints == before.endpoints
             && self.version == before.version
             && self.older == before.older
+            && self.shares == before.shares
+            && self.releases == before.releases
+            && self.trial == before.trial
+            && self.sides == before.sides
+            && self.by_visitor == before.by_visitor
             && (Arc::ptr_eq(&self.policy, &before.policy) || self.policy == before.policy);
         if same {
             return Arc::clone(before);

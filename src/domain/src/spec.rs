@@ -1,15 +1,26 @@
 //! What a deployment is: the part of a release that a person writes.
 
+mod codes;
+mod probe;
+mod stored;
+mod strategy;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use codes::{Codes, MAX_CODES};
+pub use probe::{ProbeKind, ProbeRole, ProbeSpec, Probes};
+pub use strategy::{Amount, CanaryStep, DEFAULT_SURGE, DEFAULT_WARM, Judge, Strategy, Takeover};
+
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
+use crate::isolation::Isolation;
 use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
 use crate::names::{DeploymentName, DomainName};
+use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -28,6 +39,10 @@ pub enum SpecError {
     BadEnvValue(String),
     #[error("the probe path '{0}' must begin with '/' and hold no spaces or control characters")]
     BadProbePath(String),
+    #[error("'{0}' are not codes of HTTP: use such as 200-399, or 204,301")]
+    BadCodes(String),
+    #[error("the {role} probe: {what}")]
+    BadProbe { role: ProbeRole, what: String },
     #[error(
         "the host name '<name>.<tld>' would have {host_bytes} characters, over the {HOST_BYTES_MAX} of RFC 1123: use a shorter name or domain"
     )]
@@ -36,72 +51,40 @@ pub enum SpecError {
     Limit(#[from] LimitExceeded),
     #[error("{0}")]
     Http(#[from] HttpError),
+    #[error("{0}")]
+    Resources(#[from] ResourceError),
+    #[error("'{0}' is not a number of instances: use a number such as 2, or a part such as 25%")]
+    Amount(String),
+    #[error("surge and unavailable are parts of the wanted instances: at most 100%")]
+    Percent,
+    #[error("surge and unavailable are both 0, so that no instance could ever be replaced")]
+    NoStep,
+    #[error("'{0}' is not a canary's step: write percent and time, such as '10% 2m'")]
+    CanaryStep(String),
+    #[error("the canary's steps have to grow, from 1 to 99 percent, and be 1 to 20")]
+    CanarySteps,
+    #[error("the deadline is 0: give a release some time, such as 10m")]
+    NoDeadline,
+    #[error("the strategy's {what} is longer than a day")]
+    StrategyWait { what: String },
+    #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
+    Judge,
 }
 
 /// RFC 1123 section 2.1: a host name has at most 253 octets (255 on the wire).
 pub const HOST_BYTES_MAX: usize = 253;
 
 /// One deployment's wishes, checked by [`Spec::check`] before they are proposed and again on apply.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "Stored")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     pub workload: Workload,
     /// The domain the deployment's host name hangs under: `<name>.<tld>`.
     pub tld: DomainName,
     /// Its names besides that one, and how the proxy treats its requests.
+    #[serde(with = "stored::policy")]
     pub http: Arc<HttpPolicy>,
-}
-
-/// A spec as the log and snapshots hold it. One with the default policy is written without it: that is how
-/// specs were written before there were policies, and most have none.
-#[derive(Deserialize)]
-#[serde(rename = "Spec")]
-enum Stored {
-    Static(StaticSite, DomainName),
-    Service(Service, DomainName),
-    StaticWithHttp(StaticSite, DomainName, Arc<HttpPolicy>),
-    ServiceWithHttp(Service, DomainName, Arc<HttpPolicy>),
-}
-
-/// The same, to be written.
-#[derive(Serialize)]
-#[serde(rename = "Spec")]
-enum StoredRef<'a> {
-    Static(&'a StaticSite, &'a DomainName),
-    Service(&'a Service, &'a DomainName),
-    StaticWithHttp(&'a StaticSite, &'a DomainName, &'a HttpPolicy),
-    ServiceWithHttp(&'a Service, &'a DomainName, &'a HttpPolicy),
-}
-
-impl Serialize for Spec {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (tld, http) = (&self.tld, &*self.http);
-        let plain = self.http == HttpPolicy::shared();
-        let stored = match &self.workload {
-            Workload::Static(site) if plain => StoredRef::Static(site, tld),
-            Workload::Service(service) if plain => StoredRef::Service(service, tld),
-            Workload::Static(site) => StoredRef::StaticWithHttp(site, tld, http),
-            Workload::Service(service) => StoredRef::ServiceWithHttp(service, tld, http),
-        };
-        stored.serialize(serializer)
-    }
-}
-
-impl From<Stored> for Spec {
-    fn from(stored: Stored) -> Spec {
-        let default = HttpPolicy::shared;
-        let (workload, tld, http) = match stored {
-            Stored::Static(site, tld) => (Workload::Static(site), tld, default()),
-            Stored::Service(service, tld) => (Workload::Service(service), tld, default()),
-            Stored::StaticWithHttp(site, tld, http) => (Workload::Static(site), tld, http),
-            Stored::ServiceWithHttp(service, tld, http) => (Workload::Service(service), tld, http),
-        };
-        Spec {
-            workload,
-            tld,
-            http,
-        }
-    }
+    #[serde(with = "stored::strategy")]
+    pub strategy: Strategy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,9 +106,18 @@ pub struct Service {
     /// Handed to `/bin/sh -c`, run in the artifact's folder.
     pub command: String,
     pub env: BTreeMap<String, String>,
+    /// Whether it may be given requests.
     pub probe: ProbeSpec,
+    pub startup: Option<ProbeSpec>,
+    pub liveness: Option<ProbeSpec>,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+    /// Requests under way have so long to end before SIGTERM.
+    pub drain: Duration,
+    /// Connections of another protocol (WebSocket) have so long.
+    pub socket_grace: Duration,
+    pub resources: Resources,
+    pub isolation: Isolation,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -134,51 +126,38 @@ impl std::fmt::Debug for Service {
         f.debug_struct("Service")
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("probe", &self.probe)
+            .field("startup", &self.startup)
+            .field("liveness", &self.liveness)
             .field("stop_grace", &self.stop_grace)
+            .field("resources", &self.resources)
+            .field("isolation", &self.isolation)
             .finish_non_exhaustive()
-    }
-}
-
-/// How an instance is asked whether it can take requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeSpec {
-    pub kind: ProbeKind,
-    /// Between two probes of a settled instance.
-    pub period: Duration,
-    /// For one probe.
-    pub timeout: Duration,
-    /// Failures in a row that make a ready instance unready.
-    pub failure_threshold: u32,
-    /// Successes in a row that make an unready instance ready.
-    pub success_threshold: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ProbeKind {
-    /// The port accepts a connection.
-    Tcp,
-    /// `GET path` answers 200 to 399.
-    Http { path: String },
-}
-
-impl Default for ProbeSpec {
-    fn default() -> Self {
-        ProbeSpec {
-            kind: ProbeKind::Tcp,
-            period: Duration::from_secs(2),
-            timeout: Duration::from_secs(2),
-            failure_threshold: 3,
-            success_threshold: 1,
-        }
     }
 }
 
 /// Kubernetes, Nomad and Kamal all wait about this long before they kill.
 pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// As long as a proxy lets a whole request last by default would be two minutes; nearly all are over in seconds, and
+/// nobody waits for a stop for so long. Docker and Kubernetes count this as part of their 10 and 30 s.
+pub const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+/// Clients of WebSockets connect again by themselves; a moment lets those end that are about to.
+pub const DEFAULT_SOCKET_GRACE: Duration = Duration::from_secs(10);
+
 impl Spec {
+    /// With defaults for all else.
+    pub fn new(workload: Workload, tld: DomainName) -> Spec {
+        Spec {
+            workload,
+            tld,
+            http: HttpPolicy::shared(),
+            strategy: Strategy::default(),
+        }
+    }
+
     pub fn check(&self) -> Result<(), SpecError> {
         self.http.check()?;
+        self.strategy.check()?;
         match &self.workload {
             Workload::Static(_) => Ok(()),
             Workload::Service(service) => service.check(),
@@ -201,6 +180,38 @@ impl Spec {
 }
 
 impl Service {
+    /// With defaults for all else.
+    pub fn new(command: impl Into<String>) -> Service {
+        Service {
+            command: command.into(),
+            env: BTreeMap::new(),
+            probe: ProbeSpec::default(),
+            startup: None,
+            liveness: None,
+            stop_grace: DEFAULT_STOP_GRACE,
+            drain: DEFAULT_DRAIN,
+            socket_grace: DEFAULT_SOCKET_GRACE,
+            resources: Resources::default(),
+            isolation: Isolation::default(),
+        }
+    }
+
+    pub fn probe_of(&self, role: ProbeRole) -> Option<&ProbeSpec> {
+        match role {
+            ProbeRole::Startup => self.startup.as_ref(),
+            ProbeRole::Readiness => Some(&self.probe),
+            ProbeRole::Liveness => self.liveness.as_ref(),
+        }
+    }
+
+    pub fn probes(&self) -> Probes {
+        Probes {
+            startup: self.startup.clone(),
+            readiness: self.probe.clone(),
+            liveness: self.liveness.clone(),
+        }
+    }
+
     fn check(&self) -> Result<(), SpecError> {
         if self.command.trim().is_empty() {
             return Err(SpecError::EmptyCommand);
@@ -212,10 +223,11 @@ impl Service {
             env_bytes += name.len() + value.len() + 2;
         }
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
-        if let ProbeKind::Http { path } = &self.probe.kind
-            && (!path.starts_with('/') || path.bytes().any(|b| b <= b' ' || b == 0x7f))
-        {
-            return Err(SpecError::BadProbePath(excerpt(path)));
+        self.resources.check()?;
+        for role in ProbeRole::ALL {
+            if let Some(probe) = self.probe_of(role) {
+                probe.check(role)?;
+            }
         }
         Ok(())
     }

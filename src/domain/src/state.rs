@@ -11,6 +11,7 @@ use crate::command::{Outcome, Rejection};
 use crate::http::Name;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
+use crate::rollout::Rollout;
 use crate::spec::Spec;
 use crate::time::Millis;
 
@@ -18,7 +19,8 @@ use crate::time::Millis;
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
-    /// Counts changes to nodes, deployments and instances; a plan made against another value is refused.
+    /// Counts changes to nodes, deployments and instances, and to purges, because tables are made anew when it moves; a plan made
+    /// against another value is refused.
     pub plan_revision: u64,
     pub cluster: Option<Cluster>,
     pub nodes: OrdMap<NodeId, Node>,
@@ -37,6 +39,9 @@ pub struct State {
     /// Whose each name is that a current policy claims, so that nobody has to look through all deployments.
     /// It follows from them: see [`State::index_names`].
     pub names: OrdMap<Name, DeploymentName>,
+    /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
+    /// use any more.
+    pub cache_purges: OrdMap<DeploymentName, u64>,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -106,15 +111,18 @@ pub struct JoinToken {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     pub name: DeploymentName,
-    /// Grows with every change a person makes; a client waits for `>=` what it was told.
+    /// Grows with every change of what is wanted; a client waits for `>=` what it was told.
     pub generation: u64,
-    /// Grows when running instances have to be replaced (a new release that differs in more than its HTTP policy, a
-    /// restart).
+    /// Grows when running instances have to be replaced though their release stays (`deploy restart`).
     pub epoch: u64,
     /// Wanted copies. A static site has one on every node instead and ignores this.
     pub scale: u32,
-    /// Newest last; never empty; the last one is current.
+    /// By number, newest last; never empty.
     pub releases: Vector<Arc<Release>>,
+    /// The release that is wanted: mostly the newest, an older one after a rollback. It is always kept.
+    pub target: ReleaseNumber,
+    /// The way from one release to the other, while it is under way.
+    pub rollout: Option<Rollout>,
     /// Set by `deploy remove`: the record goes once its last instance is gone.
     pub removing: bool,
 }
@@ -126,21 +134,92 @@ pub struct Release {
     pub artifact: Digest,
     pub artifact_bytes: u64,
     pub created_at: Millis,
+    /// Who made it, and why, in their words.
+    pub origin: Origin,
+    /// What became of it; the only part of a release that changes.
+    pub fate: Fate,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The name of the API token, or of the machine's user; empty when unknown.
+    pub author: String,
+    /// At most [`crate::limits::MESSAGE_BYTES`]; may be empty.
+    pub message: String,
+}
+
+/// What became of a release.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// On its way, or never got far enough to tell.
+    #[default]
+    Open,
+    /// It was out and stood its time.
+    Good { at: Millis },
+    /// What spoke against it, one sentence.
+    Failed { at: Millis, why: String },
+    /// Somebody took it back before it was out.
+    Aborted { at: Millis },
+    /// A newer one came before it was out.
+    Superseded { at: Millis },
 }
 
 impl Release {
+    /// One of which nothing is known yet.
+    pub fn new(
+        number: ReleaseNumber,
+        spec: Spec,
+        (artifact, artifact_bytes): (Digest, u64),
+        created_at: Millis,
+    ) -> Release {
+        Release {
+            number,
+            spec,
+            artifact,
+            artifact_bytes,
+            created_at,
+            origin: Origin::default(),
+            fate: Fate::Open,
+        }
+    }
+
     /// Whether instances of the one are as good as instances of the other: they differ at most in how the proxy
-    /// treats requests.
+    /// treats requests and in how a release takes over.
     pub fn runs_as(&self, other: &Release) -> bool {
         self.artifact == other.artifact && self.spec.workload == other.spec.workload
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.fate, Fate::Failed { .. } | Fate::Aborted { .. })
     }
 }
 
 impl Deployment {
+    /// One that was just made, with its first release.
+    pub fn new(name: DeploymentName, scale: u32, release: Release) -> Deployment {
+        Deployment {
+            name,
+            generation: 1,
+            epoch: 1,
+            scale,
+            target: release.number,
+            releases: Vector::unit(Arc::new(release)),
+            rollout: None,
+            removing: false,
+        }
+    }
+
+    /// The release that is wanted.
     pub fn current(&self) -> &Arc<Release> {
-        self.releases
-            .last()
-            .expect("a deployment is created with a release and keeps its newest")
+        self.release(self.target)
+            .or_else(|| self.releases.last())
+            .expect("a deployment is created with a release and keeps the one that is wanted")
+    }
+
+    /// The newest release, wanted or not.
+    pub fn newest(&self) -> &Arc<Release> {
+        let newest = self.releases.last();
+        newest.expect("a deployment is created with a release and keeps some")
     }
 
     pub fn release(&self, number: ReleaseNumber) -> Option<&Arc<Release>> {
@@ -149,16 +228,55 @@ impl Deployment {
             .find(|release| release.number == number)
     }
 
-    /// The names that its current policy claims besides [`Deployment::host`]. Names are taken and given back with
-    /// the change itself, whatever release is running.
-    pub fn claimed_names(&self) -> &[Name] {
-        match self.removing {
-            true => &[],
-            false => &self.current().spec.http.names,
+    /// The release to go back to, while another is on its way.
+    pub fn fallback(&self) -> Option<&Arc<Release>> {
+        self.release(self.rollout.as_ref()?.from?)
+    }
+
+    /// Whether an instance is of the wanted release and epoch.
+    pub fn is_current(&self, instance: &Instance) -> bool {
+        instance.epoch == self.epoch && self.runs(instance, self.target)
+    }
+
+    /// Whether an instance is as good as one of this release.
+    pub fn runs(&self, instance: &Instance, number: ReleaseNumber) -> bool {
+        instance.release == number
+            || self.release(number).is_some_and(|wanted| {
+                self.release(instance.release)
+                    .is_some_and(|has| has.runs_as(wanted))
+            })
+    }
+
+    pub(crate) fn set_fate(&mut self, number: ReleaseNumber, fate: Fate) {
+        for release in self.releases.iter_mut() {
+            if release.number == number {
+                *release = Arc::new(Release {
+                    fate: fate.clone(),
+                    ..(**release).clone()
+                });
+            }
         }
     }
 
-    /// `<name>.<tld>` of the current release.
+    /// The names that its policies claim besides [`Deployment::host`]: those of the wanted release, and while it is on
+    /// its way those of the one it may have to give way to. Names are taken and given back with the change
+    /// itself, whatever release is running.
+    pub fn claimed_names(&self) -> Vec<Name> {
+        if self.removing {
+            return Vec::new();
+        }
+        let mut names = self.current().spec.http.names.clone();
+        if let Some(fallback) = self.fallback() {
+            for name in &fallback.spec.http.names {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        names
+    }
+
+    /// `<name>.<tld>` of the wanted release.
     pub fn host(&self) -> String {
         format!("{}.{}", self.name, self.current().spec.tld)
     }
@@ -287,7 +405,7 @@ impl State {
     /// Makes `names` anew from the deployments, for a state that was put together from its parts.
     pub fn index_names(&mut self) {
         let claims = |deployment: &Deployment| {
-            let names = deployment.claimed_names().to_vec();
+            let names = deployment.claimed_names();
             names
                 .into_iter()
                 .map(|name| (name, deployment.name.clone()))

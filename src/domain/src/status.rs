@@ -183,10 +183,10 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// Instances of the current epoch that are meant to run.
+    /// Instances of the wanted release and epoch that are meant to run.
     fn current(&self) -> impl Iterator<Item = &Seen<'a>> {
         self.seen.iter().filter(|seen| {
-            seen.instance.epoch == self.deployment.epoch && seen.instance.desired == Desired::Run
+            self.deployment.is_current(seen.instance) && seen.instance.desired == Desired::Run
         })
     }
 
@@ -211,7 +211,8 @@ impl<'a> Picture<'a> {
         if self.deployment.removing {
             return Phase::Removing;
         }
-        if ready == 0 && desired > 0 && self.current().any(Seen::is_crashing) {
+        let given_up = self.deployment.rollout.is_none() && self.deployment.current().has_failed();
+        if ready == 0 && desired > 0 && (given_up || self.current().any(Seen::is_crashing)) {
             return Phase::Failed;
         }
         if ready >= desired {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::apply;
 use crate::command::{Change, Command, Outcome, Rejection, Request};
-use crate::http::HttpPolicy;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
 use crate::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
 use crate::plan::{Plan, plan};
-use crate::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
-use crate::state::{Addresses, Cluster, Desired, Instance, JoinToken, Role, State};
+use crate::rollout::{self, look};
+use crate::spec::{Amount, Service, Spec, StaticSite, Strategy, Takeover, Workload};
+use crate::state::{Addresses, Cluster, Desired, Instance, JoinToken, Origin, Role, State};
 use crate::time::Millis;
 
 pub const NOW: Millis = Millis(1_000_000);
@@ -39,25 +39,28 @@ pub fn addresses(number: u64) -> Addresses {
     }
 }
 
+/// A program whose releases take over at once and are good as soon as they are out.
 pub fn service_spec() -> Spec {
+    let service = Service {
+        stop_grace: Duration::from_secs(1),
+        ..Service::new("serve")
+    };
     Spec {
-        workload: Workload::Service(Service {
-            command: "serve".into(),
-            env: BTreeMap::new(),
-            probe: ProbeSpec::default(),
-            stop_grace: Duration::from_secs(1),
-        }),
-        tld: "example.test".parse().unwrap(),
-        http: HttpPolicy::shared(),
+        strategy: Strategy {
+            takeover: Takeover::Rolling {
+                surge: Amount::Percent(100),
+                unavailable: Amount::Count(0),
+            },
+            watch: Duration::ZERO,
+            ..Strategy::default()
+        },
+        ..Spec::new(Workload::Service(service), "example.test".parse().unwrap())
     }
 }
 
 pub fn static_spec() -> Spec {
-    Spec {
-        workload: Workload::Static(StaticSite { spa: false }),
-        tld: "example.test".parse().unwrap(),
-        http: HttpPolicy::shared(),
-    }
+    let site = StaticSite { spa: false };
+    Spec::new(Workload::Static(site), "example.test".parse().unwrap())
 }
 
 pub fn init_command() -> Command {
@@ -165,6 +168,7 @@ impl Sim {
             scale,
             artifact: Digest([1; 32]),
             artifact_bytes: 1,
+            origin: Origin::default(),
             now: NOW,
         })
     }
@@ -176,6 +180,7 @@ impl Sim {
             spec: None,
             artifact: Digest([artifact; 32]),
             artifact_bytes: 1,
+            origin: Origin::default(),
             now: NOW,
         })
     }
@@ -210,10 +215,34 @@ impl Sim {
         made
     }
 
+    /// What the leader does about every rollout at this time. Returns how many steps it made.
+    pub fn roll(&mut self, now: Millis) -> usize {
+        let deployments: Vec<_> = self.state.deployments.values().cloned().collect();
+        let mut made = 0;
+        for deployment in deployments {
+            let seen = look(&self.state, &self.view, &deployment);
+            let Some(step) = rollout::step(&deployment, &seen, None, now) else {
+                continue;
+            };
+            let seq = deployment.rollout.as_ref().unwrap().seq;
+            self.ok(Command::StepRollout {
+                name: deployment.name.clone(),
+                release: deployment.target,
+                seq,
+                step,
+                now,
+            });
+            made += 1;
+        }
+        made
+    }
+
     pub fn start(&mut self, deployment: &str, number: u64) -> InstanceId {
         let id = InstanceId(self.state.next_instance_id);
+        let release = self.state.deployments[&name(deployment)].target;
         self.assign(Change::Start {
             deployment: name(deployment),
+            release,
             node: NodeId(number),
         });
         id
@@ -258,7 +287,8 @@ impl Sim {
             let made = self.step();
             check(self);
             self.obey();
-            if made.changes.is_empty() && self.view == before {
+            let rolled = self.roll(NOW);
+            if made.changes.is_empty() && rolled == 0 && self.view == before {
                 return made;
             }
         }

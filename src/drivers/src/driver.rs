@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nebula_domain::ids::{InstanceId, ReleaseNumber};
+use nebula_domain::isolation::Isolation;
 use nebula_domain::names::DeploymentName;
+use nebula_domain::resources::{Disk, Memory, Resources};
 use nebula_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::confine::Controls;
 
 /// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
 #[async_trait]
@@ -40,8 +44,8 @@ pub trait Driver: Send + Sync + 'static {
     /// down was lost. [`Driver::remove`] deletes it.
     fn leftovers(&self) -> Vec<InstanceId>;
 
-    /// Forgets an ended instance and deletes what it left, its output included. An unknown
-    /// instance is no error.
+    /// Forgets an ended instance and deletes what it left; a driver may keep its output elsewhere. An
+    /// unknown instance is no error.
     ///
     /// # Errors
     /// [`DriverError::AlreadyRuns`] when it has not ended.
@@ -73,6 +77,8 @@ pub struct StartSpec {
     pub port: u16,
     /// From SIGTERM to SIGKILL when a stop does not say.
     pub stop_grace: Duration,
+    pub resources: Resources,
+    pub isolation: Isolation,
 }
 
 /// Names of variables only: values and arguments may hold secrets.
@@ -86,6 +92,8 @@ impl fmt::Debug for StartSpec {
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("workdir", &self.workdir)
             .field("port", &self.port)
+            .field("resources", &self.resources)
+            .field("isolation", &self.isolation)
             .finish_non_exhaustive()
     }
 }
@@ -99,6 +107,8 @@ pub struct Run {
     pub port: u16,
     pub started_at: Millis,
     pub status: RunStatus,
+    /// What holds of its limits and its isolation, and what does not.
+    pub isolation: Controls,
 }
 
 impl Run {
@@ -123,6 +133,14 @@ pub enum RunStatus {
 pub enum Exit {
     Code(i32),
     Signal(i32),
+    /// The kernel killed it for memory: over this limit, or, without one, because the machine had none left.
+    OutOfMemory {
+        limit: Option<Memory>,
+    },
+    /// It had more in its folder than this limit.
+    OutOfDisk {
+        limit: Disk,
+    },
     /// Its parent was killed, so nobody saw the end.
     Unseen,
     /// The machine went down while it ran.
@@ -140,6 +158,13 @@ impl fmt::Display for Exit {
                 Ok(signal) => write!(f, "killed by {}", signal.as_str()),
                 Err(_) => write!(f, "killed by signal {number}"),
             },
+            Exit::OutOfMemory { limit: Some(limit) } => {
+                write!(f, "killed: out of memory (limit {limit})")
+            }
+            Exit::OutOfMemory { limit: None } => {
+                f.write_str("killed: out of memory (the machine had none left)")
+            }
+            Exit::OutOfDisk { limit } => write!(f, "killed: out of disk (limit {limit})"),
             Exit::Unseen => f.write_str("ended with its parent process, which was killed"),
             Exit::Reboot => f.write_str("ended when the machine went down"),
         }
@@ -160,6 +185,13 @@ pub enum DriverError {
     },
     #[error("{0}")]
     Start(String),
+    #[error("{0} does not run")]
+    NotRunning(InstanceId),
+    /// A command beside a program; what it said, or how it ended.
+    #[error("{0}")]
+    Command(String),
+    #[error("the command did not end within {} ms", .0.as_millis())]
+    CommandTimeout(Duration),
     #[error("the parent process of {0} did not report within {1:?}")]
     StartTimeout(InstanceId, Duration),
 }

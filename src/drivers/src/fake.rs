@@ -9,7 +9,9 @@ use nebula_domain::ids::InstanceId;
 use nebula_telemetry::Clock;
 use tokio::sync::watch;
 
+use crate::confine::Controls;
 use crate::driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
+use crate::exec::{Exec, ExecSpec};
 
 /// Clones are the same driver, so a test keeps one and hands the other out.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ struct Script {
     starts: Vec<StartSpec>,
     stops: Vec<(InstanceId, Duration)>,
     notes: Vec<(InstanceId, String)>,
+    failing_commands: BTreeMap<InstanceId, String>,
+    commands: Vec<ExecSpec>,
 }
 
 impl FakeDriver {
@@ -82,6 +86,20 @@ impl FakeDriver {
         self.script().notes.clone()
     }
 
+    /// Commands beside this instance fail from now on, until told `None`.
+    pub fn fail_commands(&self, instance: InstanceId, said: Option<&str>) {
+        let mut script = self.script();
+        match said {
+            Some(said) => script.failing_commands.insert(instance, said.to_owned()),
+            None => script.failing_commands.remove(&instance),
+        };
+    }
+
+    /// Every command so far.
+    pub fn commands(&self) -> Vec<ExecSpec> {
+        self.script().commands.clone()
+    }
+
     fn script(&self) -> MutexGuard<'_, Script> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,6 +137,7 @@ impl Driver for FakeDriver {
             port: spec.port,
             started_at: self.clock.now(),
             status: RunStatus::Running,
+            isolation: Controls::default(),
         };
         self.change(|runs| {
             runs.insert(spec.instance, run);
@@ -159,5 +178,18 @@ impl Driver for FakeDriver {
 
     fn note(&self, instance: InstanceId, text: &str) {
         self.script().notes.push((instance, text.to_owned()));
+    }
+}
+
+#[async_trait]
+impl Exec for FakeDriver {
+    async fn exec(&self, spec: ExecSpec) -> Result<(), DriverError> {
+        let mut script = self.script();
+        let said = script.failing_commands.get(&spec.instance).cloned();
+        script.commands.push(spec);
+        match said {
+            Some(said) => Err(DriverError::Command(said)),
+            None => Ok(()),
+        }
     }
 }

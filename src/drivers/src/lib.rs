@@ -5,7 +5,9 @@
 //! A driver knows what runs and nothing of what should: it never restarts anything by itself.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod confine;
 mod driver;
+mod exec;
 pub mod fake;
 pub mod logfile;
 pub mod process;
@@ -14,3 +16,4 @@ mod record;
 pub mod shim;
 
 pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
+pub use exec::{Exec, ExecSpec, SAID_BYTES};

@@ -13,7 +13,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nebula_domain::ids::{InstanceId, ReleaseNumber};
@@ -22,7 +22,10 @@ use nebula_domain::time::Millis;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::confine::cgroup::Groups;
+use crate::confine::{Controls, Plan};
 use crate::driver::{Exit, StartSpec};
+use crate::logfile::Bounds;
 use crate::procfs::ProcessId;
 
 pub(crate) const SPEC: &str = "spec.json";
@@ -36,6 +39,10 @@ pub(crate) struct SpecRecord {
     pub start: StartSpec,
     /// In the environment of everything the run starts, so that it can be found again.
     pub token: String,
+    /// How much of its output is kept.
+    #[serde(default)]
+    pub output: Bounds,
+    pub plan: Plan,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,9 @@ pub(crate) struct StateRecord {
     pub deployment: DeploymentName,
     pub release: ReleaseNumber,
     pub port: u16,
+    /// Where the program was started; empty in a record of an older version.
+    #[serde(default)]
+    pub workdir: PathBuf,
     pub started_at: Millis,
     pub token: String,
     /// A process id means nothing after the machine went down.
@@ -52,6 +62,11 @@ pub(crate) struct StateRecord {
     pub shim: ProcessId,
     /// Leader of the program's session; none while it is being started.
     pub program: Option<ProcessId>,
+    /// Empty in records of shims from before there were any.
+    #[serde(default)]
+    pub groups: Groups,
+    #[serde(default)]
+    pub isolation: Controls,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

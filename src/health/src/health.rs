@@ -7,23 +7,44 @@ use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::InstanceId;
 use nebula_domain::observed::Health::Unknown;
-use nebula_domain::observed::LocalInstances;
-use tokio::sync::watch;
+use nebula_domain::observed::{GivenUpRun, LocalInstances};
+use nebula_domain::probe::Verdict;
+use nebula_domain::spec::{ProbeKind, ProbeRole};
+use nebula_drivers::Exec;
+use nebula_telemetry::{Clock, Metrics};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::dial::{self, ProbeError};
+use crate::book::Book;
+use crate::dial::{self, Asked, ProbeError};
+use crate::metrics::Counters;
 use crate::target::Target;
 use crate::verdicts::Verdicts;
 
 /// Probes under way at once, each one socket: a node full of instances that all hang until their
 /// time-out must not use up its file descriptors. Further ones wait for their turn.
 pub const PROBES_AT_ONCE: usize = 64;
+/// Commands of exec probes under way at once: each is some processes, on a machine that the data plane shares.
+pub const COMMANDS_AT_ONCE: usize = 8;
+
+/// What a [`Health`] works with.
+#[derive(Clone)]
+pub struct Parts<V> {
+    pub verdicts: V,
+    /// Runs the commands of exec probes.
+    pub exec: Arc<dyn Exec>,
+    /// Outlives a [`Health`] that is made anew.
+    pub book: Book,
+    pub clock: Clock,
+}
 
 /// Probes the instances of this node.
 pub struct Health<V> {
     locals: watch::Receiver<Arc<LocalInstances>>,
-    verdicts: V,
+    parts: Parts<V>,
+    counters: Counters,
+    commands: Arc<Semaphore>,
     targets: BTreeMap<InstanceId, Target>,
     under_way: JoinSet<Ended>,
     /// Collected by `wake`, taken in by `pass`.
@@ -34,14 +55,21 @@ pub struct Health<V> {
 struct Ended {
     instance: InstanceId,
     run: u64,
+    role: ProbeRole,
     result: Result<(), ProbeError>,
 }
 
 impl<V: Verdicts> Health<V> {
-    pub fn new(locals: watch::Receiver<Arc<LocalInstances>>, verdicts: V) -> Health<V> {
+    pub fn new(
+        locals: watch::Receiver<Arc<LocalInstances>>,
+        parts: Parts<V>,
+        metrics: &Metrics,
+    ) -> Health<V> {
         Health {
             locals,
-            verdicts,
+            parts,
+            counters: Counters::new(metrics),
+            commands: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
             targets: BTreeMap::new(),
             under_way: JoinSet::new(),
             ended: Vec::new(),
@@ -53,16 +81,21 @@ impl<V: Verdicts> Health<V> {
     fn follow(&mut self, now: Instant) {
         let locals = self.locals.borrow_and_update().clone();
         self.targets.retain(|id, _| locals.contains_key(id));
+        self.parts.verdicts.keep(&locals);
         for (id, local) in locals.iter() {
             let known = self.targets.get(id).map(|target| &target.local);
             if known != Some(local) {
-                self.targets.insert(*id, Target::new(local.clone(), now));
+                let clock = self.parts.clock.now();
+                let target = Target::new(local.clone(), clock.since(local.started_at), now);
+                let notes = target.notes(None);
+                self.parts.book.write(*id, local.run, clock, notes);
+                self.targets.insert(*id, target);
             }
         }
     }
 
     fn take_in(&mut self, now: Instant) -> Result<(), JoinError> {
-        for ended in self.ended.drain(..) {
+        for ended in std::mem::take(&mut self.ended) {
             let ended = match ended {
                 Ok(ended) => ended,
                 // The instance vanished under its probe.
@@ -75,14 +108,32 @@ impl<V: Verdicts> Health<V> {
             if target.local.run != ended.run {
                 continue;
             }
-            if let Some(verdict) = target.ended(ended.result.is_ok(), now) {
+            let (id, role) = (ended.instance, ended.role);
+            let reason = ended.result.as_ref().err().map(ToString::to_string);
+            let met = reason.as_deref().map_or(Ok(()), Err);
+            let verdict = target.ended(role, met, now);
+            let notes = target.notes(Some((role, met)));
+            let at = self.parts.clock.now();
+            self.parts.book.write(id, ended.run, at, notes);
+            let complaint = target.complaint();
+            self.counters.ended(role, met.is_ok());
+            if let Some(verdict) = verdict {
                 log(&ended, verdict);
             }
             // Said after every probe, changed or not: what is heard before the supervisor has
             // published the run is dropped, and nothing else would ever say it again. Repeating
             // costs nothing, see `Verdicts`.
-            if target.health() != Unknown {
-                self.verdicts.publish(ended.instance, target.health());
+            if target.health() != Unknown || complaint.is_some() {
+                let reason = complaint.as_deref().unwrap_or_default();
+                self.parts.verdicts.publish(id, target.health(), reason);
+            }
+            if verdict == Some(Verdict::GiveUp) {
+                self.counters.given_up(role);
+                let run = GivenUpRun {
+                    run: ended.run,
+                    reason: complaint.unwrap_or_default(),
+                };
+                self.parts.verdicts.give_up(id, run);
             }
         }
         Ok(())
@@ -90,24 +141,40 @@ impl<V: Verdicts> Health<V> {
 
     /// The longest overdue first, so that a full house is asked in turn.
     fn launch(&mut self, now: Instant) {
-        let mut due: Vec<(Instant, InstanceId)> = self
+        let mut due: Vec<(Instant, InstanceId, ProbeRole)> = self
             .targets
             .iter()
-            .filter(|(_, target)| target.under_way.is_none() && target.due <= now)
-            .map(|(id, target)| (target.due, *id))
+            .flat_map(|(id, target)| target.waiting().map(move |(due, role)| (due, *id, role)))
+            .filter(|(due, ..)| *due <= now)
             .collect();
         due.sort_unstable();
         let free = PROBES_AT_ONCE.saturating_sub(self.under_way.len());
-        for (_, instance) in due.into_iter().take(free) {
+        for (_, instance, role) in due.into_iter().take(free) {
             let Some(target) = self.targets.get_mut(&instance) else {
                 continue;
             };
-            let local = target.local.clone();
-            target.under_way = Some(self.under_way.spawn(async move {
+            let asked = Asked {
+                instance,
+                address: target.local.address,
+                surroundings: target.local.surroundings.clone(),
+            };
+            let run = target.local.run;
+            let Some(probe) = target.probe(role) else {
+                continue;
+            };
+            let spec = probe.spec.clone();
+            let (exec, commands) = (self.parts.exec.clone(), self.commands.clone());
+            probe.under_way = Some(self.under_way.spawn(async move {
+                let _turn = match spec.kind {
+                    // Never closed.
+                    ProbeKind::Exec { .. } => commands.acquire_owned().await.ok(),
+                    _ => None,
+                };
                 Ended {
                     instance,
-                    run: local.run,
-                    result: dial::probe(local.address, &local.probe).await,
+                    run,
+                    role,
+                    result: dial::probe(&asked, &spec, &*exec).await,
                 }
             }));
         }
@@ -118,11 +185,8 @@ impl<V: Verdicts> Health<V> {
         if self.under_way.len() >= PROBES_AT_ONCE {
             return None;
         }
-        self.targets
-            .values()
-            .filter(|target| target.under_way.is_none())
-            .map(|target| target.due)
-            .min()
+        let waiting = self.targets.values().flat_map(Target::waiting);
+        waiting.map(|(due, _)| due).min()
     }
 }
 
@@ -157,12 +221,13 @@ impl<V: Verdicts> Reconciler for Health<V> {
     }
 }
 
-fn log(ended: &Ended, verdict: nebula_domain::observed::Health) {
+fn log(ended: &Ended, verdict: Verdict) {
+    let (instance, role) = (ended.instance, ended.role);
     match &ended.result {
-        Ok(()) => tracing::info!(instance = %ended.instance, ?verdict, "health changed"),
+        Ok(()) => tracing::info!(%instance, probe = %role, ?verdict, "health changed"),
         Err(error) => {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::info!(instance = %ended.instance, ?verdict, %error, cause, "health changed");
+            tracing::info!(%instance, probe = %role, ?verdict, %error, cause, "health changed");
         }
     }
 }

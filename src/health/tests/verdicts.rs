@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use nebula_actors::{Child, Guardian};
 use nebula_domain::InstanceId;
-use nebula_domain::observed::{Health as Verdict, LocalInstance, LocalInstances};
-use nebula_domain::spec::{ProbeKind, ProbeSpec};
-use nebula_health::{Health, PROBES_AT_ONCE, Verdicts};
-use nebula_telemetry::Metrics;
+use nebula_domain::observed::{GivenUpRun, Health as Verdict, LocalInstance, LocalInstances};
+use nebula_domain::probe::Standing;
+use nebula_domain::spec::{ProbeKind, ProbeRole, ProbeSpec, Probes};
+use nebula_drivers::fake::FakeDriver;
+use nebula_health::{Book, Health, PROBES_AT_ONCE, Parts, Verdicts};
+use nebula_telemetry::{Clock, Metrics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -25,14 +27,26 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Record {
     known: Arc<Mutex<BTreeMap<InstanceId, Verdict>>>,
     changes: mpsc::UnboundedSender<(InstanceId, Verdict)>,
+    /// Why each is not ready, as it was said last.
+    reasons: Arc<Mutex<BTreeMap<InstanceId, String>>>,
+    given_up: mpsc::UnboundedSender<(InstanceId, GivenUpRun)>,
 }
 
 impl Verdicts for Record {
-    fn publish(&self, instance: InstanceId, health: Verdict) {
-        if self.known.lock().unwrap().insert(instance, health) != Some(health) {
+    fn publish(&self, instance: InstanceId, health: Verdict, reason: &str) {
+        let mut reasons = self.reasons.lock().unwrap();
+        reasons.insert(instance, reason.to_owned());
+        let before = self.known.lock().unwrap().insert(instance, health);
+        if before.unwrap_or(Verdict::Unknown) != health {
             let _ = self.changes.send((instance, health));
         }
     }
+
+    fn give_up(&self, instance: InstanceId, run: GivenUpRun) {
+        let _ = self.given_up.send((instance, run));
+    }
+
+    fn keep(&self, _: &LocalInstances) {}
 }
 
 struct Bench {
@@ -41,25 +55,46 @@ struct Bench {
     locals: watch::Sender<Arc<LocalInstances>>,
     verdicts: mpsc::UnboundedReceiver<(InstanceId, Verdict)>,
     known: Arc<Mutex<BTreeMap<InstanceId, Verdict>>>,
+    reasons: Arc<Mutex<BTreeMap<InstanceId, String>>>,
+    given_up: mpsc::UnboundedReceiver<(InstanceId, GivenUpRun)>,
+    driver: FakeDriver,
+    book: Book,
 }
 
 impl Bench {
     fn start() -> Bench {
         let (locals, seen) = watch::channel(Arc::new(LocalInstances::new()));
         let (changes, verdicts) = mpsc::unbounded_channel();
+        let (given_up_tx, given_up) = mpsc::unbounded_channel();
         let record = Record {
             known: Arc::default(),
             changes,
+            reasons: Arc::default(),
+            given_up: given_up_tx,
         };
-        let known = record.known.clone();
-        let guardian = Guardian::start(&Metrics::new());
-        let child = guardian.supervise("health", move || Health::new(seen.clone(), record.clone()));
+        let (known, reasons) = (record.known.clone(), record.reasons.clone());
+        let (driver, book) = (FakeDriver::new(Clock::system()), Book::default());
+        let parts = Parts {
+            verdicts: record,
+            exec: Arc::new(driver.clone()),
+            book: book.clone(),
+            clock: Clock::system(),
+        };
+        let metrics = Metrics::new();
+        let guardian = Guardian::start(&metrics);
+        let child = guardian.supervise("health", move || {
+            Health::new(seen.clone(), parts.clone(), &metrics)
+        });
         Bench {
             guardian,
             child,
             locals,
             verdicts,
             known,
+            reasons,
+            given_up,
+            driver,
+            book,
         }
     }
 
@@ -84,20 +119,32 @@ impl Bench {
     }
 }
 
-fn local(address: SocketAddr, run: u64) -> LocalInstance {
+fn quick(path: &str, failure_threshold: u32) -> ProbeSpec {
+    ProbeSpec {
+        kind: ProbeKind::http(path),
+        period: Duration::from_millis(10),
+        timeout: Duration::from_secs(5),
+        failure_threshold,
+        ..ProbeSpec::default()
+    }
+}
+
+fn with(address: SocketAddr, run: u64, probes: Probes) -> LocalInstance {
     LocalInstance {
         address,
-        probe: ProbeSpec {
-            kind: ProbeKind::Http {
-                path: "/ready".into(),
-            },
-            period: Duration::from_millis(10),
-            timeout: Duration::from_secs(5),
-            failure_threshold: 2,
-            success_threshold: 1,
-        },
+        probes: Arc::new(probes),
         run,
+        started_at: Clock::system().now(),
+        surroundings: Arc::default(),
     }
+}
+
+fn local(address: SocketAddr, run: u64) -> LocalInstance {
+    let probes = Probes {
+        readiness: quick("/ready", 2),
+        ..Probes::default()
+    };
+    with(address, run, probes)
 }
 
 /// Answers every request with the status that is set; counts the requests.
@@ -234,8 +281,9 @@ async fn probes_at_once_are_bounded_and_hanging_ones_hold_up_nobody_for_good() {
         }
     });
     let good = server(200).await;
-    let mut hanging = local(address, 1);
-    hanging.probe.timeout = Duration::from_millis(100);
+    let mut probes = Probes::clone(&local(address, 1).probes);
+    probes.readiness.timeout = Duration::from_millis(100);
+    let hanging = with(address, 1, probes);
     let count = PROBES_AT_ONCE as u64 * 2;
     bench.set(
         (1..=count)
@@ -250,4 +298,73 @@ async fn probes_at_once_are_bounded_and_hanging_ones_hold_up_nobody_for_good() {
     // of them would be open at once.
     assert!(most.load(Ordering::SeqCst) < PROBES_AT_ONCE * 2);
     bench.guardian.stop().await;
+}
+
+#[tokio::test]
+async fn a_startup_probe_goes_first_and_a_liveness_probe_gives_the_run_up() {
+    let mut bench = Bench::start();
+    // Ready and live from the beginning, and nobody asks before the command has succeeded.
+    let server = server(200).await;
+    let id = InstanceId(1);
+    bench.driver.fail_commands(id, Some("the cache is cold"));
+    let command = ProbeKind::Exec {
+        command: "warm".to_owned(),
+    };
+    let startup = ProbeSpec {
+        kind: command,
+        ..quick("", 1_000)
+    };
+    let liveness = ProbeSpec {
+        period: Duration::from_millis(20),
+        ..quick("/live", 3)
+    };
+    let probes = Probes {
+        startup: Some(startup),
+        liveness: Some(liveness),
+        readiness: quick("/ready", 2),
+    };
+    bench.set([(1, with(server.address, 7, probes))]);
+    let reasons = bench.reasons.clone();
+    timeout(DEADLINE, async {
+        while !reasons.lock().unwrap().contains_key(&id) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        reasons.lock().unwrap()[&id],
+        "startup probe: command: the cache is cold"
+    );
+    assert!(bench.verdicts.try_recv().is_err(), "not known yet");
+    assert_eq!(server.asked.load(Ordering::SeqCst), 0);
+    let told = bench.book.read([id], false).remove(0);
+    let standings: Vec<_> = told.probes.iter().map(|p| (p.role, p.standing)).collect();
+    let expected = [
+        (ProbeRole::Startup, Standing::Pending),
+        (ProbeRole::Readiness, Standing::Waiting),
+        (ProbeRole::Liveness, Standing::Waiting),
+    ];
+    assert_eq!(standings, expected);
+
+    bench.driver.fail_commands(id, None);
+    assert_eq!(bench.verdict().await, (id, Verdict::Healthy));
+    assert_eq!(bench.driver.commands()[0].command, "warm");
+
+    server.status.store(500, Ordering::SeqCst);
+    assert_eq!(bench.verdict().await, (id, Verdict::Unhealthy));
+    let given_up = timeout(DEADLINE, bench.given_up.recv()).await.unwrap();
+    let run = GivenUpRun {
+        run: 7,
+        reason: "liveness probe failed: GET /live answered 500".to_owned(),
+    };
+    assert_eq!(given_up, Some((id, run)));
+    let history = bench.book.read([id], true).remove(0).history;
+    assert_eq!(
+        history.last().map(|c| (c.role, c.standing)),
+        Some((ProbeRole::Liveness, Standing::Failing)),
+        "{history:?}"
+    );
+    bench.guardian.stop().await;
+    assert!(bench.given_up.try_recv().is_err(), "said once");
 }

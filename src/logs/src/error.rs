@@ -14,6 +14,8 @@ pub enum LogsError {
     Lost,
     #[error("the answer is not of this protocol")]
     Codec(#[from] nebula_wire::codec::CodecError),
+    #[error("the pattern cannot be used: {reason}")]
+    Pattern { reason: String },
     #[error("{0}")]
     Refused(String),
 }

@@ -4,40 +4,85 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_domain::{NodeId, State};
-use nebula_mesh::Mesh;
+use nebula_drivers::logfile;
+use nebula_mesh::{CallError, Mesh, Stream};
 use nebula_wire::codec;
 use nebula_wire::peer::Protocol;
+use nebula_wire::peer::log_search::{Filter as Filters, Found, Place, Search};
 use nebula_wire::peer::logs::{Answer, FRAME_BYTES, Line, Request};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::LogsError;
+use crate::filter::Filter;
 use crate::local::{ANSWERS, Local};
+use crate::placed::Placed;
 use crate::tail::MAX_TAIL;
 
 /// A node that says nothing for this long while its tail is awaited is reported as missing.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A follower asks a lost node again this often.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Lines this much older than the last one may still be missing: those of several instances are read one
+/// after the other. What was seen already is left out by [`crate::seen`].
+pub(crate) const LATE: Duration = Duration::from_secs(5);
 
 /// What a feed reports.
 pub(crate) enum Event {
-    Lines(Vec<Line>),
+    Lines(Vec<Placed>),
     /// The tail is complete.
     Live,
+    /// The node has more output than it searches at once.
+    Cut,
     /// No lines until further notice. The last event, unless the request follows.
     Missing(LogsError),
+    /// After [`Event::Missing`]: the node answers again, from some line before the last one on.
+    Again,
 }
 
-/// Reports the lines of this node.
-pub(crate) async fn own(local: Local, request: Request, events: mpsc::Sender<Event>) {
+/// What is asked of one node.
+#[derive(Clone)]
+pub(crate) struct Ask {
+    pub(crate) node: NodeId,
+    pub(crate) search: Search,
+    pub(crate) filter: Arc<Filter>,
+}
+
+impl Ask {
+    /// `None`: nothing to report.
+    fn event(&self, found: Found) -> Option<Event> {
+        let placed = |node: NodeId, name: Option<String>, lines: Vec<Line>| {
+            // Asked again, from a later time on.
+            let since = self.search.filter.since.as_ref();
+            let lines = lines.into_iter().filter(|line| {
+                since.is_none_or(|since| line.time >= *since) && self.filter.wants(line)
+            });
+            let name = |line| Placed {
+                node,
+                name: name.clone(),
+                line,
+            };
+            Event::Lines(lines.map(name).collect())
+        };
+        Some(match found {
+            Found::Lines(lines) => placed(self.node, None, lines),
+            Found::Copied { owner, name, lines } => placed(owner, Some(name), lines),
+            Found::Searching => return None,
+            Found::Cut => Event::Cut,
+            Found::Live => Event::Live,
+            Found::Refused(reason) => Event::Missing(LogsError::Refused(reason)),
+        })
+    }
+}
+
+/// Reports the lines that lie on this node.
+pub(crate) async fn own(local: Local, ask: Ask, events: mpsc::Sender<Event>) {
     let (sender, mut answers) = mpsc::channel(ANSWERS);
+    let search = ask.search.clone();
     let forward = async {
         while let Some(answer) = answers.recv().await {
-            let event = match answer {
-                Answer::Lines(lines) => Event::Lines(lines),
-                Answer::Live => Event::Live,
-                Answer::Refused(reason) => Event::Missing(LogsError::Refused(reason)),
+            let Some(event) = ask.event(answer) else {
+                continue;
             };
             if events.send(event).await.is_err() {
                 // Dropping the receiver ends the answer.
@@ -46,52 +91,66 @@ pub(crate) async fn own(local: Local, request: Request, events: mpsc::Sender<Eve
             }
         }
     };
-    tokio::join!(local.answer(request, sender), forward);
+    tokio::join!(local.answer(search, sender), forward);
 }
 
-/// Reports the lines of another node. When following, a lost node is asked again, from the last
-/// line it sent (or from `begun`, when it never sent one), until it is no longer a member. Lines of
-/// the very millisecond of the last one are not sent again.
+/// Reports the lines that lie on another node. When following, a lost node is asked again, from shortly
+/// before the last line it sent (or from `begun`, when it never sent one), until it is no longer a member.
 pub(crate) async fn other(
     mesh: Mesh,
-    node: NodeId,
-    mut request: Request,
+    mut ask: Ask,
     begun: String,
     mut state: watch::Receiver<Arc<State>>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut missing = false;
+    let follow = ask.search.follow;
+    let mut asked = Asked {
+        latest: None,
+        missing: false,
+    };
     loop {
-        let mut lively = false;
-        let ended = ask(&mesh, node, &mut request, &events, &mut lively).await;
-        missing &= !lively;
+        let ended = asked.ask(&mesh, &ask, &events).await;
         match ended {
             Ok(Ended::Reader) => return,
-            Ok(Ended::Answer) if !request.follow => return,
+            Ok(Ended::Answer) if !follow => return,
             ended => {
                 let error = ended.err().unwrap_or(LogsError::Lost);
-                tracing::debug!(%node, %error, "a node's log lines are missing");
+                tracing::debug!(node = %ask.node, %error, "a node's log lines are missing");
                 // Said once, however often it is asked again.
-                if !std::mem::replace(&mut missing, true)
+                if !std::mem::replace(&mut asked.missing, true)
                     && events.send(Event::Missing(error)).await.is_err()
                 {
                     return;
                 }
             }
         }
-        if !request.follow {
+        if !follow {
             return;
         }
         // Everything since the last line is wanted now, not only the latest.
-        request.tail = u32::try_from(MAX_TAIL).unwrap_or(u32::MAX);
-        request.after.get_or_insert_with(|| begun.clone());
+        ask.search.tail = u32::try_from(MAX_TAIL).unwrap_or(u32::MAX);
+        let from = asked
+            .latest
+            .as_deref()
+            .map_or_else(|| begun.clone(), before);
+        ask.search.filter.since = ask.filter.said.since.clone().max(Some(from));
         tokio::select! {
             () = tokio::time::sleep(RETRY_AFTER) => {}
             () = events.closed() => return,
         }
-        if !state.borrow_and_update().nodes.contains_key(&node) {
+        if !state.borrow_and_update().nodes.contains_key(&ask.node) {
             return;
         }
+    }
+}
+
+/// So much before a line's time that nothing written with it is missed.
+pub(crate) fn before(time: &str) -> String {
+    match logfile::time_of(time) {
+        Some(at) => logfile::time_text(nebula_domain::time::Millis(
+            at.0.saturating_sub(u64::try_from(LATE.as_millis()).unwrap_or(u64::MAX)),
+        )),
+        None => time.to_owned(),
     }
 }
 
@@ -102,50 +161,137 @@ enum Ended {
     Answer,
 }
 
-async fn ask(
-    mesh: &Mesh,
-    node: NodeId,
-    request: &mut Request,
-    events: &mpsc::Sender<Event>,
-    lively: &mut bool,
-) -> Result<Ended, LogsError> {
-    let mut stream = mesh.open(node, Protocol::Logs, ANSWER_WITHIN).await?;
-    stream.write_frame(codec::encode(&*request)?).await?;
-    let mut live = false;
-    loop {
-        let frame = if live {
-            tokio::select! {
-                frame = stream.next_frame(FRAME_BYTES) => frame.map_err(|_| LogsError::Lost)?,
-                () = events.closed() => return Ok(Ended::Reader),
-            }
-        } else {
-            let frame = timeout(ANSWER_WITHIN, stream.next_frame(FRAME_BYTES));
-            frame.await.map_err(|_| LogsError::Timeout)??
+struct Asked {
+    latest: Option<String>,
+    missing: bool,
+}
+
+impl Asked {
+    async fn ask(
+        &mut self,
+        mesh: &Mesh,
+        ask: &Ask,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Ended, LogsError> {
+        let mut stream = mesh
+            .open(ask.node, Protocol::LogSearch, ANSWER_WITHIN)
+            .await?;
+        let asked = stream.write_frame(codec::encode(&ask.search)?).await;
+        let first = match asked {
+            Ok(()) => next(&mut stream).await,
+            Err(error) => Err(error.into()),
         };
-        let Some(frame) = frame else {
-            return if live {
-                Ok(Ended::Answer)
-            } else {
-                Err(LogsError::Lost)
-            };
-        };
-        *lively = true;
-        let event = match codec::decode(&frame)? {
-            Answer::Lines(lines) => {
-                let latest = lines.iter().map(|line| &line.time).max();
-                if latest > request.after.as_ref() {
-                    request.after = latest.cloned();
+        match first {
+            // Of an older version, which does not know the protocol and keeps no copies.
+            Ok(None)
+            | Err(LogsError::Call(CallError::NotServed { .. } | CallError::Ended { .. })) => {
+                match old(ask) {
+                    Some(request) => self.ask_old(mesh, ask, request, events).await,
+                    None => Ok(Ended::Answer),
                 }
-                Event::Lines(lines)
             }
-            Answer::Live => {
-                live = true;
-                Event::Live
+            first => {
+                self.read(&mut stream, first?, events, |frame| {
+                    Ok(ask.event(codec::decode(frame)?))
+                })
+                .await
             }
-            Answer::Refused(reason) => return Err(LogsError::Refused(reason)),
-        };
-        if events.send(event).await.is_err() {
-            return Ok(Ended::Reader);
         }
     }
+
+    async fn ask_old(
+        &mut self,
+        mesh: &Mesh,
+        ask: &Ask,
+        request: Request,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Ended, LogsError> {
+        let mut stream = mesh.open(ask.node, Protocol::Logs, ANSWER_WITHIN).await?;
+        stream.write_frame(codec::encode(&request)?).await?;
+        let first = next(&mut stream).await?;
+        self.read(&mut stream, first, events, |frame| {
+            let found = match codec::decode(frame)? {
+                Answer::Lines(lines) => Found::Lines(lines),
+                Answer::Live => Found::Live,
+                Answer::Refused(reason) => Found::Refused(reason),
+            };
+            Ok(ask.event(found))
+        })
+        .await
+    }
+
+    async fn read(
+        &mut self,
+        stream: &mut Stream,
+        first: Option<bytes::Bytes>,
+        events: &mpsc::Sender<Event>,
+        event: impl Fn(&[u8]) -> Result<Option<Event>, LogsError>,
+    ) -> Result<Ended, LogsError> {
+        let mut live = false;
+        let mut frame = first;
+        loop {
+            let Some(bytes) = frame else {
+                return if live {
+                    Ok(Ended::Answer)
+                } else {
+                    Err(LogsError::Lost)
+                };
+            };
+            if let Some(event) = event(&bytes)? {
+                match &event {
+                    Event::Missing(LogsError::Refused(reason)) => {
+                        return Err(LogsError::Refused(reason.clone()));
+                    }
+                    Event::Lines(lines) => {
+                        let latest = lines.iter().map(|placed| &placed.line.time).max();
+                        if latest > self.latest.as_ref() {
+                            self.latest = latest.cloned();
+                        }
+                    }
+                    Event::Live => live = true,
+                    _ => {}
+                }
+                let again = std::mem::take(&mut self.missing);
+                if (again && events.send(Event::Again).await.is_err())
+                    || events.send(event).await.is_err()
+                {
+                    return Ok(Ended::Reader);
+                }
+            }
+            frame = if live {
+                tokio::select! {
+                    frame = stream.next_frame(FRAME_BYTES) => frame.map_err(|_| LogsError::Lost)?,
+                    () = events.closed() => return Ok(Ended::Reader),
+                }
+            } else {
+                next(stream).await?
+            };
+        }
+    }
+}
+
+/// The next frame of a tail.
+async fn next(stream: &mut Stream) -> Result<Option<bytes::Bytes>, LogsError> {
+    let frame = timeout(ANSWER_WITHIN, stream.next_frame(FRAME_BYTES));
+    Ok(frame.await.map_err(|_| LogsError::Timeout)??)
+}
+
+/// The same for a node without filters: of all its latest lines the wanted ones are chosen here.
+fn old(ask: &Ask) -> Option<Request> {
+    let search = &ask.search;
+    let all = search.filter
+        == Filters {
+            instance: search.filter.instance,
+            ..Filters::default()
+        };
+    (search.place == Place::Own).then(|| Request {
+        deployment: search.deployment.clone(),
+        instance: search.filter.instance,
+        tail: match all {
+            true => search.tail,
+            false => u32::try_from(MAX_TAIL).unwrap_or(u32::MAX),
+        },
+        after: None,
+        follow: search.follow,
+    })
 }

@@ -1,65 +1,106 @@
 //! This node's answer to a request, whoever asked.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nebula_domain::{NodeId, State};
-use nebula_wire::peer::logs::{Answer, BATCH_BYTES, BATCH_LINES, Line, Request};
+use nebula_wire::peer::log_search::{Found, Place, Search};
+use nebula_wire::peer::logs::{BATCH_BYTES, BATCH_LINES};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::LogsError;
-use crate::files::{Files, POLL, Releases};
+use crate::files::{Files, POLL};
+use crate::filter::Filter;
+use crate::origins::Origins;
+use crate::placed::Written;
+use crate::places::{Folder, Places, Releases, Wanted};
 use crate::tail::Timed;
 
 /// Answers that wait for their reader. A full channel stops the reading of files, and the lines
 /// wait there.
 pub(crate) const ANSWERS: usize = 4;
+/// While a search has found nothing yet, the asker hears so this often: it takes silence for a loss.
+const SEARCHING_EVERY: Duration = Duration::from_millis(500);
+/// Copies of further instances are looked for this often; nothing tells of them.
+const COPIES_EVERY: Duration = Duration::from_secs(2);
 
 /// What answering needs; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Local {
     pub(crate) me: NodeId,
-    pub(crate) instances_dir: PathBuf,
+    pub(crate) places: Arc<Places>,
+    pub(crate) origins: watch::Receiver<Arc<Origins>>,
     pub(crate) state: watch::Receiver<Arc<State>>,
 }
 
+/// One request under way. Ends the search of its folders when it is dropped.
+struct Work {
+    local: Local,
+    search: Arc<Search>,
+    filter: Arc<Filter>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Local {
-    /// Sends the tail, [`Answer::Live`], and, when following, what comes, until the reader goes
+    /// Sends the tail, [`Found::Live`], and, when following, what comes, until the reader goes
     /// away. A failure is the last answer.
-    pub(crate) async fn answer(self, request: Request, answers: mpsc::Sender<Answer>) {
-        if let Err(error) = self.try_answer(request, &answers).await {
+    pub(crate) async fn answer(self, search: Search, answers: mpsc::Sender<Found>) {
+        let answered = async {
+            let work = Work {
+                local: self,
+                filter: Arc::new(Filter::new(search.filter.clone())?),
+                search: Arc::new(search),
+                stop: Arc::default(),
+            };
+            work.run(&answers).await
+        };
+        if let Err(error) = answered.await {
             tracing::warn!(%error, "log files cannot be read");
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let reason = format!("{error}: {}", cause.unwrap_or_default());
-            let _ = answers.send(Answer::Refused(reason)).await;
+            let _ = answers.send(Found::Refused(reason)).await;
         }
     }
+}
 
-    async fn try_answer(
-        mut self,
-        request: Request,
-        answers: &mpsc::Sender<Answer>,
-    ) -> Result<(), LogsError> {
-        let mut known = self.known(&request);
-        let follow = request.follow;
-        let (root, asked, instances) = (self.instances_dir.clone(), request.clone(), known.clone());
-        let (tail, mut files) = blocking(move || Files::open(root, &asked, instances)).await?;
+impl Work {
+    async fn run(mut self, answers: &mpsc::Sender<Found>) -> Result<(), LogsError> {
+        let mut known = self.known();
+        let (tail, mut files) = self.tail(known.clone(), answers).await?;
         send(answers, tail).await;
-        if answers.send(Answer::Live).await.is_err() || !follow {
+        if files.cut {
+            let _ = answers.send(Found::Cut).await;
+        }
+        if answers.send(Found::Live).await.is_err() || !self.search.follow {
             return Ok(());
         }
+        let mut looked = tokio::time::Instant::now();
         loop {
             let mut begun = Vec::new();
-            if self.state.has_changed().unwrap_or(false) {
-                known = self.known(&request);
-                let instances = known.clone();
-                (begun, files) = blocking(move || Ok((files.add(&instances)?, files))).await?;
+            let copies = self.search.place != Place::Own && looked.elapsed() >= COPIES_EVERY;
+            if copies || self.local.state.has_changed().unwrap_or(false) {
+                looked = tokio::time::Instant::now();
+                known = self.known();
+                let folders = self.folders(known.clone());
+                let filter = self.filter.clone();
+                (begun, files) =
+                    blocking(move || Ok((files.add(folders()?, &filter)?, files))).await?;
             }
-            let instances = known.clone();
+            let (instances, filter) = (known.clone(), self.filter.clone());
+            let places = self.local.places.clone();
             let added;
-            (added, files) = blocking(move || Ok((files.read(&instances)?, files))).await?;
-            let idle = added.is_empty();
-            begun.extend(added);
+            (added, files) =
+                blocking(move || Ok((files.read(&filter, &places, &instances)?, files))).await?;
+            let idle = added.is_none() && begun.is_empty();
+            begun.extend(added.unwrap_or_default());
             if !send(answers, begun).await {
                 return Ok(());
             }
@@ -68,17 +109,74 @@ impl Local {
                     () = answers.closed() => return Ok(()),
                     () = tokio::time::sleep(POLL) => {}
                 }
+            } else if answers.is_closed() {
+                return Ok(());
             }
         }
     }
 
-    /// The instances on this node that were asked for and are assigned now.
-    fn known(&mut self, request: &Request) -> Releases {
-        let state = self.state.borrow_and_update();
+    /// The tail; the asker hears meanwhile that it is being looked for.
+    async fn tail(
+        &self,
+        known: Releases,
+        answers: &mpsc::Sender<Found>,
+    ) -> Result<(Vec<Written>, Files), LogsError> {
+        let (folders, filter) = (self.folders(known), self.filter.clone());
+        let tail = usize::try_from(self.search.tail).unwrap_or(usize::MAX);
+        let stop = self.stop.clone();
+        let found = blocking(move || {
+            let stopped = || stop.load(Ordering::Relaxed);
+            Files::open(folders()?, &filter, tail, stopped)
+        });
+        tokio::pin!(found);
+        let mut tick = tokio::time::interval(SEARCHING_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            tokio::select! {
+                found = &mut found => return found,
+                // One that does not keep up hears what waits for it.
+                _ = tick.tick() => { let _ = answers.try_send(Found::Searching); }
+                () = answers.closed() => self.stop.store(true, Ordering::Relaxed),
+            }
+            if answers.is_closed() {
+                return found.await;
+            }
+        }
+    }
+
+    /// Finds, when it is called, the folders that are meant now.
+    fn folders(
+        &self,
+        known: Releases,
+    ) -> impl FnOnce() -> std::io::Result<Vec<Folder>> + Send + use<> {
+        let (search, filter) = (self.search.clone(), self.filter.clone());
+        let places = self.local.places.clone();
+        let (origins, state) = (self.local.origins.clone(), self.local.state.clone());
+        move || {
+            let listed = {
+                let state = state.borrow();
+                let instances = state.instances_of(&search.deployment);
+                instances.map(|instance| instance.id).collect()
+            };
+            let first = origins.borrow().first(&search.deployment);
+            places.folders(&Wanted {
+                deployment: &search.deployment,
+                place: &search.place,
+                filter: &filter,
+                first,
+                known: &known,
+                listed: &listed,
+            })
+        }
+    }
+
+    /// The instances on this node that are assigned now.
+    fn known(&mut self) -> Releases {
+        let state = self.local.state.borrow_and_update();
         state
-            .instances_on(self.me)
-            .filter(|instance| instance.deployment == request.deployment)
-            .filter(|instance| request.instance.is_none_or(|wanted| wanted == instance.id))
+            .instances_on(self.local.me)
+            .filter(|instance| instance.deployment == self.search.deployment)
             .map(|instance| (instance.id, instance.release))
             .collect()
     }
@@ -95,20 +193,30 @@ where
     }
 }
 
-/// In batches that fit a frame; whether the reader is still there.
-async fn send(answers: &mpsc::Sender<Answer>, lines: Vec<Line>) -> bool {
+/// In batches that fit a frame, each of one node's lines; whether the reader is still there.
+async fn send(answers: &mpsc::Sender<Found>, lines: Vec<Written>) -> bool {
     let mut batch = Vec::new();
     let mut bytes = 0;
-    for line in lines {
-        if batch.len() == BATCH_LINES || bytes + line.bytes() > BATCH_BYTES {
+    let mut of = None;
+    for Written { owner, line } in lines {
+        let full = batch.len() == BATCH_LINES || bytes + line.bytes() > BATCH_BYTES;
+        if (full || of != owner) && !batch.is_empty() {
             bytes = 0;
-            let full = std::mem::take(&mut batch);
-            if answers.send(Answer::Lines(full)).await.is_err() {
+            let lines = std::mem::take(&mut batch);
+            if answers.send(frame(of.take(), lines)).await.is_err() {
                 return false;
             }
         }
+        of = owner;
         bytes += line.bytes();
         batch.push(line);
     }
-    batch.is_empty() || answers.send(Answer::Lines(batch)).await.is_ok()
+    batch.is_empty() || answers.send(frame(of, batch)).await.is_ok()
+}
+
+fn frame(owner: Option<(NodeId, String)>, lines: Vec<nebula_wire::peer::logs::Line>) -> Found {
+    match owner {
+        None => Found::Lines(lines),
+        Some((owner, name)) => Found::Copied { owner, name, lines },
+    }
 }

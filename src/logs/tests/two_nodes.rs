@@ -1,225 +1,17 @@
 //! Two nodes in one process, over a real mesh: merging, following, and a node that goes away.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+mod common;
+
+use std::fs;
 use std::time::Duration;
 
-use futures::StreamExt;
-use nebula_domain::observed::View;
-use nebula_domain::state::{Addresses, Desired, Instance, Node, Role};
-use nebula_domain::time::Millis;
-use nebula_domain::{ClusterId, DeploymentName, InstanceId, NodeId, ReleaseNumber, State};
+use common::{DEADLINE, all, cluster, name, next, texts, write};
+use nebula_domain::InstanceId;
 use nebula_drivers::logfile;
-use nebula_logs::{Config, LogStream, Logs, Query};
-use nebula_mesh::{Directory, DirectoryEntry, Limits, Mesh, MeshError};
-use nebula_pki::{Authority, Identity};
-use nebula_telemetry::{Clock, Metrics};
+use nebula_logs::Query;
 use nebula_wire::api::LogLine;
-use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio::time::timeout;
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-struct TestNode {
-    dir: TempDir,
-    mesh: Mesh,
-    logs: Logs,
-}
-
-struct Cluster {
-    nodes: Vec<TestNode>,
-    state: watch::Sender<Arc<State>>,
-    view: watch::Sender<Arc<View>>,
-    identities: Vec<Identity>,
-    directories: Vec<watch::Sender<Arc<Directory>>>,
-}
-
-fn identity(authority: &Authority, cluster: &ClusterId, node: NodeId) -> Identity {
-    let key = Identity::generate_key().unwrap();
-    let certificate = authority
-        .sign(&key.csr().unwrap(), cluster, node, Clock::system().now())
-        .unwrap();
-    Identity::new(key, &certificate, &authority.ca_pem()).unwrap()
-}
-
-fn bind(
-    listen: SocketAddr,
-    identity: Identity,
-    directory: watch::Receiver<Arc<Directory>>,
-) -> Result<Mesh, MeshError> {
-    let config = nebula_mesh::Config {
-        listen,
-        limits: Limits::default(),
-    };
-    Mesh::bind(config, identity, directory, &Metrics::new())
-}
-
-async fn cluster(count: u64) -> Cluster {
-    let id = ClusterId("test".into());
-    let authority = Authority::create(&id, Clock::system().now()).unwrap();
-    let mut state = State::default();
-    let mut directory = BTreeMap::new();
-    let mut bound = Vec::new();
-    let mut directories = Vec::new();
-    let mut identities = Vec::new();
-    for n in 1..=count {
-        let me = NodeId(n);
-        let (sender, seen) = watch::channel(Arc::new(Directory {
-            me,
-            nodes: BTreeMap::new(),
-            next_node_id: count + 1,
-        }));
-        let identity = identity(&authority, &id, me);
-        let mesh = bind(([127, 0, 0, 1], 0).into(), identity.clone(), seen).unwrap();
-        identities.push(identity);
-        let quic = mesh.local_addr();
-        directory.insert(
-            me,
-            DirectoryEntry {
-                quic,
-                role: Role::Voter,
-            },
-        );
-        let node = Node {
-            id: me,
-            name: format!("n{n}").parse().unwrap(),
-            role: Role::Voter,
-            addresses: Addresses {
-                quic,
-                api: quic,
-                edge: quic,
-            },
-            draining: false,
-            leaving: false,
-            awaited_since: None,
-        };
-        state.nodes.insert(me, node);
-        bound.push(mesh);
-        directories.push(sender);
-    }
-    for (sender, me) in directories.iter().zip(1..) {
-        sender.send_replace(Arc::new(Directory {
-            me: NodeId(me),
-            nodes: directory.clone(),
-            next_node_id: count + 1,
-        }));
-    }
-    let (state, state_seen) = watch::channel(Arc::new(state));
-    let (view, view_seen) = watch::channel(Arc::new(View::default()));
-    let nodes = bound.into_iter().map(|mesh| {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            instances_dir: dir.path().to_owned(),
-            me: mesh.me(),
-        };
-        let logs = Logs::start(config, mesh.clone(), state_seen.clone(), view_seen.clone());
-        TestNode { dir, mesh, logs }
-    });
-    Cluster {
-        nodes: nodes.collect(),
-        state,
-        view,
-        identities,
-        directories,
-    }
-}
-
-impl Cluster {
-    fn assign(&self, instance: u64, node: u64) {
-        self.state.send_modify(|state| {
-            let mut next = State::clone(state);
-            let instance = Instance {
-                id: InstanceId(instance),
-                deployment: name(),
-                release: ReleaseNumber(2),
-                epoch: 1,
-                node: NodeId(node),
-                desired: Desired::Run,
-                since_revision: 1,
-            };
-            next.instances.insert(instance.id, instance);
-            next.revision += 1;
-            *state = Arc::new(next);
-        });
-    }
-
-    /// The daemon of a node ends, and begins anew on the same address with the same files.
-    async fn restart(&mut self, node: usize, between: impl FnOnce()) {
-        let TestNode { dir, mesh, logs } = self.nodes.remove(node - 1);
-        let listen = mesh.local_addr();
-        mesh.close().await;
-        drop((mesh, logs));
-        between();
-        let mesh = timeout(DEADLINE, async {
-            loop {
-                let identity = self.identities[node - 1].clone();
-                match bind(listen, identity, self.directories[node - 1].subscribe()) {
-                    Ok(mesh) => return mesh,
-                    // The old socket is closed a moment after its last connection.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        });
-        let mesh = mesh.await.unwrap();
-        let config = Config {
-            instances_dir: dir.path().to_owned(),
-            me: mesh.me(),
-        };
-        let (state, view) = (self.state.subscribe(), self.view.subscribe());
-        let logs = Logs::start(config, mesh.clone(), state, view);
-        self.nodes.insert(node - 1, TestNode { dir, mesh, logs });
-    }
-
-    /// Appends lines, each at its second.
-    fn write(&self, instance: u64, node: usize, lines: &[(u64, &str)]) {
-        write(self.nodes[node - 1].dir.path(), instance, lines);
-    }
-
-    fn ask(&self, node: usize, follow: bool, tail: usize) -> LogStream {
-        self.nodes[node - 1].logs.stream(Query {
-            deployment: name(),
-            follow,
-            tail,
-            instance: None,
-        })
-    }
-}
-
-fn write(dir: &Path, instance: u64, lines: &[(u64, &str)]) {
-    let dir = dir.join(InstanceId(instance).to_string());
-    fs::create_dir_all(&dir).unwrap();
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(logfile::current(&dir))
-        .unwrap();
-    for (second, text) in lines {
-        let time = logfile::time_text(Millis(1_769_860_800_000 + second * 1000));
-        writeln!(file, "{time} stdout {text}").unwrap();
-    }
-}
-
-fn name() -> DeploymentName {
-    "api".parse().unwrap()
-}
-
-async fn all(stream: LogStream) -> Vec<LogLine> {
-    timeout(DEADLINE, stream.collect()).await.unwrap()
-}
-
-async fn next(stream: &mut LogStream) -> LogLine {
-    timeout(DEADLINE, stream.next()).await.unwrap().unwrap()
-}
-
-fn texts(lines: &[LogLine]) -> Vec<&str> {
-    lines.iter().map(|line| line.line.as_str()).collect()
-}
 
 #[tokio::test]
 async fn the_tail_of_both_nodes_is_merged_whichever_is_asked() {
@@ -239,17 +31,18 @@ async fn the_tail_of_both_nodes_is_merged_whichever_is_asked() {
                 node: "n2".into(),
                 release: 2,
                 stream: "stdout".into(),
+                level: None,
                 line: "b".into(),
             }
         );
         let lines = all(cluster.ask(node, false, 3)).await;
         assert_eq!(texts(&lines), ["d", "e", "f"]);
-        let one = cluster.nodes[node - 1].logs.stream(Query {
-            deployment: name(),
-            follow: false,
+        let mut one = Query {
             tail: 2,
-            instance: Some(InstanceId(2)),
-        });
+            ..Query::new(name())
+        };
+        one.filter.instance = Some(InstanceId(2));
+        let one = cluster.nodes[node - 1].logs.stream(one).unwrap();
         assert_eq!(texts(&all(one).await), ["d", "f"]);
     }
 }

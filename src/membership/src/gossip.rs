@@ -18,7 +18,7 @@ use crate::address;
 use crate::limits::*;
 use crate::local::Local;
 use crate::transport::Wire;
-use crate::view::{self, Demands, ViewBuilder};
+use crate::view::{self, Demands, Tallies, ViewBuilder};
 
 /// From this many members on, digests are compressed: it costs time in a small cluster and saves a
 /// datagram's room in a large one. Either is understood by all.
@@ -39,6 +39,7 @@ pub(crate) struct Gossip {
     pub local: watch::Receiver<Local>,
     pub view: Arc<watch::Sender<Arc<View>>>,
     pub demands: Arc<watch::Sender<Demands>>,
+    pub tallies: Arc<watch::Sender<Tallies>>,
     pub stop: watch::Receiver<bool>,
     pub restarts: Counter,
     pub refused_values: Counter,
@@ -63,6 +64,7 @@ impl Gossip {
                 local: self.local.clone(),
                 view: self.view.clone(),
                 demands: self.demands.clone(),
+                tallies: self.tallies.clone(),
                 stop: self.stop.clone(),
                 refused_values: self.refused_values.clone(),
                 abort: self.abort.clone(),
@@ -103,6 +105,7 @@ struct Life {
     local: watch::Receiver<Local>,
     view: Arc<watch::Sender<Arc<View>>>,
     demands: Arc<watch::Sender<Demands>>,
+    tallies: Arc<watch::Sender<Tallies>>,
     stop: watch::Receiver<bool>,
     refused_values: Counter,
     abort: Arc<Notify>,
@@ -284,12 +287,17 @@ impl Life {
             .with_chitchat(|chitchat| view::sightings(chitchat, &lock(builder), &mut refused))
             .await;
         self.refused_values.inc_by(refused);
-        let (next, demands) = {
+        let (next, demands, tallies) = {
             let local = self.local.borrow();
             let mut builder = lock(&self.builder);
             let next = builder.build(&members, &local, &suspects, sightings, Instant::now());
-            (next, builder.demands())
+            (next, builder.demands(), builder.tallies())
         };
+        self.tallies.send_if_modified(|known| {
+            let changed = *known != tallies;
+            *known = tallies;
+            changed
+        });
         self.demands.send_if_modified(|known| {
             let changed = *known != demands;
             *known = demands;

@@ -11,6 +11,7 @@ mod gossip;
 mod limits;
 mod local;
 mod loopback;
+mod tally;
 mod transport;
 mod view;
 
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nebula_domain::observed::{Health, NodeFacts};
+use nebula_domain::rollout::Tally;
 use nebula_domain::time::Millis;
 use nebula_domain::traffic::rate::cluster::Demand;
 use nebula_domain::{ClusterId, InstanceId, NodeId, View};
@@ -29,7 +31,7 @@ use tokio::task::JoinHandle;
 
 pub use local::PhaseFacts;
 pub use loopback::{Codec, CodecThread};
-pub use view::Demands;
+pub use view::{Demands, Tallies};
 
 use local::{Change, Local};
 use transport::Wire;
@@ -63,6 +65,7 @@ struct Inner {
     local: watch::Sender<Local>,
     view: Arc<watch::Sender<Arc<View>>>,
     demands: Arc<watch::Sender<Demands>>,
+    tallies: Arc<watch::Sender<Tallies>>,
     stop: watch::Sender<bool>,
     abort: Arc<Notify>,
     over_limit: Counter,
@@ -83,6 +86,7 @@ impl Membership {
             nodes: BTreeMap::from([(me, view::own(&Local::default()))]),
         })));
         let demands = Arc::new(watch::Sender::new(Demands::new()));
+        let tallies = Arc::new(watch::Sender::new(Tallies::new()));
         let stop = watch::Sender::new(false);
         let abort = Arc::new(Notify::new());
         let wire = Wire::new(mesh.clone(), config.codec, cluster.clone(), metrics);
@@ -96,6 +100,7 @@ impl Membership {
             local: local.subscribe(),
             view: view.clone(),
             demands: demands.clone(),
+            tallies: tallies.clone(),
             stop: stop.subscribe(),
             restarts: metrics.counter("gossip_restarts", "Times the gossip task was started again"),
             refused_values: metrics.counter(
@@ -113,6 +118,7 @@ impl Membership {
             local,
             view,
             demands,
+            tallies,
             stop,
             abort,
             over_limit: metrics.counter(
@@ -139,6 +145,16 @@ impl Membership {
         self.change(|local| local.set_demand(demand));
     }
 
+    /// What the other nodes have counted of rollouts.
+    pub fn tallies(&self) -> watch::Receiver<Tallies> {
+        self.0.tallies.subscribe()
+    }
+
+    /// What this node has counted of rollouts, each from its beginning to now.
+    pub fn publish_tally(&self, tally: Tally) {
+        self.change(|local| local.set_tally(tally));
+    }
+
     /// What this node says of itself. Memory and the applied index alone are told once a second.
     pub fn publish_node(&self, facts: NodeFacts) {
         self.change(|local| local.set_node(facts));
@@ -155,9 +171,10 @@ impl Membership {
         self.change(|local| local.keep(spoken_of));
     }
 
-    /// Says nothing about an instance whose phase was not published.
-    pub fn publish_health(&self, instance: InstanceId, health: Health) {
-        self.change(|local| local.set_health(instance, health));
+    /// Says nothing about an instance whose phase was not published. `reason`: why it is not ready, one line; empty
+    /// when there is nothing to say.
+    pub fn publish_health(&self, instance: InstanceId, health: Health, reason: &str) {
+        self.change(|local| local.set_health(instance, health, reason));
     }
 
     fn change(&self, edit: impl FnOnce(&mut Local) -> Change) {

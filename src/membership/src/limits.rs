@@ -41,9 +41,10 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 65_507;
 pub(crate) const MAX_UNPACKED_BYTES: usize = 1024 * 1024;
 /// Nodes named in one message: every member with one earlier life each, and some more.
 pub(crate) const MAX_NODES_NAMED: usize = 2 * nebula_domain::limits::NODES.max as usize + 64;
-/// `facts`, or `i/` or `r/` and a 64-bit number.
+/// `facts`, or `i/`, `r/` or `c/` and a 64-bit number.
 pub(crate) const MAX_KEY_BYTES: usize = 32;
-/// The JSON of an instance's facts, its reason included, or of a node's; or what is asked of a rate limit.
+/// The JSON of an instance's facts, its reason included, or of a node's; what is asked of a rate limit; or what was counted of a
+/// rollout.
 pub(crate) const MAX_VALUE_BYTES: usize = 1024;
 /// Why an instance is not well, as gossip carries it; the log has the rest.
 pub(crate) const MAX_REASON_BYTES: usize = 300;

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nebula_domain::InstanceId;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, Phase};
+use nebula_domain::rollout::Tally;
 use nebula_domain::traffic::rate::cluster::Demand;
 
 use crate::demand::{self, DEMAND_PREFIX};
 use crate::limits::{MAX_INSTANCES, MAX_REASON_BYTES, MAX_VALUE_BYTES, RSS_STEP_BYTES};
+use crate::tally::{self, TALLY_PREFIX};
 
 /// Key of a node's facts.
 pub(crate) const FACTS_KEY: &str = "facts";
@@ -31,12 +33,36 @@ pub(crate) struct Local {
     pub facts: NodeFacts,
     pub instances: BTreeMap<InstanceId, LocalFacts>,
     pub demand: Demand,
+    pub tally: Tally,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalFacts {
     run: u64,
+    /// What the supervisor says went wrong last.
+    ended: String,
+    /// Why the probes say that it is not ready.
+    probed: String,
     pub facts: InstanceFacts,
+}
+
+impl LocalFacts {
+    /// Of the two, what is the matter now: a program that runs again and is not yet known to be unready is spoken of
+    /// by what ended it before.
+    fn tell(&mut self) {
+        let facts = &mut self.facts;
+        let probed = facts.phase == Phase::Running
+            && !self.probed.is_empty()
+            && match facts.health {
+                Health::Healthy => false,
+                Health::Unhealthy => true,
+                Health::Unknown => self.ended.is_empty(),
+            };
+        facts.reason = match probed {
+            true => self.probed.clone(),
+            false => self.ended.clone(),
+        };
+    }
 }
 
 /// What a change to [`Local`] asks for.
@@ -71,18 +97,23 @@ impl Local {
         if old.is_none() && self.instances.len() >= MAX_INSTANCES {
             return Change::Over;
         }
-        let health = old
+        let (health, probed) = old
             .filter(|old| old.run == new.run)
-            .map_or(Health::Unknown, |old| old.facts.health);
-        let new = LocalFacts {
+            .map_or((Health::Unknown, String::new()), |old| {
+                (old.facts.health, old.probed.clone())
+            });
+        let mut new = LocalFacts {
             run: new.run,
+            ended: one_line(&new.reason),
+            probed,
             facts: InstanceFacts {
                 phase: new.phase,
                 health,
                 restarts: new.restarts,
-                reason: one_line(&new.reason),
+                reason: String::new(),
             },
         };
+        new.tell();
         if old == Some(&new) {
             return Change::None;
         }
@@ -102,13 +133,19 @@ impl Local {
     }
 
     /// Health of an instance that was never published, or no longer is, says nothing.
-    pub fn set_health(&mut self, instance: InstanceId, health: Health) -> Change {
-        match self.instances.get_mut(&instance) {
-            Some(known) if known.facts.health != health => {
-                known.facts.health = health;
-                Change::Urgent
-            }
-            _ => Change::None,
+    pub fn set_health(&mut self, instance: InstanceId, health: Health, reason: &str) -> Change {
+        let Some(known) = self.instances.get_mut(&instance) else {
+            return Change::None;
+        };
+        let before = known.facts.clone();
+        known.facts.health = health;
+        known.probed = one_line(reason);
+        known.tell();
+        match (known.facts.health == before.health, known.facts == before) {
+            (_, true) => Change::None,
+            // Only words: of another status that the same probe met.
+            (true, false) => Change::Lazy,
+            (false, false) => Change::Urgent,
         }
     }
 
@@ -117,6 +154,15 @@ impl Local {
             return Change::None;
         }
         self.demand = demand;
+        Change::Urgent
+    }
+
+    /// Told at once: a bad release is to be gone before many have met it.
+    pub fn set_tally(&mut self, tally: Tally) -> Change {
+        if tally == self.tally {
+            return Change::None;
+        }
+        self.tally = tally;
         Change::Urgent
     }
 
@@ -139,6 +185,9 @@ impl Local {
         }
         for (rule, talkers) in demand::told(&self.demand) {
             put(format!("{DEMAND_PREFIX}{rule}"), Ok(demand::write(talkers)));
+        }
+        for (trial, pair) in tally::told(&self.tally) {
+            put(format!("{TALLY_PREFIX}{trial}"), Ok(tally::write(pair)));
         }
         (entries, over)
     }
@@ -172,10 +221,10 @@ mod tests {
     fn a_new_run_is_of_unknown_health() {
         let mut local = Local::default();
         let id = InstanceId(4);
-        assert_eq!(local.set_health(id, Health::Healthy), Change::None);
+        assert_eq!(local.set_health(id, Health::Healthy, ""), Change::None);
         assert_eq!(local.set_phase(id, running(1)), Change::Urgent);
-        assert_eq!(local.set_health(id, Health::Healthy), Change::Urgent);
-        assert_eq!(local.set_health(id, Health::Healthy), Change::None);
+        assert_eq!(local.set_health(id, Health::Healthy, ""), Change::Urgent);
+        assert_eq!(local.set_health(id, Health::Healthy, ""), Change::None);
         assert_eq!(local.set_phase(id, running(1)), Change::None);
         assert_eq!(local.instances[&id].facts.health, Health::Healthy);
         assert_eq!(local.set_phase(id, running(2)), Change::Urgent);
@@ -183,6 +232,41 @@ mod tests {
         assert_eq!(local.keep(&BTreeSet::from([id])), Change::None);
         assert_eq!(local.keep(&BTreeSet::new()), Change::Urgent);
         assert_eq!(local.keep(&BTreeSet::new()), Change::None);
+    }
+
+    #[test]
+    fn an_unready_instance_says_which_probe_and_why() {
+        let mut local = Local::default();
+        let id = InstanceId(4);
+        let reason = |local: &Local| local.instances[&id].facts.reason.clone();
+        local.set_phase(id, running(1));
+        let said = local.set_health(id, Health::Unhealthy, "readiness probe: GET / answered 500");
+        assert_eq!(said, Change::Urgent);
+        assert_eq!(reason(&local), "readiness probe: GET / answered 500");
+        let said = local.set_health(id, Health::Unhealthy, "readiness probe: GET / answered 503");
+        assert_eq!(said, Change::Lazy);
+        let ended = |phase| PhaseFacts {
+            phase,
+            reason: "exited with code 1".into(),
+            ..running(1)
+        };
+        local.set_phase(id, ended(Phase::Backoff));
+        assert_eq!(reason(&local), "exited with code 1");
+        local.set_phase(
+            id,
+            PhaseFacts {
+                run: 2,
+                ..ended(Phase::Running)
+            },
+        );
+        local.set_health(
+            id,
+            Health::Unknown,
+            "startup probe: no connection to port 1",
+        );
+        assert_eq!(reason(&local), "exited with code 1");
+        local.set_health(id, Health::Healthy, "");
+        assert_eq!(reason(&local), "exited with code 1");
     }
 
     #[test]

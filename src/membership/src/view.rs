@@ -5,10 +5,12 @@
 //! the mesh suspects too is given less time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatId, NodeState};
 use nebula_domain::observed::{InstanceFacts, NodeFacts, NodeView};
+use nebula_domain::rollout::{TRIALS, Tally};
 use nebula_domain::traffic::rate::cluster::{Demand, TOLD_RULES};
 use nebula_domain::{InstanceId, NodeId, View};
 use tokio::time::Instant;
@@ -19,9 +21,12 @@ use crate::limits::{
     UNSETTLED_SILENCE,
 };
 use crate::local::{FACTS_KEY, INSTANCE_PREFIX, Local};
+use crate::tally::{self, TALLY_PREFIX};
 
 /// Of each node what it told of its rate limits.
 pub type Demands = BTreeMap<NodeId, Demand>;
+/// Of each node what it has counted of rollouts.
+pub type Tallies = BTreeMap<NodeId, Arc<Tally>>;
 
 /// What a node says, read from its keys.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +34,7 @@ pub(crate) struct Said {
     pub facts: NodeFacts,
     pub instances: BTreeMap<InstanceId, InstanceFacts>,
     pub demand: Demand,
+    pub tally: Arc<Tally>,
 }
 
 /// One life of a node as chitchat knows it now.
@@ -154,6 +160,14 @@ impl ViewBuilder {
             .collect()
     }
 
+    /// What the others have counted of rollouts. Requests of a node that is dead by now are evidence still.
+    pub fn tallies(&self) -> Tallies {
+        let others = self.members.iter().filter(|(node, _)| **node != self.me);
+        let told = others.filter(|(_, memory)| !memory.said.tally.is_empty());
+        told.map(|(node, memory)| (*node, Arc::clone(&memory.said.tally)))
+            .collect()
+    }
+
     fn notice_stall(&mut self, now: Instant) {
         if let Some(last) = self.last_pass
             && now.saturating_duration_since(last) > STALL
@@ -254,6 +268,7 @@ pub(crate) fn sightings(
 
 fn said(state: &NodeState, refused: &mut u64) -> Said {
     let mut said = Said::default();
+    let mut tally = Tally::new();
     for (key, value) in state.key_values() {
         if value.len() > MAX_VALUE_BYTES {
             *refused += 1;
@@ -277,9 +292,18 @@ fn said(state: &NodeState, refused: &mut u64) -> Said {
                 }
                 _ => *refused += 1,
             }
+        } else if let Some(trial) = key.strip_prefix(TALLY_PREFIX) {
+            let room = (tally.len() as u64) < TRIALS.max;
+            match (trial.parse(), tally::read(value)) {
+                (Ok(trial), Some(pair)) if room => {
+                    tally.insert(trial, pair);
+                }
+                _ => *refused += 1,
+            }
         }
         // Other keys belong to later versions.
     }
+    said.tally = Arc::new(tally);
     said
 }
 
@@ -355,6 +379,22 @@ mod tests {
             bench.step(500, vec![silent.clone()], &[]);
         }
         assert!(bench.builder.demands().is_empty());
+    }
+
+    #[test]
+    fn what_a_dead_node_has_counted_still_counts() {
+        let mut bench = Bench::new();
+        let mut life = bench.life(1, true, true);
+        let tally = Tally::from([(9, nebula_domain::rollout::Pair::default())]);
+        let tally = Arc::new(tally);
+        life.said.as_mut().unwrap().tally = tally.clone();
+        assert!(bench.step(0, vec![life], &[]));
+        let dead = Sighting {
+            said: None,
+            ..bench.life(1, false, false)
+        };
+        assert!(!bench.step(500, vec![dead], &[]));
+        assert_eq!(bench.builder.tallies(), Tallies::from([(PEER, tally)]));
     }
 
     #[test]

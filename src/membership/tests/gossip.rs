@@ -1,9 +1,12 @@
 //! Three nodes in one process, over real meshes.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nebula_domain::observed::{Health, NodeFacts, Phase};
+use nebula_domain::rollout::{Pair, Tally};
 use nebula_domain::{InstanceId, NodeId};
 use nebula_membership::{Config, Membership, PhaseFacts};
 use nebula_telemetry::Clock;
@@ -11,6 +14,8 @@ use nebula_testkit::{Cluster, Node, counted, until};
 use nebula_wire::peer::Protocol;
 
 const SOON: Duration = Duration::from_secs(10);
+/// A detector that has seen late heartbeats is slow to judge.
+const LONG: Duration = Duration::from_secs(30);
 
 fn start(cluster: &Cluster, node: &Node) -> Membership {
     let config = Config::new(cluster.id.clone(), Clock::system().now());
@@ -62,7 +67,7 @@ async fn what_one_publishes_all_see() {
     all_know_all(&members).await;
     let id = InstanceId(7);
     members[0].publish_phase(id, running(1));
-    members[0].publish_health(id, Health::Healthy);
+    members[0].publish_health(id, Health::Healthy, "");
     // One's own view does not wait for gossip.
     let own = members[0].view().borrow().instance(NodeId(1), id).cloned();
     assert!(own.unwrap().is_ready());
@@ -102,8 +107,8 @@ async fn a_lost_node_is_dead_soon_and_alive_when_it_returns() {
     drop(lost);
     let began = Instant::now();
     for other in &members {
-        // Two seconds on a calm machine; the grace for members never heard of is five.
-        until(&mut other.view(), Duration::from_secs(4), "dead", |view| {
+        // Two seconds on a calm machine, more where heartbeats were late before.
+        until(&mut other.view(), LONG, "dead", |view| {
             !view.is_alive(NodeId(3))
         })
         .await;
@@ -217,4 +222,40 @@ async fn gossip_that_dies_is_started_again() {
         view.is_alive(NodeId(2)) && view.nodes[&NodeId(2)].facts.routed_revision == 22
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_of_a_rollout_reaches_all_and_wakes_nobody_else() {
+    let (_cluster, _nodes, members) = three();
+    all_know_all(&members).await;
+    let mut views: Vec<_> = members.iter().map(Membership::view).collect();
+    views.iter_mut().for_each(|view| view.mark_unchanged());
+    let counted = |requests| {
+        let mut pair = Pair::default();
+        pair.new.requests = requests;
+        pair.new.times.0[7] = requests;
+        Tally::from([(u64::MAX, pair)])
+    };
+    for requests in [1, 1_000_000] {
+        for (member, times) in members.iter().zip(1..) {
+            member.publish_tally(counted(requests * times));
+        }
+        for me in 1..=3u64 {
+            let others = (1..=3).filter(|other| *other != me);
+            let expected: BTreeMap<_, _> = others
+                .map(|other| (NodeId(other), Arc::new(counted(requests * other))))
+                .collect();
+            let mut tallies = members[me as usize - 1].tallies();
+            until(&mut tallies, SOON, "what the others counted", |tallies| {
+                *tallies == expected
+            })
+            .await;
+        }
+    }
+    members[0].publish_tally(Tally::new());
+    until(&mut members[1].tallies(), SOON, "it is over", |tallies| {
+        !tallies.contains_key(&NodeId(1))
+    })
+    .await;
+    assert!(views.iter().all(|view| !view.has_changed().unwrap()));
 }

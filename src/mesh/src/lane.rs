@@ -16,7 +16,12 @@ impl Lane {
             Protocol::Raft | Protocol::Gossip | Protocol::Registry | Protocol::Identity => {
                 Lane::Control
             }
-            Protocol::Artifact | Protocol::Tunnel | Protocol::Logs => Lane::Bulk,
+            Protocol::Artifact
+            | Protocol::Tunnel
+            | Protocol::Logs
+            | Protocol::LogSearch
+            | Protocol::LogCopy
+            | Protocol::Health => Lane::Bulk,
         }
     }
 }

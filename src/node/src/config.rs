@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use nebula_domain::NodeName;
 use nebula_domain::http::Network;
+use nebula_drivers::confine::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::edge::EdgeTls;
+use crate::instances::InstancesConfig;
+use crate::output::{OutputConfig, OutputOverrides};
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,12 @@ pub enum ConfigError {
     },
     #[error("the configuration file {} is not valid: {reason}", path.display())]
     Parse { path: PathBuf, reason: String },
+    #[error("{setting} is {said}: write {wanted}")]
+    Output {
+        setting: &'static str,
+        said: String,
+        wanted: String,
+    },
     #[error("this machine's host name '{0}' cannot be a node name: choose one with --name")]
     HostName(String),
     #[error(
@@ -88,8 +97,13 @@ pub struct Config {
     /// Threads of the proxy; 0 for one per core.
     #[serde(default)]
     pub edge_threads: usize,
+    #[serde(default, skip_serializing_if = "InstancesConfig::is_default")]
+    pub instances: InstancesConfig,
     #[serde(default)]
     pub log: LogConfig,
+    /// Of instances.
+    #[serde(default, skip_serializing_if = "OutputConfig::is_default")]
+    pub output: OutputConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,8 +149,16 @@ pub struct Overrides {
     pub advertise: Option<IpAddr>,
     pub capacity_instances: Option<u32>,
     pub edge_threads: Option<usize>,
+    pub isolation: Option<Mode>,
     pub log_format: Option<LogFormat>,
     pub log_filter: Option<String>,
+    pub output: OutputOverrides,
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    let config: Config = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
+    config.instances.check()?;
+    Ok(config)
 }
 
 fn on() -> bool {
@@ -180,11 +202,8 @@ impl Config {
         let data_dir = overrides.data_dir.clone().unwrap_or_else(default_data_dir);
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
         let path = file.map_or_else(|| Config::file_in(&data_dir), Path::to_owned);
-        let mut config = match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Parse {
-                path,
-                reason: e.to_string().trim().to_owned(),
-            })?,
+        let mut config: Config = match std::fs::read_to_string(&path) {
+            Ok(text) => parse(&text).map_err(|reason| ConfigError::Parse { path, reason })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
                 Config::defaults(overrides)?
             }
@@ -192,6 +211,7 @@ impl Config {
         };
         config.data_dir = data_dir;
         config.apply(overrides);
+        config.output.check()?;
         Ok(config)
     }
 
@@ -219,7 +239,9 @@ impl Config {
             // Without resource limits, a count per core is the only honest measure of room.
             capacity_instances: u32::try_from(cores * 32).unwrap_or(u32::MAX),
             edge_threads: 0,
+            instances: InstancesConfig::default(),
             log: LogConfig::default(),
+            output: OutputConfig::default(),
         })
     }
 
@@ -235,6 +257,7 @@ impl Config {
         set(&mut self.edge, &overrides.edge);
         set(&mut self.capacity_instances, &overrides.capacity_instances);
         set(&mut self.edge_threads, &overrides.edge_threads);
+        set(&mut self.instances.isolation, &overrides.isolation);
         set(&mut self.edge_http3, &overrides.edge_http3);
         let (from, trusted) = (
             &overrides.edge_proxy_protocol_from,
@@ -244,6 +267,7 @@ impl Config {
         set(&mut self.edge_trusted_proxies, trusted);
         set(&mut self.log.format, &overrides.log_format);
         set(&mut self.log.filter, &overrides.log_filter);
+        self.output.apply(&overrides.output);
         if overrides.advertise.is_some() {
             self.advertise = overrides.advertise;
         }

@@ -1,17 +1,23 @@
 //! What this node says of itself by gossip.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_actors::{BoxError, Reconciler};
-use nebula_domain::observed::NodeFacts;
+use nebula_domain::observed::{BUSY_TOLD, NodeFacts};
 use nebula_domain::routes::RouteTable;
+use nebula_domain::state::Desired;
+use nebula_domain::{InstanceId, State};
 use nebula_membership::Membership;
+use nebula_proxy::Work;
 use nebula_registry::Status;
 use tokio::sync::watch;
 
 /// Memory and indexes are for people; what routing waits for is told at once.
 const PERIOD: Duration = Duration::from_secs(2);
+/// While some stopping instance has work: somebody waits for its end.
+const BUSY_PERIOD: Duration = Duration::from_millis(50);
 /// Resident memory is told in steps of this, so that it does not make news each period.
 const RSS_STEP_BYTES: u64 = 1024 * 1024;
 
@@ -21,23 +27,42 @@ pub(crate) struct FactsKeeper {
     pub status: watch::Receiver<Status>,
     pub capacity_instances: u32,
     pub version: &'static str,
+    pub state: watch::Receiver<Arc<State>>,
+    pub work: Work,
+    /// Some stopping instance had work when it was looked last.
+    pub busy: bool,
+}
+
+impl FactsKeeper {
+    /// Instances that are to stop: whoever stops them waits for what they still do.
+    fn stopping(&self) -> BTreeSet<InstanceId> {
+        let state = self.state.borrow();
+        let stopping = state.instances.values();
+        let stopping = stopping.filter(|instance| instance.desired == Desired::Stop);
+        stopping.map(|instance| instance.id).collect()
+    }
 }
 
 #[async_trait::async_trait]
 impl Reconciler for FactsKeeper {
     async fn wake(&mut self) {
+        let period = if self.busy { BUSY_PERIOD } else { PERIOD };
         tokio::select! {
             changed = self.table.changed() => {
                 if changed.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(period) => {}
         }
     }
 
     async fn pass(&mut self) -> Result<(), BoxError> {
         let routed_revision = self.table.borrow_and_update().revision;
+        // After the revision: what an instance that has left the table does by now is all it will do.
+        let busy = self.work.of(&self.stopping());
+        let busy: BTreeMap<_, _> = busy.into_iter().take(BUSY_TOLD).collect();
+        self.busy = !busy.is_empty();
         let applied_index = self.status.borrow().applied_index;
         self.membership.publish_node(NodeFacts {
             version: self.version.to_owned(),
@@ -48,6 +73,7 @@ impl Reconciler for FactsKeeper {
             rss_bytes: resident_bytes().unwrap_or_default() / RSS_STEP_BYTES * RSS_STEP_BYTES,
             applied_index,
             routed_revision,
+            busy,
         });
         Ok(())
     }

@@ -9,6 +9,8 @@ pub const API_SOCKET: &str = "api.sock";
 /// Points other machines' CLIs at the cluster; holds a token.
 pub const CLUSTER_FILE: &str = "cluster.json";
 pub const INSTANCES_DIR: &str = "instances";
+/// Output of instances that are gone, and copies of other nodes'.
+pub(crate) const LOGS_DIR: &str = "logs";
 /// Requests of deployments whose policy wants them written down.
 pub(crate) const ACCESS_LOG: &str = "access.log";
 pub(crate) const ARTIFACTS_DIR: &str = "artifacts";

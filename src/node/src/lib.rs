@@ -9,11 +9,14 @@ mod directory;
 mod edge;
 mod facts;
 mod files;
+mod instances;
 mod lock;
+mod output;
 mod rates;
 pub mod recover;
 mod run;
 mod setup;
+mod trials;
 mod wiring;
 
 /// Loops of the daemon that simulated nodes run as well.
@@ -25,6 +28,9 @@ pub mod parts {
 pub use config::{Config, ConfigError, LogConfig, LogFormat, Overrides, default_data_dir};
 pub use edge::EdgeTls;
 pub use files::{API_SOCKET, CLUSTER_FILE, INSTANCES_DIR, private_dir, write_private};
+pub use instances::InstancesConfig;
 pub use lock::{LockError, daemon_pid};
+pub use nebula_drivers::confine::Mode as IsolationMode;
+pub use output::{OutputConfig, OutputOverrides};
 pub use run::{RunError, run};
 pub use setup::{Initialised, Joined, SetupError, init, is_prepared, join};

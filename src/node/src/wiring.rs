@@ -12,17 +12,18 @@ use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::RouteTable;
 use nebula_domain::state::Cluster;
 use nebula_domain::{Command, NodeId, Rejection, Request, State};
+use nebula_drivers::Driver as _;
 use nebula_drivers::process::ProcessDriver;
 use nebula_enrolment::Enrolment;
-use nebula_health::Health;
-use nebula_logs::Logs;
+use nebula_health::{Book, Health, Parts, Published, Reports};
+use nebula_logs::{Copier, Keeper, Logs};
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
 use nebula_pki::{Authority, Identity, NodeKey, RENEWABLE_FOR};
 use nebula_proxy::{Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
-use nebula_scheduler::{Caretaker, Scheduler};
+use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
 use tokio::sync::watch;
@@ -33,11 +34,12 @@ use crate::config::{Config, ConfigError};
 use crate::directory::{DirectoryKeeper, Peers, directory};
 use crate::facts::FactsKeeper;
 use crate::files::{
-    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, REGISTRY_DIR, WORK_DIR,
-    private_dir,
+    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, LOGS_DIR, REGISTRY_DIR,
+    WORK_DIR, private_dir,
 };
 use crate::rates::RatesKeeper;
 use crate::setup::{self, Bootstrap};
+use crate::trials::{Counted, TrialsKeeper};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -163,8 +165,10 @@ impl Node {
         }
         let logs_config = nebula_logs::Config {
             instances_dir: instances_dir.clone(),
+            logs_dir: dir.join(LOGS_DIR),
             me,
         };
+        let kept_dir = logs_config.kept_dir();
         let logs = Logs::start(
             logs_config,
             mesh.clone(),
@@ -180,6 +184,7 @@ impl Node {
 
         // Towards people and programs: bound before anything is promised.
         let (table_tx, table_rx) = watch::channel(Arc::new(RouteTable::default()));
+        let routed = table_rx.clone();
         let (locals_tx, locals_rx) = watch::channel(Arc::new(LocalInstances::new()));
         let edge = Proxy::bind(
             edge_config(me, &config, artifacts.trees_dir(), dir.join(ACCESS_LOG))?,
@@ -240,20 +245,33 @@ impl Node {
             });
         }
         {
-            let (membership, status) = (membership.clone(), registry.status());
-            guardian.supervise("facts", move || FactsKeeper {
-                membership: membership.clone(),
-                table: table_rx.clone(),
-                status: status.clone(),
-                capacity_instances: config.capacity_instances,
-                version: VERSION,
-            });
-        }
-        {
             let (registry, membership, metrics) =
                 (registry.clone(), membership.clone(), metrics.clone());
             guardian.supervise("scheduler", move || {
                 Scheduler::new(registry.clone(), membership.view(), &metrics)
+            });
+        }
+        {
+            let (registry, membership, clock, metrics) = (
+                registry.clone(),
+                membership.clone(),
+                clock.clone(),
+                metrics.clone(),
+            );
+            let evidence = Arc::new(Counted {
+                state: registry.watch_plan(),
+                trials: edge.trials(),
+                tallies: membership.tallies(),
+            });
+            guardian.supervise("rollouts", move || {
+                let (evidence, clock) = (evidence.clone(), clock.clone());
+                Rollouts::new(
+                    registry.clone(),
+                    membership.view(),
+                    evidence,
+                    clock,
+                    &metrics,
+                )
             });
         }
         {
@@ -262,26 +280,57 @@ impl Node {
                 Caretaker::new(registry.clone(), clock.clone())
             });
         }
-        {
-            let (membership, locals_rx) = (membership.clone(), locals_rx.clone());
-            guardian.supervise("health", move || {
-                Health::new(locals_rx.clone(), membership.clone())
-            });
-        }
-        let driver_config =
+        let mut driver_config =
             nebula_drivers::process::Config::own(instances_dir).map_err(|source| {
                 StartError::DataDir {
                     what: INSTANCES_DIR,
                     source,
                 }
             })?;
+        driver_config.output = config.output.bounds();
+        driver_config.kept_dir = Some(kept_dir);
+        driver_config.confine = config.instances.settings();
         let driver = Arc::new(ProcessDriver::open(
             driver_config,
             clock.clone(),
             random.clone(),
         )?);
+        {
+            let (logs, metrics) = (logs.clone(), metrics.clone());
+            let (runs, retention) = (driver.runs(), config.output.retention());
+            guardian.supervise("output", move || {
+                Keeper::new(&logs, retention, runs.clone(), &metrics)
+            });
+        }
+        {
+            let (logs, metrics) = (logs.clone(), metrics.clone());
+            guardian.supervise("output copies", move || Copier::new(&logs, &metrics));
+        }
         let supervisor_config = SupervisorConfig::new(me, config.name.to_string(), work_dir);
-        let supervisor = nebula_supervisor::Handle::new(supervisor_config, driver, locals_tx);
+        let given_up = Arc::new(watch::Sender::new(Arc::default()));
+        let supervisor = nebula_supervisor::Handle::new(
+            supervisor_config,
+            driver.clone(),
+            locals_tx,
+            given_up.subscribe(),
+        );
+        let book = Book::default();
+        let probes = Reports::start(book.clone(), mesh.clone(), registry.watch_plan());
+        {
+            let (locals_rx, metrics) = (locals_rx.clone(), metrics.clone());
+            let parts = Parts {
+                verdicts: Published {
+                    membership: membership.clone(),
+                    given_up,
+                },
+                exec: driver,
+                book,
+                clock: clock.clone(),
+            };
+            guardian.supervise("health", move || {
+                Health::new(locals_rx.clone(), parts.clone(), &metrics)
+            });
+        }
         {
             let (handle, registry) = (supervisor.clone(), Arc::new(registry.clone()));
             let (membership, artifacts) = (membership.clone(), artifacts.clone());
@@ -298,6 +347,28 @@ impl Node {
             let (membership, rates) = (membership.clone(), edge.shared_rates());
             guardian.supervise("rates", move || {
                 RatesKeeper::new(membership.clone(), rates.clone())
+            });
+        }
+        {
+            let (membership, trials) = (membership.clone(), edge.trials());
+            guardian.supervise("trials", move || TrialsKeeper {
+                membership: membership.clone(),
+                trials: trials.clone(),
+                table: routed.clone(),
+            });
+        }
+        {
+            let (membership, status) = (membership.clone(), registry.status());
+            let (state, work) = (registry.watch_plan(), edge.work());
+            guardian.supervise("facts", move || FactsKeeper {
+                membership: membership.clone(),
+                table: table_rx.clone(),
+                status: status.clone(),
+                capacity_instances: config.capacity_instances,
+                version: VERSION,
+                state: state.clone(),
+                work: work.clone(),
+                busy: false,
             });
         }
         let proxy = edge.spawn();
@@ -338,6 +409,7 @@ impl Node {
             view: membership.view(),
             artifacts,
             logs,
+            probes,
             enrolment,
             metrics,
             clock,

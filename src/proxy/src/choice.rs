@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::routes::Endpoint;
@@ -18,6 +19,8 @@ use nebula_domain::traffic::sticky::{Stickiness, StickyKey, find_cookie};
 use crate::edge::Edge;
 use crate::h1::RequestHead;
 use crate::service::{Service, health};
+use crate::trials::Counting;
+use crate::visitor::Visitor;
 
 /// Tries to take a place before it is given up: each failure means that another thread took one in between.
 const RACES_MAX: usize = 4;
@@ -52,6 +55,11 @@ pub(crate) struct Chosen<'a> {
     pub(crate) cookie: Option<String>,
     /// What came of it is known.
     heard: AtomicBool,
+    began: Nanos,
+    /// While two releases are compared.
+    counting: Option<Counting<'a>>,
+    /// It became a connection of another protocol.
+    upgraded: AtomicBool,
 }
 
 /// The best endpoint first: one that its policy lets be chosen, on a node that answers. When there is none the request has
@@ -77,8 +85,16 @@ pub(crate) fn choose<'a>(
     let calm = |index: usize| fresh(index) && !suspects.contains(&at(index).node);
     let reachable = |index: usize| calm(index) && !edge.shared.ejections.contains(at(index));
     let well = |index: usize| reachable(index) && targets[index].instance.may_begin(&limited, now);
-    // Where releases have weights, those of one release; a client that is hashed stays with its release.
-    let share = route.endpoints_for(if key == 0 { random } else { key });
+    let sticky = wish.policy.sticky.as_ref().zip(wish.secret);
+    let sticky = sticky.filter(|_| !wish.is_site);
+    // Where releases have weights, those of one release; a client that is hashed stays with its release, and one that is to stay
+    // with its instance does that.
+    let visitor = match key == 0 && sticky.is_none() {
+        true => Visitor::of(route, wish),
+        false => None,
+    };
+    let draw = visitor.as_ref().map(|visitor| visitor.draw);
+    let share = route.endpoints_for(draw.unwrap_or(if key == 0 { random } else { key }));
     let all = share.len() == route.endpoints.len();
     let shared = |index: usize| all || share.contains(at(index));
     let ask = |race: usize| Ask {
@@ -94,19 +110,18 @@ pub(crate) fn choose<'a>(
         // Small numbers of endpoints, none of which the draws have met.
         picked.or_else(|| (0..targets.len()).find(|index| usable(*index)))
     };
-    let sticky = wish.policy.sticky.as_ref().zip(wish.secret);
-    let sticky = sticky.filter(|_| !wish.is_site);
     let sticky = sticky.map(|(policy, secret)| (policy, StickyKey::new(&secret.0)));
     let name = &route.deployment;
     let chosen = |index: usize, place: Place| {
         if place.is_first_probe() {
             service.figures.breaker(BreakerState::HalfOpen);
         }
+        let seat = sticky.as_ref().map(|(policy, key)| {
+            let value = key.sign(name, targets[index].id);
+            policy.set_cookie(&value, wish.secure)
+        });
         Chosen {
-            cookie: sticky.as_ref().map(|(policy, key)| {
-                let value = key.sign(name, targets[index].id);
-                policy.set_cookie(&value, wish.secure)
-            }),
+            cookie: seat.or_else(|| visitor.as_ref()?.cookie(wish.secure)),
             edge,
             policy: wish.policy,
             service,
@@ -114,6 +129,9 @@ pub(crate) fn choose<'a>(
             index,
             place,
             heard: AtomicBool::new(false),
+            began: now,
+            counting: service.counting(index, wish.head),
+            upgraded: AtomicBool::new(false),
         }
     };
     if let Some((policy, key)) = &sticky {
@@ -188,6 +206,31 @@ impl Chosen<'_> {
         &self.service.targets.targets()[self.index].instance
     }
 
+    /// The head of its answer is there.
+    pub(crate) fn answered(&self, status: u16) {
+        if let Some(counting) = &self.counting {
+            counting.answered(status, self.took(self.edge.now()));
+        }
+    }
+
+    /// There will be none, whoever is to blame for that in a single case.
+    pub(crate) fn unanswered(&self) {
+        if let Some(counting) = &self.counting {
+            counting.unanswered();
+        }
+    }
+
+    fn took(&self, now: Nanos) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.began))
+    }
+
+    /// The request has become a connection of another protocol.
+    pub(crate) fn upgraded(&self) {
+        if !self.upgraded.swap(true, Ordering::Relaxed) {
+            self.instance().load.upgrade();
+        }
+    }
+
     /// What came of the request, once; what comes later of the same request says nothing new.
     pub(crate) fn heard(&self, heard: Heard) {
         if self.heard.swap(true, Ordering::Relaxed) {
@@ -195,6 +238,11 @@ impl Chosen<'_> {
         }
         let health = health(self.policy, self.policy.capacity.per_instance);
         let now: Nanos = self.edge.now();
+        match (&self.counting, heard) {
+            (Some(counting), Heard::Nothing) => counting.unanswered(),
+            (Some(counting), Heard::Outpaced { .. }) => counting.outpaced(self.took(now)),
+            _ => {}
+        }
         let all = self.service.instances();
         let changed = self.instance().heard(&health, &self.place, heard, all, now);
         let figures = &self.service.figures;
@@ -214,6 +262,10 @@ impl Chosen<'_> {
 impl Drop for Chosen<'_> {
     fn drop(&mut self) {
         self.heard(Heard::Unknown);
+        if self.upgraded.load(Ordering::Relaxed) {
+            self.instance().load.end_upgraded();
+        }
         self.instance().end();
+        self.service.place_left();
     }
 }

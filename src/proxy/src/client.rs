@@ -23,8 +23,8 @@ use crate::edge::Stop;
 use crate::exchange::gone;
 use crate::finish::Finish;
 use crate::h1::{
-    End, Framing, HeadLimits, Length, Moved, Pace, READ_BYTES, Refusal, Relay, RequestHead, Timer,
-    Trailers, Wire, chunk_size, find_end,
+    Buffers, End, Framing, HeadLimits, Length, Moved, Pace, READ_BYTES, Refusal, Relay,
+    RequestHead, Timer, Trailers, Wire, chunk_size, find_end,
 };
 use crate::headers::{self, Delivery};
 use crate::sendfile;
@@ -93,6 +93,13 @@ pub(crate) struct Client<T> {
     counted: (u64, u64),
 }
 
+/// What streams need one after another.
+#[derive(Default)]
+pub(crate) struct Kit {
+    buffers: Buffers,
+    timer: Timer,
+}
+
 /// Tells an answer that its connection is to end with it, because the edge drains.
 pub(crate) struct Drain(Option<watch::Receiver<Stop>>);
 
@@ -137,6 +144,32 @@ impl<T: Socket> Client<T> {
             secure: false,
             alternative: None,
             counted: (0, 0),
+        }
+    }
+
+    /// A stream whose request's head has been read, in the place of one that has ended.
+    pub(crate) fn of_stream(io: T, head: RequestHead, kit: Kit) -> Client<T> {
+        let mut wire = Wire::with_buffers(io, kit.buffers);
+        wire.received = head.bytes() as u64;
+        Client {
+            wire,
+            head,
+            timer: kit.timer,
+            body_begun: false,
+            cut_off: false,
+            // A stream outlives the word to stop.
+            drain: Drain::never(),
+            secure: false,
+            alternative: None,
+            counted: (0, 0),
+        }
+    }
+
+    /// Ends it, and keeps what the next one can use.
+    pub(crate) fn into_kit(self) -> Kit {
+        Kit {
+            buffers: self.wire.into_buffers(),
+            timer: self.timer,
         }
     }
 
@@ -190,11 +223,7 @@ impl<T: Socket> Client<T> {
         match find_end(inbox, *searched)? {
             End::At(_) if inbox.starts_with(HTTP2_HEAD) => Ok(Some(Read::Http2)),
             End::At(end) if end <= limits.max_header_bytes => {
-                let limits = HeadLimits {
-                    fields: limits.max_headers,
-                    target_bytes: limits.max_target_bytes,
-                };
-                self.head.take(inbox, end, limits)?;
+                self.head.take(inbox, end, HeadLimits::of(limits))?;
                 Ok(Some(Read::Head))
             }
             End::After(end) if end <= limits.max_header_bytes => {

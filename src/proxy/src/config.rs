@@ -173,7 +173,7 @@ pub struct Limits {
     /// As `upstream_idle`, for requests that cannot be repeated if it happens all the same.
     pub upstream_idle_unrepeatable: Duration,
     /// Unused connections that one edge thread keeps to one instance: what a busy one has under way there, for between two
-    /// bursts nearly all are unused.
+    /// bursts nearly all are unused. A few dozen clients of HTTP/2 have hundreds.
     pub upstream_idle_per_instance: usize,
     /// Unused connections that one edge thread keeps in all: file descriptors here, streams of a peer's
     /// mesh for remote instances.
@@ -209,7 +209,8 @@ pub struct Limits {
     /// On top of these, answers that come in, and those that were pushed out while clients still take them. Beyond it answers are
     /// passed on without being kept.
     pub cache_spare_bytes: usize,
-    /// Fetches under way of answers to be kept. A fetch goes on when its client leaves; beyond these, requests do without the cache.
+    /// Fetches under way of answers to be kept, of which one deployment has a quarter at most; beyond these, requests do without the
+    /// cache. A fetch goes on when its client leaves, if others wait for it or its answer has begun.
     pub cache_fetches: usize,
     /// How long after its beginning a fetch is waited for by those who did not make it; then they ask an instance themselves.
     /// Longer than answers take that people wait for.
@@ -259,8 +260,8 @@ impl Default for Limits {
             ready_wait: Duration::from_millis(500),
             upstream_idle: Duration::from_secs(4),
             upstream_idle_unrepeatable: Duration::from_secs(1),
-            upstream_idle_per_instance: 256,
-            upstream_idle_per_thread: 512,
+            upstream_idle_per_instance: 512,
+            upstream_idle_per_thread: 1024,
             h2c_streams: 100,
             h2c_connections_per_instance: 16,
             h2c_stream_window: 128 * 1024,

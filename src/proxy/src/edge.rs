@@ -4,13 +4,15 @@ pub(crate) mod connection;
 mod handle;
 mod thread;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use nebula_domain::InstanceId;
 use nebula_domain::NodeId;
 use nebula_domain::http::Network;
-use nebula_domain::observed::LocalInstances;
+use nebula_domain::observed::{Busy, LocalInstances};
 use nebula_domain::routes::{Route, RouteTable};
 use nebula_domain::traffic::Nanos;
 use nebula_mesh::Mesh;
@@ -29,6 +31,7 @@ use crate::config::{Config, Limits};
 use crate::ejection::Ejections;
 use crate::error::ProxyError;
 use crate::guard::{Guard, SharedRates};
+use crate::h2::Workers;
 use crate::h3::Door;
 use crate::listener::{self, Listeners};
 use crate::metrics::ProxyMetrics;
@@ -36,6 +39,7 @@ use crate::seats::Seats;
 use crate::service::Services;
 use crate::statics::Sites;
 use crate::tls::{Keeper, Tls};
+use crate::trials::Trials;
 use crate::tunnel::Tunnels;
 use crate::upstream::{Dialer, Links, Pool};
 
@@ -49,6 +53,17 @@ pub struct Bound {
     listeners: Vec<Listeners>,
     keeper: Option<Keeper>,
     shared: Arc<Shared>,
+}
+
+/// What instances have under way for clients of this node.
+#[derive(Clone)]
+pub struct Work(Arc<Shared>);
+
+impl Work {
+    /// Of those that have anything.
+    pub fn of(&self, instances: &BTreeSet<InstanceId>) -> BTreeMap<InstanceId, Busy> {
+        self.0.services.busy(instances)
+    }
 }
 
 /// What all edge threads of a node have in common.
@@ -81,6 +96,8 @@ pub(crate) struct Edge {
     pub(crate) pool: Arc<Pool>,
     /// In place of `pool` for instances that speak HTTP/2.
     pub(crate) links: Arc<Links>,
+    /// Answer requests of HTTP/2.
+    pub(crate) workers: Arc<Workers>,
     /// Of answers to be kept. Other threads' clients may wait for them.
     pub(crate) fetches: TaskTracker,
 }
@@ -196,6 +213,16 @@ impl Bound {
         Arc::clone(&self.shared.guard.shared)
     }
 
+    /// For whoever tells the other nodes, and judges, how releases do.
+    pub fn trials(&self) -> Arc<Trials> {
+        Arc::clone(&self.shared.services.trials)
+    }
+
+    /// For whoever tells other nodes what stopping instances still do for this node's clients.
+    pub fn work(&self) -> Work {
+        Work(Arc::clone(&self.shared))
+    }
+
     /// Serves: people on the sockets, other nodes over the mesh.
     pub fn spawn(self) -> ProxyHandle {
         let shared = &self.shared;
@@ -226,6 +253,7 @@ impl Edge {
             ),
             pool: Arc::new(Pool::new(&shared.limits)),
             links: Arc::new(Links::new(&shared.limits, shared.metrics.clone())),
+            workers: Arc::default(),
             fetches: TaskTracker::new(),
             shared,
         }

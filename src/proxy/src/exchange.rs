@@ -35,6 +35,9 @@ pub(crate) struct Request<'a> {
     /// How long nothing may move once the response has begun.
     pub(crate) idle: Duration,
     pub(crate) drain: &'a Drain,
+    /// Whether the client is to keep up with the least speed. Not where it is a part of this proxy, which reads on only when the
+    /// one behind it has taken what it read, and sees to that one itself.
+    pub(crate) paced: bool,
     /// The value of a `Set-Cookie` to add to the response.
     pub(crate) cookie: Option<&'a str>,
     /// The number of the instance that gets it.
@@ -449,6 +452,9 @@ where
             return link.timer.poll(cx, deadline).map(|()| false);
         }
         last = None;
+        if !request.paced {
+            return Poll::Pending;
+        }
         while let Some(due) = pace.due(link.wire.sent, limits, Instant::now()) {
             ready!(link.timer.poll(cx, due));
         }

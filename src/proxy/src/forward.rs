@@ -28,7 +28,7 @@ use crate::metrics::Retry;
 use crate::origin::Scheme;
 use crate::pages::Problem;
 use crate::service::Service;
-use crate::upstream::{DialError, Target, Upstream, Via, fell_silent, is_websocket};
+use crate::upstream::{DialError, Target, Told, Upstream, Via, fell_silent, is_websocket};
 
 /// How one endpoint was tried, or two at the same time.
 pub(crate) enum Attempt {
@@ -73,12 +73,7 @@ where
 {
     let policy = Arc::clone(&service.route.policy);
     if service.route.endpoints.is_empty() {
-        let newer = edge.ready(&service.route, request.asked.host).await;
-        let Some(newer) = newer else {
-            let name = service.route.deployment.to_string();
-            return Err(Problem::NotReady(name));
-        };
-        service = edge.shared.services.of(&newer, edge.now());
+        service = ready(edge, &service, request).await?;
     }
     let head = request.head;
     let whole = !head.has_body() && head.upgrade().is_none();
@@ -96,8 +91,12 @@ where
     let mut now = began;
     let mut admitted = service.admit(edge, request.asked.host, now).await?;
     if admitted.waited {
-        now = edge.now();
         service = admitted.newest.take().unwrap_or(service);
+        if service.route.endpoints.is_empty() {
+            // They have gone while it waited.
+            service = ready(edge, &service, request).await?;
+        }
+        now = edge.now();
     }
     let mut tries = Tries::new(began);
     let mut problem = None;
@@ -148,6 +147,18 @@ where
         }
     }
     Err(problem.unwrap_or_else(|| Problem::Silent(service.route.deployment.to_string())))
+}
+
+/// A deployment without an instance, once it has one.
+async fn ready(
+    edge: &Edge,
+    service: &Service,
+    request: &Request<'_>,
+) -> Result<Arc<Service>, Problem> {
+    match edge.ready(&service.route, request.asked.host).await {
+        Some(newer) => Ok(edge.shared.services.of(&newer, edge.now())),
+        None => Err(Problem::NotReady(service.route.deployment.to_string())),
+    }
 }
 
 impl<'a> Trip<'a> {
@@ -217,8 +228,14 @@ impl<'a> Trip<'a> {
         'a: 's,
     {
         let now = self.edge.now();
+        let budget = service.budget();
+        if !budget.has_any(&self.policy.retry, now) {
+            service.figures.budget_spent.inc();
+            return None;
+        }
+        // Choosing may make a breaker half-open, and the budget is for copies that are sent: another thread may have taken the rest.
         let second = self.choose(service, request, Some(first.endpoint.instance), now)?;
-        if !service.budget().withdraw(&self.policy.retry, now) {
+        if !budget.withdraw(&self.policy.retry, now) {
             service.figures.budget_spent.inc();
             return None;
         }
@@ -264,7 +281,11 @@ impl<'a> Trip<'a> {
                 true => Heard::Error,
                 false => Heard::Answer,
             };
+            chosen.answered(status);
             chosen.heard(heard);
+            if status == 101 {
+                chosen.upgraded();
+            }
             (request.answered)(status);
         };
         let request = &Request {
@@ -347,6 +368,8 @@ impl<'a> Trip<'a> {
                     ask(limits, request, link, &mut upstream, Box::pin(silent)).await
                 }
             };
+            // A stream that was reset says nothing of the connection that it shares with others.
+            let failed = upstream.wire.io.told() == Some(Told::Failed);
             let fault = match asked {
                 Ok(upload) => {
                     return Ok(Asked {
@@ -362,9 +385,18 @@ impl<'a> Trip<'a> {
                 // The instance closed a connection just when it was used again: that says nothing of
                 // the instance, so it is asked again, on a connection of its own.
                 Fault::NotSent if was_kept => {}
-                Fault::Broken if was_kept && repeatable => {}
+                Fault::Broken if was_kept && repeatable && !failed => {}
                 _ => {
                     let timed_out = matches!(fault, Fault::TimedOut { .. });
+                    // It gave up itself, or had all the time that the request has.
+                    let failed = match fault {
+                        Fault::TimedOut { complete } => complete && self.tried.is_empty(),
+                        Fault::Cancelled => true,
+                        _ => false,
+                    };
+                    if failed {
+                        chosen.unanswered();
+                    }
                     let (mut heard, attempt) = judge(fault, &name);
                     if timed_out && patience < self.policy.deadlines.per_try {
                         // The request's time was over, not the instance's.

@@ -61,7 +61,9 @@ where
 {
     let started = Instant::now();
     let alternative = edge.shared.alternative.as_ref();
-    client.alternative = alternative.filter(|_| origin.may_change()).map(Arc::clone);
+    // Who is told while the edge drains would only be sent away there.
+    let alternative = alternative.filter(|_| origin.may_change() && !client.drain.has_begun());
+    client.alternative = alternative.map(Arc::clone);
     let passed_on = origin.passed_on(&client.head, &edge.shared.trusted_proxies);
     let origin = passed_on.as_ref().unwrap_or(origin);
     client.secure = origin.scheme == Scheme::Https;
@@ -355,6 +357,7 @@ where
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
         head,
         drain,
+        paced: true,
         cookie: None,
         asked_last: &outcome.instance,
         answered: &answered,

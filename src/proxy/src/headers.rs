@@ -1,7 +1,6 @@
 //! Heads at the border between client and instance: what stays behind and what is added.
 
 use std::cell::RefCell;
-use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -290,8 +289,17 @@ fn content_length(out: &mut Vec<u8>, length: u64) {
 }
 
 fn number(out: &mut Vec<u8>, number: u64) {
-    // A vector takes everything.
-    let _ = write!(out, "{number}");
+    // As many as the greatest has.
+    let mut digits = [0; 20];
+    let (mut at, mut rest) = (digits.len(), number);
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[(rest % 10) as usize];
+        rest /= 10;
+        if rest == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
 }
 
 /// The `Date` field, which a proxy adds where an instance sets none (RFC 9110 section 6.6.1).
@@ -400,6 +408,15 @@ pub(crate) mod tests {
             assert!(text.contains(there), "{there}: {text}");
         }
         assert!(!text.contains("Expect"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_written_in_digits() {
+        for value in [0, 7, 10, 200, 65_536, u64::MAX] {
+            let mut out = Vec::new();
+            number(&mut out, value);
+            assert_eq!(out, value.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -99,7 +99,8 @@ where
     let answered = match (won, second) {
         (Ok(Won::First(asked)), _) => Ok((asked, first)),
         (Ok(Won::Second(asked)), Some(second)) => {
-            first.heard(Heard::Outpaced);
+            let unheard_max = hedge.unheard_max(&trip.policy.deadlines);
+            first.heard(Heard::Outpaced { unheard_max });
             Ok((asked, second))
         }
         // Nobody was asked who could have won so.

@@ -46,10 +46,13 @@ mod statics;
 mod streams;
 mod switch;
 mod tls;
+mod trials;
 mod tunnel;
 mod upstream;
+mod visitor;
 
 pub use config::{Config, Http3Config, Limits, TlsConfig};
-pub use edge::{Bound, Proxy, ProxyHandle};
+pub use edge::{Bound, Proxy, ProxyHandle, Work};
 pub use error::ProxyError;
 pub use guard::SharedRates;
+pub use trials::Trials;

@@ -1,22 +1,25 @@
 //! What this node's proxy knows of a deployment beyond its route: how its instances do, how much is under way, what its
 //! requests have earned in retries. Shared by all edge threads; it outlives tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use nebula_domain::http::HttpPolicy;
+use nebula_domain::observed::Busy;
 use nebula_domain::routes::Route;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::balance::{Target, Targets};
 use nebula_domain::traffic::instance::{HealthPolicy, Instance};
 use nebula_domain::traffic::retry::Budget;
 use nebula_domain::traffic::shed::{Arrival, Capacity, Gate};
-use nebula_domain::{DeploymentName, NodeId};
+use nebula_domain::{DeploymentName, InstanceId, NodeId};
 use tokio::sync::Notify;
 
 use crate::edge::Edge;
+use crate::h1::RequestHead;
 use crate::metrics::{Figures, ProxyMetrics};
 use crate::pages::Problem;
+use crate::trials::{Counting, Counts, Trials};
 
 /// Deployments from which on those are looked for that no table has any more.
 const SWEEP_FROM: usize = 256;
@@ -25,9 +28,12 @@ const SWEEP_FROM: usize = 256;
 pub(crate) struct Services {
     me: NodeId,
     metrics: ProxyMetrics,
+    pub(crate) trials: Arc<Trials>,
     known: RwLock<HashMap<DeploymentName, Arc<Service>>>,
     /// So many make the next sweep.
     sweep_at: Mutex<usize>,
+    /// Instances that left a route while they had requests under way.
+    leaving: Mutex<Vec<(InstanceId, Arc<Instance>)>>,
 }
 
 /// One deployment by one route: it is made anew with each that differs.
@@ -36,6 +42,8 @@ pub(crate) struct Service {
     /// One for each of the route's endpoints, in their order.
     pub(crate) targets: Targets,
     pub(crate) figures: Arc<Figures>,
+    /// While a release of it is on its way.
+    pub(crate) trial: Option<Arc<Counts>>,
     lasting: Arc<Lasting>,
 }
 
@@ -68,8 +76,10 @@ impl Services {
         Services {
             me,
             metrics,
+            trials: Arc::default(),
             known: RwLock::default(),
             sweep_at: Mutex::new(SWEEP_FROM),
+            leaving: Mutex::default(),
         }
     }
 
@@ -94,6 +104,9 @@ impl Services {
             return Arc::clone(service);
         }
         let service = Arc::new(self.next(Arc::clone(route), before, now));
+        if let Some(before) = before {
+            self.note_leaving(before, route);
+        }
         known.insert(route.deployment.clone(), Arc::clone(&service));
         let mut sweep_at = self.sweep_at.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= *sweep_at {
@@ -102,6 +115,37 @@ impl Services {
             *sweep_at = (2 * known.len()).max(SWEEP_FROM);
         }
         service
+    }
+
+    fn note_leaving(&self, before: &Service, route: &Route) {
+        let stays = |target: &&Target| route.endpoints.iter().any(|e| e.instance == target.id);
+        let targets = before.targets.targets().iter();
+        let gone = targets.filter(|target| !stays(target) && target.instance.load.in_flight() > 0);
+        let gone = gone.map(|target| (target.id, Arc::clone(&target.instance)));
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.extend(gone);
+    }
+
+    /// What these instances still have under way for clients of this node, whether a route has them or not.
+    pub(crate) fn busy(&self, of: &BTreeSet<InstanceId>) -> BTreeMap<InstanceId, Busy> {
+        let mut busy = BTreeMap::new();
+        let mut add = |id: InstanceId, instance: &Instance| {
+            if of.contains(&id)
+                && let Some(now) = instance.load.busy()
+            {
+                let told = busy.entry(id).or_insert(now);
+                *told = now.max(*told);
+            }
+        };
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        for target in known.values().flat_map(|service| service.targets.targets()) {
+            add(target.id, &target.instance);
+        }
+        drop(known);
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|(_, instance)| instance.load.in_flight() > 0);
+        leaving.iter().for_each(|(id, instance)| add(*id, instance));
+        busy
     }
 
     fn next(&self, route: Arc<Route>, before: Option<&Arc<Service>>, now: Nanos) -> Service {
@@ -126,6 +170,7 @@ impl Services {
             figures: figures.unwrap_or_else(|| self.metrics.of(name)),
             targets: Targets::new(targets, turn),
             lasting: before.map_or_else(Arc::default, |before| Arc::clone(&before.lasting)),
+            trial: self.trials.of(&route),
             route,
         }
     }
@@ -134,6 +179,14 @@ impl Services {
 impl Service {
     pub(crate) fn budget(&self) -> &Budget {
         &self.lasting.budget
+    }
+
+    /// Counts a request to the endpoint at this index, if that is evidence in a trial. What changes the protocol has no answer
+    /// whose time says anything.
+    pub(crate) fn counting(&self, endpoint: usize, head: &RequestHead) -> Option<Counting<'_>> {
+        let counts = self.trial.as_ref()?;
+        let side = self.route.side(endpoint)?;
+        head.upgrade().is_none().then(|| counts.begin(side))
     }
 
     pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
@@ -214,6 +267,13 @@ impl Service {
         };
         waiting.admitted = true;
         Ok(admitted(true, newest))
+    }
+
+    /// A place at an instance is free; its request may have others, or be on its way elsewhere.
+    pub(crate) fn place_left(&self) {
+        if self.lasting.gate.place_left() {
+            self.lasting.room.notify_one();
+        }
     }
 
     pub(crate) fn overloaded(&self, capacity: &Capacity) -> Problem {

@@ -90,10 +90,13 @@ async fn requests_that_are_taken_back_at_once_are_bounded() {
     // Nobody answers.
     let silent = raw(|mut socket| async move { while !read_head(&mut socket).await.is_empty() {} });
     node.route_api(&[silent.await]);
-    for (number, (said, cancelled)) in [(headers(&GET), true), (headers(&GET[1..]), false)]
-        .into_iter()
-        .enumerate()
-    {
+    // Taken back, no request, and nothing at all.
+    let kinds = [
+        (headers(&GET), true),
+        (headers(&GET[1..]), false),
+        (Vec::new(), false),
+    ];
+    for (number, (said, cancelled)) in kinds.into_iter().enumerate() {
         let (connection, _control) = greeted(&certificates, &node).await;
         flood(&node, &connection, &said, cancelled).await;
         let counted = node.metric(r#"nebula_http3_abuses_total{reason="resets"}"#);

@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::apps::{mirror, named, read_head};
 use common::tls::{BOTH, Certificates, shown};
 use common::{PATIENCE, until};
-use rustls::{AlertDescription, HandshakeKind};
+use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, CipherSuite, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -222,6 +223,24 @@ async fn an_edge_starts_with_what_can_be_used() {
     assert_eq!(node.metric("nebula_edge_certificates{state=\"loaded\"}"), 1);
     assert_eq!(node.metric("nebula_edge_certificates{state=\"wrong\"}"), 1);
     certificates.caller().connect(&node, API).await;
+}
+
+#[tokio::test]
+async fn the_edge_chooses_among_the_suites_of_its_client() {
+    let certificates = Certificates::usual();
+    let node = certificates.node();
+    for (version, expected) in [
+        (&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (&TLS12, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ] {
+        let mut suites = rustls::crypto::ring::default_provider().cipher_suites;
+        // What the edge likes best is what this one names last.
+        suites.sort_by_key(|suite| suite.suite() == expected);
+        let caller = certificates.caller_by(&[version], suites);
+        let stream = caller.connect(&node, "api.example.test").await;
+        let suite = stream.get_ref().1.negotiated_cipher_suite().unwrap();
+        assert_eq!(suite.suite(), expected);
+    }
 }
 
 #[tokio::test]

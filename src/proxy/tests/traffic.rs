@@ -5,21 +5,20 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::apps::{app, named, raw, read_head, text, verbatim};
+use common::apps::{app, held, named, raw, read_head, text, verbatim};
 use common::client::{get, get_with, post};
-use common::{Cluster, Node, Routes, refusing, single, single_with, until};
+use common::{Cluster, Node, PATIENCE, Routes, refusing, single, single_with, until};
 use http::StatusCode;
 use nebula_domain::http::{AccessLog, HttpPolicy};
 use nebula_domain::traffic::balance::Balance;
 use nebula_domain::traffic::sticky::StickyPolicy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 const API: &str = "api.example.test";
 
@@ -54,22 +53,6 @@ fn counts(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
 
 fn in_turn(policy: &mut HttpPolicy) {
     policy.balance = Balance::RoundRobin;
-}
-
-/// An application that answers when it is let, and says how many requests it has.
-async fn held() -> (SocketAddr, Arc<Semaphore>, Arc<AtomicUsize>) {
-    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (its_gate, its_asked) = (Arc::clone(&gate), Arc::clone(&asked));
-    let address = app(move |_| {
-        let (gate, asked) = (Arc::clone(&its_gate), Arc::clone(&its_asked));
-        async move {
-            asked.fetch_add(1, Ordering::SeqCst);
-            gate.acquire().await.unwrap().forget();
-            text("held")
-        }
-    })
-    .await;
-    (address, gate, asked)
 }
 
 #[tokio::test]
@@ -186,10 +169,11 @@ async fn a_breaker_that_was_open_long_enough_tries_again() {
         policy.breaker = Some("min_requests=1 open=10ms".parse().unwrap());
     });
     let half_open = "nebula_http_breaker_changes_total{deployment=\"api\",state=\"half-open\"}";
-    get(node.edge, API, "/").await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    get(node.edge, API, "/").await;
-    assert_eq!(node.metric(half_open), 1);
+    let deadline = Instant::now() + PATIENCE;
+    while node.metric(half_open) == 0 {
+        assert!(Instant::now() < deadline, "it stays open");
+        get(node.edge, API, "/").await;
+    }
 }
 
 #[tokio::test]
@@ -408,84 +392,6 @@ async fn a_client_with_a_cookie_stays_while_its_instance_is_there() {
     assert!(answer.headers.get("set-cookie").is_some());
 }
 
-fn hedged(policy: &mut HttpPolicy) {
-    in_turn(policy);
-    policy.hedge = Some("after=1ms".parse().unwrap());
-}
-
-const HEDGES: &str = "nebula_http_retries_total{deployment=\"api\",reason=\"hedge\"}";
-
-#[tokio::test]
-async fn a_slow_answer_is_overtaken() {
-    let node = single();
-    let (slow, _gate, asked) = held().await;
-    node.route_api_by(&[slow, named("quick").await], hedged);
-    assert_eq!(tally(&node, 10).await, counts(&[("quick", 10)]));
-    let asked = asked.load(Ordering::SeqCst);
-    assert!(asked > 0);
-    assert!(node.metric(HEDGES) >= asked as u64);
-    // Whoever was overtaken has no request any more, and was not at fault.
-    let ejected = "nebula_http_ejections_total{deployment=\"api\"}";
-    assert_eq!(node.metric(ejected), 0);
-}
-
-#[tokio::test]
-async fn one_failure_of_two_is_no_failure_and_two_are() {
-    let node = single();
-    let broken = raw(|mut socket| async move {
-        read_head(&mut socket).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    });
-    let (broken, (slow, gate, asked)) = (broken.await, held().await);
-    node.route_api_by(&[broken, slow], |policy| {
-        hedged(policy);
-        policy.retry.tries = 1;
-    });
-    let edge = node.edge;
-    let waiting = tokio::spawn(async move { get(edge, API, "/").await });
-    until("the other was asked", || asked.load(Ordering::SeqCst) == 1).await;
-    gate.add_permits(1);
-    assert_eq!(waiting.await.unwrap().text(), "held");
-
-    let node = single();
-    node.route_api_by(&[broken, broken], |policy| {
-        hedged(policy);
-        policy.retry.tries = 1;
-    });
-    assert_eq!(
-        get(node.edge, API, "/").await.status,
-        StatusCode::BAD_GATEWAY
-    );
-}
-
-#[tokio::test]
-async fn only_what_may_be_sent_twice_is_and_only_within_the_budget() {
-    let node = single();
-    let (slow, gate, asked) = held().await;
-    node.route_api_by(&[slow, slow], hedged);
-    let edge = node.edge;
-    let posted = tokio::spawn(async move { post(edge, API, "/", "once").await });
-    until("it was asked", || asked.load(Ordering::SeqCst) == 1).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    gate.add_permits(1);
-    assert_eq!(posted.await.unwrap().text(), "held");
-    assert_eq!((asked.load(Ordering::SeqCst), node.metric(HEDGES)), (1, 0));
-
-    node.route_api_by(&[slow, slow], |policy| {
-        hedged(policy);
-        policy.retry = "tries=3 budget=0% min_per_second=0 window=10s"
-            .parse()
-            .unwrap();
-    });
-    let asking = tokio::spawn(async move { get(edge, API, "/").await });
-    until("it was asked", || asked.load(Ordering::SeqCst) == 2).await;
-    let spent = "nebula_http_retry_budget_spent_total{deployment=\"api\"}";
-    until("the budget was asked", || node.metric(spent) == 1).await;
-    gate.add_permits(1);
-    assert_eq!(asking.await.unwrap().text(), "held");
-    assert_eq!((asked.load(Ordering::SeqCst), node.metric(HEDGES)), (2, 0));
-}
-
 #[tokio::test]
 async fn who_waits_for_a_place_is_given_one_at_a_new_instance() {
     let node = single();
@@ -509,46 +415,23 @@ async fn who_waits_for_a_place_is_given_one_at_a_new_instance() {
 }
 
 #[tokio::test]
-async fn an_error_that_comes_first_does_not_win() {
+async fn who_has_waited_for_what_is_gone_is_told_so() {
     let node = single();
-    let failing = verbatim("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await;
     let (slow, gate, asked) = held().await;
-    node.route_api_by(&[slow, failing], hedged);
+    let full = |policy: &mut HttpPolicy| {
+        policy.capacity = "per_instance=1 total=4 queue=1 wait=30s".parse().unwrap();
+    };
+    node.route_api_by(&[slow], full);
     let edge = node.edge;
-    // In turn, so that one of two begins at the slow one.
-    let both = [(); 2].map(|()| tokio::spawn(async move { get(edge, API, "/").await }));
-    until("both ask the slow one", || {
-        asked.load(Ordering::SeqCst) >= 1
-    })
-    .await;
-    until("the other was asked as well", || node.metric(HEDGES) >= 1).await;
-    gate.add_permits(2);
-    let mut statuses = Vec::new();
-    for answer in both {
-        statuses.push(answer.await.unwrap().status);
-    }
-    assert!(statuses.contains(&StatusCode::OK), "{statuses:?}");
-}
-
-#[tokio::test]
-async fn what_is_left_out_gets_no_second_copy() {
-    let node = single_with(|limits| limits.ejection = Duration::ZERO);
-    let (slow, gate, asked) = held().await;
-    node.route_api_by(&[slow, refusing()], |policy| {
-        hedged(policy);
-        policy.ejection = Some("max_fails=1 fail_timeout=1h".parse().unwrap());
-    });
-    gate.add_permits(2);
-    for _ in 0..2 {
-        assert_eq!(get(node.edge, API, "/").await.status, StatusCode::OK);
-        under_way(&node, 0).await;
-    }
-    let before = node.metric(HEDGES);
-    let edge = node.edge;
-    let slow = tokio::spawn(async move { get(edge, API, "/").await.status });
-    until("it is asked", || asked.load(Ordering::SeqCst) == 3).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let first = tokio::spawn(async move { get(edge, API, "/").await.status });
+    until("one is under way", || asked.load(Ordering::SeqCst) == 1).await;
+    let waits = tokio::spawn(async move { get(edge, API, "/").await });
+    under_way(&node, 2).await;
+    node.route_api_by(&[], full);
+    let told = waits.await.unwrap();
+    assert_eq!(told.status, StatusCode::SERVICE_UNAVAILABLE);
+    // As one that comes now is, and not as if there were too many.
+    assert!(told.text().contains("\"not_ready\""), "{}", told.text());
     gate.add_permits(1);
-    assert_eq!(slow.await.unwrap(), StatusCode::OK);
-    assert_eq!(node.metric(HEDGES), before);
+    assert_eq!(first.await.unwrap(), StatusCode::OK);
 }

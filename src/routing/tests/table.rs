@@ -8,7 +8,7 @@ use std::time::Duration;
 use nebula_actors::{Child, Guardian};
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
 use nebula_domain::routes::RouteTable;
-use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
+use nebula_domain::spec::{Service, Spec, Workload};
 use nebula_domain::state::{Deployment, Desired, Instance, Release};
 use nebula_domain::time::Millis;
 use nebula_domain::{Digest, InstanceId, NodeId, ReleaseNumber, State};
@@ -58,38 +58,26 @@ impl Bench {
 
 fn state(revision: u64, instances: &[(u64, u64)]) -> Arc<State> {
     let name: nebula_domain::DeploymentName = "api".parse().unwrap();
-    let release = Release {
-        number: ReleaseNumber(1),
-        spec: Spec {
-            workload: Workload::Service(Service {
-                command: "serve".into(),
-                env: BTreeMap::new(),
-                probe: ProbeSpec::default(),
+    let release = Release::new(
+        ReleaseNumber(1),
+        Spec::new(
+            Workload::Service(Service {
                 stop_grace: Duration::from_secs(1),
+                ..Service::new("serve")
             }),
-            tld: "example.test".parse().unwrap(),
-            http: Default::default(),
-        },
-        artifact: Digest([1; 32]),
-        artifact_bytes: 1,
-        created_at: Millis(0),
-    };
+            "example.test".parse().unwrap(),
+        ),
+        (Digest([1; 32]), 1),
+        Millis(0),
+    );
     let mut state = State {
         revision,
         plan_revision: revision,
         ..State::default()
     };
-    state.deployments.insert(
-        name.clone(),
-        Deployment {
-            name: name.clone(),
-            generation: 1,
-            epoch: 1,
-            scale: 2,
-            releases: [Arc::new(release)].into_iter().collect(),
-            removing: false,
-        },
-    );
+    state
+        .deployments
+        .insert(name.clone(), Deployment::new(name.clone(), 2, release));
     for (id, node) in instances {
         let instance = Instance {
             id: InstanceId(*id),

@@ -50,6 +50,31 @@ impl SchedulerMetrics {
     }
 }
 
+pub(crate) struct RolloutMetrics {
+    pub(crate) stages: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) under_way: Gauge,
+}
+
+impl RolloutMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> RolloutMetrics {
+        RolloutMetrics {
+            stages: metrics.counter(
+                "rollout_stages",
+                "Stages of rollouts that were over as they should be",
+            ),
+            failed: metrics.counter(
+                "rollout_failures",
+                "Releases that failed on their way, as this node found while it led",
+            ),
+            under_way: metrics.gauge(
+                "rollouts_under_way",
+                "Deployments with a release on its way (leader only)",
+            ),
+        }
+    }
+}
+
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

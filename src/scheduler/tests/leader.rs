@@ -1,7 +1,7 @@
 //! The loop against a registry of one value, which applies commands by the real rules.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use nebula_actors::{Child, Guardian};
 use nebula_domain::command::Change;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
-use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
+use nebula_domain::spec::{Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Desired, Node, Role};
 use nebula_domain::time::Millis;
 use nebula_domain::{
@@ -168,19 +168,17 @@ fn initial() -> State {
 fn create(scale: u32) -> Command {
     Command::CreateDeployment {
         name: name(),
-        spec: Spec {
-            workload: Workload::Service(Service {
-                command: "serve".into(),
-                env: BTreeMap::new(),
-                probe: ProbeSpec::default(),
+        spec: Spec::new(
+            Workload::Service(Service {
                 stop_grace: Duration::from_secs(1),
+                ..Service::new("serve")
             }),
-            tld: "example.test".parse().unwrap(),
-            http: Default::default(),
-        },
+            "example.test".parse().unwrap(),
+        ),
         scale,
         artifact: Digest([1; 32]),
         artifact_bytes: 1,
+        origin: Default::default(),
         now: Millis(1),
     }
 }

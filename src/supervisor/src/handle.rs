@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_domain::NodeId;
-use nebula_domain::observed::LocalInstances;
+use nebula_domain::observed::{GivenUp, LocalInstances};
 use nebula_drivers::{Driver, Run};
 use tokio::sync::watch;
 
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub config: SupervisorConfig,
     pub driver: Arc<dyn Driver>,
     pub locals: watch::Sender<Arc<LocalInstances>>,
+    /// What the probes of this node have given up.
+    pub given_up: watch::Receiver<Arc<GivenUp>>,
 }
 
 impl Handle {
@@ -55,11 +57,13 @@ impl Handle {
         config: SupervisorConfig,
         driver: Arc<dyn Driver>,
         locals: watch::Sender<Arc<LocalInstances>>,
+        given_up: watch::Receiver<Arc<GivenUp>>,
     ) -> Handle {
         Handle(Arc::new(Shared {
             config,
             driver,
             locals,
+            given_up,
         }))
     }
 

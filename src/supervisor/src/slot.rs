@@ -9,7 +9,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use nebula_domain::backoff::Backoff;
-use nebula_domain::observed::{Health, Phase};
+use nebula_domain::observed::{Busy, Health, Phase};
 use nebula_drivers::{Run, RunStatus};
 
 /// A stop waits this long for proxies to let go: a live one needs a second at most, and a node that
@@ -27,10 +27,43 @@ pub enum Want {
     Program,
     /// Files are to be here; the proxy serves them.
     Files,
-    /// It is to end; whether every live proxy has let go of it.
-    Stop { let_go: bool },
+    /// It is to end.
+    Stop(Farewell),
     /// It is to end, but the cluster cannot be asked: what runs goes on, and nothing is begun.
     Hold,
+}
+
+/// What an instance that is to end still has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Farewell {
+    /// Every live proxy has let go of it.
+    pub let_go: bool,
+    /// What it still does for their clients.
+    pub busy: Option<Busy>,
+    /// Requests have so long to end,
+    pub drain: Duration,
+    /// and connections of other protocols so long.
+    pub socket_grace: Duration,
+}
+
+impl Farewell {
+    /// Nobody asks it anything any more.
+    pub const NOW: Farewell = Farewell {
+        let_go: true,
+        busy: None,
+        drain: Duration::ZERO,
+        socket_grace: Duration::ZERO,
+    };
+
+    /// How long after the beginning of the stop it has to be waited for, as far as is known now.
+    fn lasts(&self) -> Duration {
+        match (self.let_go, self.busy) {
+            (false, _) => ACK_DEADLINE,
+            (true, Some(Busy::Requests)) => self.drain,
+            (true, Some(Busy::Sockets)) => self.socket_grace,
+            (true, None) => Duration::ZERO,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +75,13 @@ pub enum Stage {
     Running,
     /// Files are served. Look again then whether they are all there; none: a look is under way.
     Serving(Option<Instant>),
-    /// Waits for proxies to let go, at most until this time.
-    Draining(Instant),
+    /// Waits since then for proxies to let go and for what is under way. Look again at the second time, if nothing
+    /// happens.
+    Draining(Instant, Instant),
     /// The driver was asked to end it.
     Stopping,
+    /// The same, because its probes gave it up: it is to be started again.
+    Ending,
     Gone,
 }
 
@@ -76,6 +112,8 @@ pub struct Slot {
     files_lost: bool,
     /// Whether the latest run's end has been dealt with.
     settled: bool,
+    /// Why the latest run is ended, when its probes gave it up.
+    given_up: Option<String>,
 }
 
 impl Slot {
@@ -98,6 +136,7 @@ impl Slot {
             tries: 0,
             files_lost: false,
             settled: run.is_none(),
+            given_up: None,
         }
     }
 
@@ -111,8 +150,10 @@ impl Slot {
             Stage::Due(_) => Phase::Pending,
             Stage::Fetching => Phase::Fetching,
             Stage::Starting => Phase::Starting,
+            // Out of every proxy's choice at once, with its reason.
+            Stage::Ending => Phase::Backoff,
             Stage::Running | Stage::Serving(_) => Phase::Running,
-            Stage::Draining(_) | Stage::Stopping => Phase::Stopping,
+            Stage::Draining(..) | Stage::Stopping => Phase::Stopping,
             Stage::Gone => Phase::Stopped,
         }
     }
@@ -128,7 +169,7 @@ impl Slot {
     /// When the slot has to be looked at again, if nothing else happens.
     pub fn due(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Due(at) | Stage::Draining(at) => Some(at),
+            Stage::Due(at) | Stage::Draining(_, at) => Some(at),
             Stage::Serving(at) => at,
             _ => None,
         }
@@ -142,30 +183,32 @@ impl Slot {
             return Some(Effect::Note(note));
         }
         match (want, &self.stage) {
-            (Want::Stop { .. }, Stage::Gone) => None,
-            (Want::Stop { let_go }, Stage::Draining(deadline)) => {
-                if !let_go && now < *deadline {
+            (Want::Stop(_), Stage::Gone) => None,
+            (Want::Stop(farewell), Stage::Draining(since, _)) => {
+                let (since, until) = (*since, *since + farewell.lasts());
+                if now < until {
+                    self.stage = Stage::Draining(since, until);
                     return None;
                 }
                 self.end(running)
             }
             // A start that is under way shows as a run soon; until then there is nothing to stop.
-            (Want::Stop { .. }, Stage::Starting) if !running && !self.settled => None,
-            (Want::Stop { .. }, Stage::Stopping) => {
+            (Want::Stop(_), Stage::Starting) if !running && !self.settled => None,
+            (Want::Stop(_), Stage::Stopping) => {
                 if !running {
                     self.stage = Stage::Gone;
                 }
                 None
             }
-            (Want::Stop { .. }, Stage::Serving(_)) => {
-                self.stage = Stage::Draining(now + ACK_DEADLINE);
-                None
-            }
-            (Want::Stop { .. }, _) if running => {
-                self.stage = Stage::Draining(now + ACK_DEADLINE);
+            (Want::Stop(_), Stage::Serving(_)) => {
+                self.stage = Stage::Draining(now, now);
                 self.step(want, run, now)
             }
-            (Want::Stop { .. }, _) => {
+            (Want::Stop(_), _) if running => {
+                self.stage = Stage::Draining(now, now);
+                self.step(want, run, now)
+            }
+            (Want::Stop(_), _) => {
                 self.stage = Stage::Gone;
                 None
             }
@@ -173,13 +216,18 @@ impl Slot {
                 self.stage = Stage::Fetching;
                 Some(Effect::Fetch)
             }
-            (Want::Program, Stage::Starting | Stage::Draining(_)) if running => {
+            (Want::Program, Stage::Starting | Stage::Draining(..)) if running => {
                 self.tries = 0;
                 self.stage = Stage::Running;
                 None
             }
             // Wanted after all: the registry had not caught up when it was taken for removed.
-            (Want::Program | Want::Files, Stage::Draining(_) | Stage::Gone) => {
+            (Want::Program | Want::Files, Stage::Draining(..) | Stage::Gone) => {
+                self.stage = Stage::Due(now);
+                self.step(want, run, now)
+            }
+            // It ended while nothing was wanted of it.
+            (Want::Program, Stage::Ending) if !running => {
                 self.stage = Stage::Due(now);
                 self.step(want, run, now)
             }
@@ -193,6 +241,17 @@ impl Slot {
             }
             (Want::Program | Want::Files | Want::Hold, _) => None,
         }
+    }
+
+    /// The probes have given a run up. What is about to stop anyway is left to that.
+    pub fn give_up(&mut self, want: Want, run: u64, reason: &str) -> Option<Effect> {
+        if want != Want::Program || self.stage != Stage::Running || run != self.run {
+            return None;
+        }
+        self.stage = Stage::Ending;
+        reason.clone_into(&mut self.reason);
+        self.given_up = Some(reason.to_owned());
+        Some(Effect::Stop)
     }
 
     fn end(&mut self, running: bool) -> Option<Effect> {
@@ -212,6 +271,7 @@ impl Slot {
         };
         self.run = run.run;
         self.settled = false;
+        self.given_up = None;
         if matches!(
             self.stage,
             Stage::Due(_) | Stage::Fetching | Stage::Starting | Stage::Gone
@@ -230,6 +290,7 @@ impl Slot {
             return None;
         }
         self.settled = true;
+        let given_up = self.given_up.take();
         if want != Want::Program {
             // One that ended before this slot was made has been spoken of.
             let known = !matches!(self.stage, Stage::Due(_));
@@ -237,9 +298,11 @@ impl Slot {
         }
         self.tries = 0;
         let delay = self.backoff.delay(at.since(run.started_at));
-        self.reason = exit.to_string();
         self.stage = Stage::Due(now + delay);
-        Some(format!("{exit}; starting again in {delay:?}"))
+        // How it ended is then what it was told to do.
+        self.reason = given_up.unwrap_or_else(|| exit.to_string());
+        let reason = &self.reason;
+        Some(format!("{reason}; starting again in {delay:?}"))
     }
 
     /// The artifact is here, or why not.
@@ -269,7 +332,7 @@ impl Slot {
                 self.stage = Stage::Serving(Some(now));
                 None
             }
-            (Ok(()), Want::Stop { .. } | Want::Hold) => {
+            (Ok(()), Want::Stop(_) | Want::Hold) => {
                 self.stage = Stage::Due(now);
                 None
             }
@@ -310,8 +373,10 @@ impl Slot {
 
     /// The driver could not be asked to end it: back to where a stop is decided.
     pub fn not_stopped(&mut self, now: Instant) {
-        if self.stage == Stage::Stopping {
-            self.stage = Stage::Draining(now);
+        match self.stage {
+            Stage::Stopping => self.stage = Stage::Draining(now, now),
+            Stage::Ending => self.stage = Stage::Running,
+            _ => {}
         }
     }
 }

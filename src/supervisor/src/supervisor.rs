@@ -1,6 +1,7 @@
 //! The reconciler: reads what is wanted and what runs, asks [`crate::slot`] what to do, does it.
 
 mod cleanup;
+mod local;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use nebula_actors::{BoxError, Reconciler};
 use nebula_artifacts::Artifacts;
-use nebula_domain::observed::{LocalInstance, LocalInstances};
+use nebula_domain::observed::{GivenUp, LocalInstances};
 use nebula_domain::spec::Workload;
 use nebula_domain::state::{Desired, Instance};
 use nebula_domain::{InstanceId, State, View};
-use nebula_drivers::{Run, Runs};
+use nebula_drivers::Runs;
 use nebula_membership::{Membership, PhaseFacts};
 use nebula_registry::Status;
 use tokio::sync::{Semaphore, watch};
@@ -25,7 +26,7 @@ use crate::files::{Files, OnDisk};
 use crate::handle::{Handle, Shared};
 use crate::ports;
 use crate::registrar::Registrar;
-use crate::slot::{Slot, Stage, Want};
+use crate::slot::{Effect, Farewell, Slot, Stage, Want};
 
 /// Artifacts fetched, unpacked and copied at once. A few, since one may wait for a node that is silent.
 const FETCHES: usize = 8;
@@ -58,6 +59,7 @@ pub struct Supervisor {
     status: watch::Receiver<Status>,
     view: watch::Receiver<Arc<View>>,
     runs: watch::Receiver<Arc<Runs>>,
+    given_up: watch::Receiver<Arc<GivenUp>>,
     membership: Membership,
     files: Arc<dyn Files>,
     slots: BTreeMap<InstanceId, Slot>,
@@ -105,6 +107,7 @@ impl Supervisor {
             contact: Contact::default(),
             view: membership.view(),
             runs: shared.driver.runs(),
+            given_up: shared.given_up.clone(),
             membership,
             files,
             slots: BTreeMap::new(),
@@ -132,7 +135,7 @@ impl Supervisor {
     fn is_draining(&self) -> bool {
         self.slots
             .values()
-            .any(|slot| matches!(slot.stage, Stage::Draining(_)))
+            .any(|slot| matches!(slot.stage, Stage::Draining(..)))
     }
 
     /// Asks whether this node has caught up, if that has to be known.
@@ -159,13 +162,11 @@ impl Supervisor {
         let Some(instance) = assigned else {
             // A registry that lags does not know all that this node was given.
             let sure = self.contact.is_sure();
-            return sure.then_some(Want::Stop { let_go: true });
+            return sure.then_some(Want::Stop(Farewell::NOW));
         };
         match instance.desired {
             Desired::Stop if !self.contact.is_sure() => Some(Want::Hold),
-            Desired::Stop => Some(Want::Stop {
-                let_go: let_go(view, instance),
-            }),
+            Desired::Stop => Some(Want::Stop(farewell(state, view, instance))),
             Desired::Run => match state.release_of(instance)?.spec.workload {
                 Workload::Static(_) => Some(Want::Files),
                 Workload::Service(_) => Some(Want::Program),
@@ -181,7 +182,7 @@ impl Supervisor {
                 let result = result.map(|folder| {
                     self.folders.insert(id, folder);
                 });
-                let unknown = Want::Stop { let_go: false };
+                let unknown = Want::Stop(Farewell::NOW);
                 let want = self.want(state, view, id).unwrap_or(unknown);
                 let effect = self
                     .slots
@@ -239,11 +240,11 @@ impl Supervisor {
             };
             self.membership.publish_phase(*id, facts);
             if let Some(health) = slot.health() {
-                self.membership.publish_health(*id, health);
+                self.membership.publish_health(*id, health, "");
             }
-            let listening = matches!(slot.stage, Stage::Running | Stage::Draining(_));
+            let listening = matches!(slot.stage, Stage::Running | Stage::Draining(..));
             if let Some(run) = runs.get(id).filter(|run| listening && run.is_running())
-                && let Some(local) = local(state, *id, run)
+                && let Some(local) = local::local(state, *id, run, &self.shared.config.node_name)
             {
                 locals.insert(*id, local);
             }
@@ -269,16 +270,19 @@ fn let_go(view: &View, instance: &Instance) -> bool {
     alive.all(|node| node.facts.routed_revision >= instance.since_revision)
 }
 
-fn local(state: &State, id: InstanceId, run: &Run) -> Option<LocalInstance> {
-    let release = state.release_of(state.instances.get(&id)?)?;
-    let Workload::Service(service) = &release.spec.workload else {
-        return None;
+fn farewell(state: &State, view: &View, instance: &Instance) -> Farewell {
+    let release = state.release_of(instance);
+    let (drain, socket_grace) = match release.map(|release| &release.spec.workload) {
+        Some(Workload::Service(service)) => (service.drain, service.socket_grace),
+        // Of files what is under way goes on: they are read to the end, whatever becomes of their names.
+        Some(Workload::Static(_)) | None => (Duration::ZERO, Duration::ZERO),
     };
-    Some(LocalInstance {
-        address: std::net::SocketAddr::from(([127, 0, 0, 1], run.port)),
-        probe: service.probe.clone(),
-        run: run.run,
-    })
+    Farewell {
+        let_go: let_go(view, instance),
+        busy: view.busy(instance.id),
+        drain,
+        socket_grace,
+    }
 }
 
 fn running(runs: &Runs) -> impl Iterator<Item = InstanceId> + '_ {
@@ -314,6 +318,7 @@ impl Reconciler for Supervisor {
             Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.ended.push(done),
             () = changed(&mut self.state) => {}
             () = changed(&mut self.runs) => {}
+            () = changed(&mut self.given_up) => {}
             () = turned(&mut self.status, seen) => {}
             () = changed(&mut self.view), if draining => {}
             () = tokio::time::sleep(next) => {}
@@ -329,6 +334,7 @@ impl Reconciler for Supervisor {
         }
         self.follow_contact();
         let runs = self.runs.borrow_and_update().clone();
+        let given_up = self.given_up.borrow_and_update().clone();
         let me = self.shared.config.me;
         let ids: BTreeSet<InstanceId> = state
             .instances_on(me)
@@ -347,6 +353,12 @@ impl Reconciler for Supervisor {
                 let Some(effect) = slot.step(want, run, now) else {
                     break;
                 };
+                self.carry_out(&state, &view, id, effect);
+            }
+            if let (Some(lost), Some(slot)) = (given_up.get(&id), self.slots.get_mut(&id))
+                && let Some(effect) = slot.give_up(want, lost.run, &lost.reason)
+            {
+                self.carry_out(&state, &view, id, Effect::Note(lost.reason.clone()));
                 self.carry_out(&state, &view, id, effect);
             }
         }

@@ -46,6 +46,37 @@ async fn a_program_that_ends_comes_back_on_its_port() {
 }
 
 #[tokio::test]
+async fn a_run_that_its_probes_gave_up_is_ended_and_started_again() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.give_up(ONE, 7, "of another run");
+    node.driver.ignore_stops(ONE);
+    node.give_up(ONE, 1, "liveness probe failed: GET /live answered 500");
+    // It is spoken of as ended before it has ended, so that nobody chooses it.
+    let facts = node.phase(ONE, Phase::Backoff).await;
+    assert_eq!(
+        facts.reason,
+        "liveness probe failed: GET /live answered 500"
+    );
+    assert_eq!(node.driver.stops(), [(ONE, STOP_GRACE)]);
+    assert_eq!(node.driver.starts().len(), 1);
+    node.driver.exit(ONE, Exit::Signal(9));
+    let facts = node
+        .facts(ONE, |f| f.restarts == 1 && f.phase == Phase::Running)
+        .await;
+    assert_eq!(
+        facts.reason,
+        "liveness probe failed: GET /live answered 500"
+    );
+    assert_eq!(node.driver.starts()[1].run, 2);
+    let notes = node.driver.notes();
+    let told = |(_, text): &&(_, String)| text.starts_with("liveness probe failed");
+    assert_eq!(notes.iter().filter(told).count(), 2, "{notes:?}");
+    assert_eq!(node.driver.stops().len(), 1, "the new run is left alone");
+}
+
+#[tokio::test]
 async fn a_stop_waits_for_the_proxies() {
     let node = node().await;
     node.assign(ONE, "api", service());

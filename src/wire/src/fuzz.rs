@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_domain::http::HttpPolicy;
-use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
+use nebula_domain::probe::Standing;
+use nebula_domain::spec::{ProbeRole, Service, Spec, Workload};
 use nebula_domain::time::Millis;
 use nebula_domain::{Command, Digest, InstanceId, NodeId, ReleaseNumber, Request, RequestId};
 use nebula_testkit::fuzz::{Kind, Target};
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::codec;
 use crate::convert::{self, Passwords};
 use crate::peer::registry::{Blob, OperatorToken, Proposal, RegistryAnswer, RegistryRequest};
-use crate::peer::{artifact, identity, logs, tunnel};
+use crate::peer::{artifact, health, identity, log_copy, log_search, logs, tunnel};
 
 fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
     let Ok(value) = codec::decode::<T>(bytes) else {
@@ -49,23 +50,22 @@ fn http() -> HttpPolicy {
 
 fn create() -> Request {
     let service = Service {
-        command: "./serve --fast".to_owned(),
         env: BTreeMap::from([("KEY".to_owned(), "value".to_owned())]),
-        probe: ProbeSpec::default(),
         stop_grace: Duration::from_secs(3),
+        ..Service::new("./serve --fast")
     };
     Request {
         id: RequestId(77),
         command: Command::CreateDeployment {
             name: "api".parse().unwrap(),
             spec: Spec {
-                workload: Workload::Service(service),
-                tld: "example.test".parse().unwrap(),
                 http: Arc::new(http()),
+                ..Spec::new(Workload::Service(service), "example.test".parse().unwrap())
             },
             scale: 3,
             artifact: Digest([9; 32]),
             artifact_bytes: 1000,
+            origin: Default::default(),
             now: Millis(5),
         },
     }
@@ -78,6 +78,32 @@ fn log_line(n: u64) -> logs::Line {
         release: ReleaseNumber(1),
         source: logs::Source::Stdout,
         text: "hello".to_owned(),
+    }
+}
+
+fn probed() -> health::Probed {
+    let (role, standing) = (ProbeRole::Liveness, Standing::Failing);
+    health::Probed {
+        instance: InstanceId(4),
+        run: 2,
+        probes: vec![health::Probe {
+            role,
+            asks: "GET /live".to_owned(),
+            standing,
+            last: Some(health::Last {
+                ok: false,
+                at: Millis(9),
+                reason: "GET /live answered 500".to_owned(),
+            }),
+            streak: 3,
+        }],
+        history: vec![health::Change {
+            at: Millis(9),
+            run: 2,
+            role,
+            standing,
+            reason: "GET /live answered 500".to_owned(),
+        }],
     }
 }
 
@@ -115,6 +141,43 @@ fn fuzz_peer_frames() {
             follow: true,
         }),
         bytes(&logs::Answer::Lines((0..20).map(log_line).collect())),
+        bytes(&health::Request {
+            deployment: "api".parse().unwrap(),
+            history: true,
+        }),
+        bytes(&health::Answer {
+            instances: vec![probed()],
+        }),
+        bytes(&log_search::Search {
+            deployment: "api".parse().unwrap(),
+            tail: 10,
+            follow: false,
+            place: log_search::Place::CopiesBut(vec![NodeId(1), NodeId(2)]),
+            filter: log_search::Filter {
+                level: Some(nebula_domain::loglevel::Level::Warn),
+                since: Some("2026-01-01T00:00:00.000Z".to_owned()),
+                grep: Some("a.*b".to_owned()),
+                ..Default::default()
+            },
+        }),
+        bytes(&log_search::Found::Copied {
+            owner: NodeId(1),
+            name: "n1".to_owned(),
+            lines: (0..20).map(log_line).collect(),
+        }),
+        bytes(&log_copy::Offer::Piece(log_copy::Piece {
+            instance: InstanceId(1),
+            deployment: "api".parse().unwrap(),
+            release: ReleaseNumber(1),
+            node: "n1".to_owned(),
+            at: log_copy::Position {
+                segment: 1 << 24,
+                offset: 100,
+            },
+            plain_bytes: 1000,
+            bytes: vec![7; 200],
+        })),
+        bytes(&log_copy::Kept::Ends(vec![])),
         bytes(&tunnel::Open {
             instance: InstanceId(4),
             site: Some(tunnel::Site {
@@ -144,6 +207,12 @@ fn fuzz_peer_frames() {
         kind::<identity::IdentityAnswer>(),
         kind::<logs::Request>(),
         kind::<logs::Answer>(),
+        kind::<health::Request>(),
+        kind::<health::Answer>(),
+        kind::<log_search::Search>(),
+        kind::<log_search::Found>(),
+        kind::<log_copy::Offer>(),
+        kind::<log_copy::Kept>(),
         kind::<tunnel::Open>(),
     ]);
 }

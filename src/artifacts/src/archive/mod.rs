@@ -64,6 +64,34 @@ impl Manifest {
         &self.root
     }
 
+    /// The same without these files, wherever they lie; those outside of the folder are no part of it anyway.
+    pub fn without(mut self, files: &[PathBuf]) -> Result<Manifest, ArchiveError> {
+        let Ok(root) = self.root.canonicalize() else {
+            return Err(ArchiveError::NoSuchFolder(self.root));
+        };
+        for file in files {
+            let Some((Ok(parent), name)) = file.parent().zip(file.file_name()).map(|(p, n)| {
+                let parent = if p == Path::new("") {
+                    Path::new(".")
+                } else {
+                    p
+                };
+                (parent.canonicalize(), n)
+            }) else {
+                continue;
+            };
+            let whole = parent.join(name);
+            if let Ok(inside) = whole.strip_prefix(&root) {
+                self.entries
+                    .retain(|entry| Path::new(&entry.path) != inside);
+            }
+        }
+        match self.files() {
+            0 => Err(ArchiveError::Empty(format!("'{}'", self.root.display()))),
+            _ => Ok(self),
+        }
+    }
+
     /// Regular files.
     pub fn files(&self) -> usize {
         self.sizes().count()

@@ -1,25 +1,32 @@
 //! `nebula deploy`: check, upload, ask, wait, show.
 
-use futures::TryStreamExt;
-use nebula_client::{Client, Consistency, LogQuery};
-use nebula_domain::InstanceId;
+use nebula_client::{Client, Consistency};
 use nebula_wire::api::{
     CreateDeployment, Deployed, DeploymentPhase, DeploymentSpec, DeploymentStatus, ErrorCode,
     UpdateDeployment,
 };
 
-use super::deploy_args::{Create, Deploy, Logs, Named, Scale, Update};
+use super::deploy_args::{Cache, Create, Deploy, Named, Scale, Update};
+use super::{deploy_cache, logs, manifest, releases};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
 use crate::spec::{ChangeFlags, HttpChange, Kind, check_instances, deployment_name};
 use crate::wait::WaitFlags;
-use crate::{pack, render, site_rules, wait};
+use crate::{origin, pack, render, site_rules, wait};
 
 pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcome {
     match command {
+        Deploy::Apply(args) => manifest::apply(args, connect, out).await,
+        Deploy::Plan(args) => manifest::plan(args, connect, out).await,
+        Deploy::Init(args) => manifest::init(&args, out),
+        Deploy::Schema => {
+            manifest::schema(out);
+            Ok(())
+        }
         Deploy::Create(args) => create(args, connect, out).await,
-        Deploy::List => {
+        Deploy::List { all: true } => releases::histories(connect, out).await,
+        Deploy::List { all: false } => {
             let all = connect.client()?.deployments().await?;
             out.result(&all, render::deployments);
             Ok(())
@@ -30,11 +37,20 @@ pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcom
             out.result(&status, render::deployment);
             Ok(())
         }
-        Deploy::Logs(args) => logs(args, connect, out).await,
+        Deploy::Health(args) => super::deploy_health::run(args, connect, out).await,
+        Deploy::Logs(args) => logs::run(args, connect, out).await,
         Deploy::Update(args) => update(args, connect, out).await,
         Deploy::Scale(args) => scale(args, connect, out).await,
         Deploy::Restart(args) => restart(args, connect, out).await,
+        Deploy::Cache(Cache::Purge { name }) => deploy_cache::purge(&name, connect, out).await,
         Deploy::Remove(args) => remove(args, connect, out).await,
+        Deploy::History { name } => releases::history(&name, connect, out).await,
+        Deploy::Diff(args) => releases::diff(args, connect, out).await,
+        Deploy::Rollback(args) => releases::roll_back(args, connect, out).await,
+        Deploy::Pause { name } => releases::order(&name, "pause", connect, out).await,
+        Deploy::Resume { name } => releases::order(&name, "resume", connect, out).await,
+        Deploy::Promote { name } => releases::order(&name, "promote", connect, out).await,
+        Deploy::Abort { name } => releases::order(&name, "abort", connect, out).await,
     }
 }
 
@@ -60,12 +76,14 @@ async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
         spec,
         instances,
         artifact: packed.digest(),
+        author: origin::author(),
+        message: args.message,
     };
     let deployed = client.create_deployment(&request).await?;
     finish(&client, deployed, &args.wait, out, "created").await
 }
 
-fn taken(present: &DeploymentStatus) -> CliError {
+pub(super) fn taken(present: &DeploymentStatus) -> CliError {
     if present.phase == DeploymentPhase::Removing {
         return CliError::new(
             Exit::Failed,
@@ -119,6 +137,8 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
         spec,
         artifact,
         based_on,
+        author: origin::author(),
+        message: args.message,
     };
     let deployed = client.update_deployment(name.as_str(), &request).await?;
     finish(&client, deployed, &args.wait, out, "updated").await
@@ -177,17 +197,21 @@ async fn remove(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
         removed,
     };
     out.result(&answer, |a| {
-        if a.removed {
-            format!("{} is removed", a.name)
+        let what = if a.removed {
+            "removed"
         } else {
-            format!("{} is being removed", a.name)
-        }
+            "being removed"
+        };
+        format!(
+            "{0} is {what}; its output is kept for a while: 'nebula deploy logs {0} --past'",
+            a.name
+        )
     });
     Ok(())
 }
 
 /// Waits if asked to, and says what came of the change.
-async fn finish(
+pub(super) async fn finish(
     client: &Client,
     deployed: Deployed,
     flags: &WaitFlags,
@@ -215,41 +239,6 @@ async fn finish(
             urls.concat()
         )
     });
-    Ok(())
-}
-
-async fn logs(args: Logs, connect: &ConnectFlags, out: Output) -> Outcome {
-    let name = deployment_name(&args.name)?;
-    if let Some(instance) = &args.instance {
-        instance.parse::<InstanceId>().map_err(|e| {
-            CliError::usage(
-                e.to_string(),
-                format!("see 'nebula deploy status {name}' for its instances"),
-            )
-        })?;
-    }
-    let query = LogQuery {
-        follow: args.follow,
-        tail: args.tail,
-        instance: args.instance,
-    };
-    let client = connect.client()?;
-    let mut lines = client.logs(name.as_str(), &query).await?;
-    let mut silent = true;
-    while let Some(line) = lines.try_next().await? {
-        silent = false;
-        if out.is_json() {
-            // One object per line whatever stdout is: it is a stream.
-            out.line(&serde_json::to_string(&line).unwrap_or_default());
-        } else {
-            out.line(&render::log_line(&line, args.timestamps));
-        }
-    }
-    if silent {
-        // Not a failure: which instances there ever were is not known everywhere.
-        let whose = query.instance.as_deref().unwrap_or(name.as_str());
-        out.note(&format!("no output of '{whose}' is kept"));
-    }
     Ok(())
 }
 

@@ -4,6 +4,11 @@ mod config;
 mod context;
 mod deploy;
 mod deploy_args;
+mod deploy_cache;
+mod deploy_health;
+mod logs;
+mod manifest;
+mod releases;
 mod scheduler;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -20,7 +25,8 @@ Examples:
   nebula deploy list
   nebula --cluster ./cluster.json deploy status api --json
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable or without quorum, 4 rolled back, 5 timed out";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable or without quorum, 4 rolled back, 5 timed out,
+6 'deploy plan --exit-code' found a difference";
 
 /// Deploy applications to a Nebula cluster and look after them.
 #[derive(Debug, Parser)]
@@ -131,7 +137,17 @@ mod tests {
             "nebula deploy update a --env A=1 --unset-env B --no-health-path",
             "nebula deploy update a --no-spa --timeout 5s",
             "nebula deploy logs a -f --tail 5 --instance i-1",
+            "nebula deploy health a --history --json",
+            "nebula deploy create a --path . --command x --startup-path /up --liveness-path /live",
+            "nebula deploy update a --no-liveness --no-startup",
+            "nebula deploy logs a --level warn --since 1h --until 2026-01-31T12:00:00Z --grep x --release 3",
+            "nebula deploy logs a --node n1 --stream stderr --past",
             "nebula deploy remove a --no-wait",
+            "nebula deploy apply -f nebula.toml --env staging -m why --no-wait",
+            "nebula deploy plan --exit-code --json",
+            "nebula deploy init ./app --force",
+            "nebula deploy schema",
+            "nebula deploy create a --path . --command x --memory 1Gi --step 10% --no-rollback",
             "nebula config set user.a b",
             "nebula scheduler start --data-dir /x",
         ];
@@ -140,6 +156,12 @@ mod tests {
             "nebula deploy",
             "nebula deploy create a",
             "nebula deploy create --path .",
+            "nebula deploy logs a --level loud",
+            "nebula deploy logs a --since soon",
+            "nebula deploy logs a --follow --until 1h",
+            "nebula deploy logs a --stream stdin",
+            "nebula deploy plan --wait",
+            "nebula deploy apply api",
             "nebula deploy scale a --instances -1",
             "nebula deploy scale a --instances many",
             "nebula deploy create a --path . --timeout soon",
@@ -148,6 +170,7 @@ mod tests {
             "nebula deploy update a --unset-env 1A",
             "nebula deploy update a --spa --no-spa",
             "nebula deploy update a --health-path / --no-health-path",
+            "nebula deploy update a --liveness-path / --no-liveness",
             "nebula --cluster a --context b deploy list",
         ];
         check_lines::<Cli>(&good, &bad);

@@ -34,7 +34,7 @@ const LOG_LINES: usize = 12;
 pub const LOG_FILE: &str = "nodectl.log";
 const PID_FILE: &str = "nodectl.pid";
 /// Settings that a prepared node has in its file; the shell of whoever starts it must not change them.
-const NODE_VARIABLES: [&str; 12] = [
+const NODE_VARIABLES: [&str; 13] = [
     "NEBULA_DATA_DIR",
     "NEBULA_NAME",
     "NEBULA_LISTEN",
@@ -47,6 +47,7 @@ const NODE_VARIABLES: [&str; 12] = [
     "NEBULA_ADVERTISE",
     "NEBULA_CAPACITY",
     "NEBULA_EDGE_THREADS",
+    "NEBULA_ISOLATION",
 ];
 
 #[derive(Debug, Args)]

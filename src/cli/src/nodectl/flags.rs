@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use nebula_domain::NodeName;
 use nebula_domain::http::Network;
-use nebula_node::{Config, ConfigError, EdgeTls, LogFormat, Overrides};
+use nebula_node::{
+    Config, ConfigError, EdgeTls, IsolationMode, LogFormat, OutputOverrides, Overrides,
+};
 
 use crate::error::{CliError, Outcome};
 use crate::pack::chain;
@@ -67,18 +69,60 @@ pub struct NodeFlags {
     /// Threads that serve what is deployed; 0 for one per core
     #[arg(long, value_name = "N", env = "NEBULA_EDGE_THREADS")]
     pub edge_threads: Option<usize>,
+    /// How programs are kept apart: as their deployments ask, everything or no start, or nothing but their limits
+    #[arg(long, value_name = "MODE", env = "NEBULA_ISOLATION")]
+    pub isolation: Option<Isolation>,
     /// The daemon's log
     #[arg(long, value_name = "FORMAT", env = "NEBULA_LOG_FORMAT")]
     pub log_format: Option<Format>,
     /// What the daemon logs, such as 'info' or 'info,nebula_mesh=debug'
     #[arg(long, value_name = "FILTER", env = "NEBULA_LOG")]
     pub log: Option<String>,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// How much of instances' output a node keeps.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OutputFlags {
+    /// One instance's output goes on in a new segment at this size, 16MiB if nothing is said
+    #[arg(long, value_name = "SIZE", env = "NEBULA_OUTPUT_SEGMENT")]
+    pub output_segment: Option<String>,
+    /// Segments that are kept of one instance, 4 if nothing is said
+    #[arg(long, value_name = "N", env = "NEBULA_OUTPUT_SEGMENTS")]
+    pub output_segments: Option<u32>,
+    /// Output is kept for this long, 30d if nothing is said
+    #[arg(long, value_name = "TIME", env = "NEBULA_OUTPUT_KEEP")]
+    pub output_keep: Option<String>,
+    /// Output that is kept in all, and once more so much of other nodes'; 1GiB if nothing is said
+    #[arg(long, value_name = "SIZE", env = "NEBULA_OUTPUT_TOTAL")]
+    pub output_total: Option<String>,
+    /// Output that one instance may write in a second, 4MiB if nothing is said
+    #[arg(long, value_name = "SIZE", env = "NEBULA_OUTPUT_RATE")]
+    pub output_rate: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Text,
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    Auto,
+    Required,
+    Off,
+}
+
+impl From<Isolation> for IsolationMode {
+    fn from(isolation: Isolation) -> IsolationMode {
+        match isolation {
+            Isolation::Auto => IsolationMode::Auto,
+            Isolation::Required => IsolationMode::Required,
+            Isolation::Off => IsolationMode::Off,
+        }
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -110,11 +154,19 @@ impl NodeFlags {
             advertise: self.advertise,
             capacity_instances: self.capacity,
             edge_threads: self.edge_threads,
+            isolation: self.isolation.map(Into::into),
             log_format: self.log_format.map(|format| match format {
                 Format::Text => LogFormat::Text,
                 Format::Json => LogFormat::Json,
             }),
             log_filter: self.log.clone(),
+            output: OutputOverrides {
+                segment: self.output.output_segment.clone(),
+                segments: self.output.output_segments,
+                keep: self.output.output_keep.clone(),
+                total: self.output.output_total.clone(),
+                rate: self.output.output_rate.clone(),
+            },
         }
     }
 

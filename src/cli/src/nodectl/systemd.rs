@@ -17,7 +17,6 @@ pub fn is_here() -> bool {
 ///
 /// `KillMode=process`: instances outlive the daemon, so that restarting it restarts none of them.
 /// `StartLimitIntervalSec=0`: a daemon that does not start because the disk is full is tried until it is not.
-/// `Delegate=yes`: their control groups are the daemon's to make.
 fn unit(program: &Path, data_dir: &Path) -> String {
     format!(
         "[Unit]
@@ -32,7 +31,6 @@ ExecStart={} run --data-dir {}
 Restart=on-failure
 RestartSec=1
 KillMode=process
-Delegate=yes
 LimitNOFILE=1048576
 TimeoutStopSec=30
 

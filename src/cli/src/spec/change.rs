@@ -3,7 +3,7 @@
 use clap::Args;
 use nebula_wire::api::{DeploymentSpec, ErrorCode};
 
-use super::{HttpChange, HttpFlags, Kind, SpecFlags, blank, checked, probe, refuse_given};
+use super::{HttpChange, HttpFlags, Kind, SpecFlags, blank, checked, refuse_given, tcp_probe};
 use crate::env_file;
 use crate::error::{CliError, Exit, Outcome};
 
@@ -19,6 +19,12 @@ pub struct ChangeFlags {
     /// Probe with a TCP connection again
     #[arg(long, conflicts_with = "health_path")]
     pub no_health_path: bool,
+    /// Have no liveness probe any more
+    #[arg(long, conflicts_with = "liveness_path")]
+    pub no_liveness: bool,
+    /// Have no startup probe any more
+    #[arg(long, conflicts_with = "startup_path")]
+    pub no_startup: bool,
     /// Answer unknown pages of a static site with 404 again
     #[arg(long, conflicts_with = "spa")]
     pub no_spa: bool,
@@ -36,12 +42,16 @@ impl ChangeFlags {
             spec,
             unset_env,
             no_health_path,
+            no_liveness,
+            no_startup,
             no_spa,
             ..
         } = self;
         spec.is_empty()
             && unset_env.is_empty()
             && !no_health_path
+            && !no_liveness
+            && !no_startup
             && !no_spa
             && !self.changes_http()
     }
@@ -89,6 +99,8 @@ impl ChangeFlags {
             refuse_given(&[
                 (!self.unset_env.is_empty(), "--unset-env"),
                 (self.no_health_path, "--no-health-path"),
+                (self.no_liveness, "--no-liveness"),
+                (self.no_startup, "--no-startup"),
             ])?;
         } else if self.no_spa {
             return Err(CliError::usage(
@@ -107,7 +119,13 @@ impl ChangeFlags {
             }
         }
         if self.no_health_path {
-            spec.probe = Some(probe("tcp", None, spec.probe.as_ref()));
+            spec.probe = Some(tcp_probe(spec.probe.take()));
+        }
+        if self.no_liveness {
+            spec.liveness = None;
+        }
+        if self.no_startup {
+            spec.startup = None;
         }
         spec.spa &= !self.no_spa;
         spec.http = http.onto(spec.http)?;
@@ -134,6 +152,7 @@ mod tests {
                 path: Some("/up".into()),
                 period_ms: Some(700),
                 timeout_ms: Some(300),
+                ..Probe::default()
             }),
             stop_grace_ms: Some(5000),
             ..blank(Kind::Service, Some("a.test".into()))

@@ -1,100 +1,39 @@
 //! The file of `--http`: TOML in the shape of the API's JSON. Every error names the file and the line.
 
-use std::ops::Range;
 use std::path::Path;
 
-use nebula_domain::text::nearest;
 use nebula_wire::api::Http;
 use nebula_wire::convert::{self, Passwords};
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::error::{CliError, Outcome};
-
-/// Far over what a policy may hold; a larger file is the wrong file.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
+use crate::toml_text::{self, place, position, with_nearest};
 
 const HINT: &str = "see docs/http.md for what the file may say";
 
 /// Reads and checks a policy.
 pub fn read(path: &Path) -> Outcome<Http> {
-    let wrong = |what: String| CliError::usage(format!("{}{what}", path.display()), HINT);
-    let size = std::fs::metadata(path).map_err(|e| wrong(format!(": {e}")))?;
-    if size.len() > MAX_FILE_BYTES {
-        return Err(wrong(format!(
-            " has {} bytes, over the limit of {MAX_FILE_BYTES}",
-            size.len()
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(|e| wrong(format!(": {e}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong(" is not UTF-8 text".to_owned()))?;
-    parse(&text).map_err(|(line, reason)| wrong(format!(", line {line}: {reason}")))
+    let text = toml_text::read(path, HINT)?;
+    parse(&text).map_err(|(line, reason)| {
+        CliError::usage(format!("{}, line {line}: {reason}", path.display()), HINT)
+    })
 }
 
 /// The policy, or the number of the first bad line and what is wrong with it.
 fn parse(text: &str) -> Result<Http, (usize, String)> {
     let http: Http = toml::from_str(text).map_err(|error| {
-        let line = line(text, error.span());
+        let line = position(text, error.span()).line;
         (line, with_nearest(error.message()))
     })?;
     convert::policy(&http, Passwords::Unseen).map_err(|error| {
-        let found = place(text, &error.field);
+        let document = DeTable::parse(text).ok();
+        let found = document.and_then(|document| place(document.get_ref(), &error.field));
         (
-            line(text, found),
+            position(text, found.map(|place| place.span)).line,
             format!("{}: {}", error.field, error.reason),
         )
     })?;
     Ok(http)
-}
-
-fn line(text: &str, span: Option<Range<usize>>) -> usize {
-    let before = span.and_then(|span| text.get(..span.start)).unwrap_or("");
-    1 + before.bytes().filter(|b| *b == b'\n').count()
-}
-
-/// serde names an unknown field and all known ones; most often one of them was meant.
-fn with_nearest(message: &str) -> String {
-    let message = message.trim();
-    let mut words = message.split('`').skip(1).step_by(2);
-    let unknown = words
-        .next()
-        .filter(|_| message.starts_with("unknown field"));
-    let near = unknown.and_then(|unknown| Some((unknown, nearest(unknown, words)?)));
-    match near {
-        Some((unknown, near)) => format!("unknown field '{unknown}': did you mean '{near}'?"),
-        None => message.replace('`', "'"),
-    }
-}
-
-/// Where a field such as `rules[1].path` stands, or the nearest table around it that is there.
-fn place(text: &str, field: &str) -> Option<Range<usize>> {
-    let document = DeTable::parse(text).ok()?;
-    let mut found = None;
-    let mut table = Some(document.get_ref());
-    for step in field.split('.') {
-        let mut names = step.split(['[', ']']);
-        let name = names.next().unwrap_or_default();
-        let entries = table.into_iter().flat_map(|table| table.iter());
-        let entry = entries.into_iter().find(|(key, _)| key.get_ref() == name);
-        let Some((_, mut value)) = entry else {
-            return found;
-        };
-        for index in names.filter_map(|index| index.parse::<usize>().ok()) {
-            let entry = match value.get_ref() {
-                DeValue::Array(entries) => entries.get(index),
-                _ => None,
-            };
-            match entry {
-                Some(entry) => value = entry,
-                None => break,
-            }
-        }
-        found = Some(value.span());
-        table = match value.get_ref() {
-            DeValue::Table(table) => Some(table),
-            _ => None,
-        };
-    }
-    found
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ pub(super) fn one_line(status: &DeploymentStatus) -> String {
         "release {}, {} of {} ready",
         status.release, status.ready, status.desired
     );
+    if let Some(rollout) = &status.rollout {
+        text.push_str(", ");
+        text.push_str(&crate::render::rollout(rollout));
+    }
     if let Some(problem) = status.problems.first() {
         text.push_str(", ");
         text.push_str(problem);
@@ -44,15 +48,36 @@ pub(super) fn reasons(status: &DeploymentStatus) -> Vec<String> {
     status.problems.iter().cloned().chain(instances).collect()
 }
 
-pub(super) fn rolled_back(status: &DeploymentStatus, change: &Deployed) -> CliError {
+pub(super) async fn rolled_back(
+    client: &Client,
+    status: &DeploymentStatus,
+    change: &Deployed,
+) -> CliError {
+    let (name, release) = (&change.name, change.release);
+    let why = super::fate_of(status, release).and_then(|release| release.why.clone());
+    let why = why.unwrap_or_else(|| "somebody took it back".to_owned());
     CliError::new(
         Exit::RolledBack,
         ErrorCode::Conflict,
         format!(
-            "release {} of '{}' was taken back: release {} is the current one again",
-            change.release, change.name, status.release
+            "release {release} of '{name}' was taken back, release {} is wanted again: {why}",
+            status.release
         ),
-        format!("see 'nebula deploy logs {}' for why", change.name),
+        format!("see 'nebula deploy history {name}' and 'nebula deploy logs {name}'"),
+    )
+    .with_details(last_output(client, name, release, &why).await)
+}
+
+pub(super) fn superseded(status: &DeploymentStatus, change: &Deployed) -> CliError {
+    let (name, release) = (&change.name, change.release);
+    CliError::new(
+        Exit::Failed,
+        ErrorCode::Conflict,
+        format!(
+            "release {release} of '{name}' was not out when release {} came",
+            status.release
+        ),
+        format!("see 'nebula deploy history {name}'"),
     )
 }
 
@@ -91,16 +116,14 @@ pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliEr
         );
     }
     let reasons = reasons(status);
-    let why = reasons
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "no instance becomes ready".to_owned());
-    let mut details = reasons.get(1..).unwrap_or_default().to_vec();
-    let lines = last_log_lines(client, status).await;
-    if !lines.is_empty() {
-        details.push("its last output:".to_owned());
-        details.extend(lines.into_iter().map(|line| format!("  {line}")));
-    }
+    let fate = super::fate_of(status, status.release).and_then(|release| release.why.clone());
+    let why = fate.or_else(|| reasons.first().cloned());
+    let why = why.unwrap_or_else(|| "no instance becomes ready".to_owned());
+    let mut details: Vec<_> = reasons
+        .into_iter()
+        .filter(|reason| *reason != why)
+        .collect();
+    details.extend(last_output(client, name, status.release, &why).await);
     CliError::new(
         Exit::Failed,
         ErrorCode::Unavailable,
@@ -110,16 +133,35 @@ pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliEr
     .with_details(details)
 }
 
-/// The end of the current release's output; empty when it cannot be had soon.
-async fn last_log_lines(client: &Client, status: &DeploymentStatus) -> Vec<String> {
+/// The end of a failed release's output for people, that of the instance which `why` names where it can be had.
+async fn last_output(client: &Client, name: &str, release: u32, why: &str) -> Vec<String> {
+    let is_part = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    let instance = why.split(is_part).find(|word| word.starts_with("i-"));
+    let lines = last_log_lines(client, name, release, instance).await;
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    let head = std::iter::once("its last output:".to_owned());
+    head.chain(lines.into_iter().map(|line| format!("  {line}")))
+        .collect()
+}
+
+/// The end of a release's output; empty when it cannot be had soon.
+async fn last_log_lines(
+    client: &Client,
+    name: &str,
+    release: u32,
+    instance: Option<&str>,
+) -> Vec<String> {
     let query = LogQuery {
         tail: Some(LOG_LINES),
+        instance: instance.map(str::to_owned),
         ..LogQuery::default()
     };
     let read = async {
-        let stream = client.logs(&status.name, &query).await.ok()?;
+        let stream = client.logs(name, &query).await.ok()?;
         let lines: Vec<_> = stream
-            .filter_map(|line| async { line.ok().filter(|l| l.release == status.release) })
+            .filter_map(|line| async { line.ok().filter(|l| l.release == release) })
             .map(|line| format!("{} | {}", line.instance, line.line))
             .collect()
             .await;

@@ -13,11 +13,13 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
         generation,
         release: 2,
         phase,
+        rollout: None,
         desired: 3,
         ready: 1,
         urls: vec![],
         artifact: String::new(),
         spec: None,
+        releases: vec![],
         instances: vec![InstanceStatus {
             id: "i-4".into(),
             node: "n2".into(),
@@ -46,7 +48,56 @@ fn change(generation: u64, release: u32) -> Deployed {
 fn an_older_release_in_a_newer_generation_was_put_back() {
     let seen = status(6, DeploymentPhase::Ready);
     assert_eq!(judge(&seen, &change(5, 3)), Seen::RolledBack);
-    assert_eq!(rolled_back(&seen, &change(5, 3)).exit as u8, 4);
+}
+
+fn release(number: u32, fate: &str) -> ReleaseInfo {
+    ReleaseInfo {
+        number,
+        created_at: String::new(),
+        author: String::new(),
+        message: String::new(),
+        artifact: String::new(),
+        fate: fate.into(),
+        settled_at: None,
+        why: None,
+        wanted: number == 2,
+        spec: None,
+    }
+}
+
+#[test]
+fn a_release_s_fate_decides() {
+    use DeploymentPhase as P;
+    let with = |phase, fate| DeploymentStatus {
+        releases: vec![release(2, fate)],
+        ..status(5, phase)
+    };
+    let ours = change(5, 2);
+    assert_eq!(judge(&with(P::Ready, "good"), &ours), Seen::Done);
+    assert_eq!(judge(&with(P::Progressing, "good"), &ours), Seen::NotYet);
+    assert_eq!(judge(&with(P::Ready, "failed"), &ours), Seen::Failed);
+    assert!(is_final(&with(P::Ready, "failed"), Duration::ZERO));
+    assert_eq!(
+        judge(&with(P::Ready, "superseded"), &ours),
+        Seen::Superseded
+    );
+    let mut under_way = with(P::Ready, "open");
+    under_way.rollout = Some(RolloutStatus {
+        from: Some(1),
+        to: 2,
+        strategy: "canary".into(),
+        stage: "canary".into(),
+        percent: Some(10),
+        paused: false,
+        began_at: String::new(),
+        due_at: None,
+    });
+    assert_eq!(judge(&under_way, &ours), Seen::NotYet);
+    assert!(progress(&under_way).1, "it waits for time alone");
+    if let Some(rollout) = &mut under_way.rollout {
+        rollout.paused = true;
+    }
+    assert!(!progress(&under_way).1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::deployments::drop_removed;
 use crate::command::{Change, Outcome, Rejection};
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::limits::CHANGES_PER_PLAN;
 use crate::names::DeploymentName;
 use crate::state::{Desired, Instance, State};
@@ -29,9 +29,11 @@ pub(super) fn assign(
     let mut emptied = BTreeSet::new();
     for change in changes {
         match change {
-            Change::Start { deployment, node } => {
-                started += u32::from(start(state, deployment, *node));
-            }
+            Change::Start {
+                deployment,
+                release,
+                node,
+            } => started += u32::from(start(state, deployment, *release, *node)),
             Change::Stop { instance } => stopped += u32::from(stop(state, *instance)),
             Change::Forget { instance } => {
                 if let Some(deployment) = forget(state, *instance) {
@@ -54,10 +56,13 @@ fn next_revision(state: &State) -> u64 {
     state.revision + 1
 }
 
-fn start(state: &mut State, name: &DeploymentName, node: NodeId) -> bool {
+fn start(state: &mut State, name: &DeploymentName, release: ReleaseNumber, node: NodeId) -> bool {
     let Some(deployment) = state.deployments.get(name).filter(|d| !d.removing) else {
         return false;
     };
+    if deployment.release(release).is_none() {
+        return false;
+    }
     if state.nodes.get(&node).is_none_or(|node| node.draining) {
         return false;
     }
@@ -65,7 +70,7 @@ fn start(state: &mut State, name: &DeploymentName, node: NodeId) -> bool {
     let instance = Instance {
         id,
         deployment: name.clone(),
-        release: deployment.current().number,
+        release,
         epoch: deployment.epoch,
         node,
         desired: Desired::Run,

@@ -3,24 +3,50 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::Vector;
-
 use super::names;
+use super::rollouts::{self, Way};
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
-use crate::limits::{DEPLOYMENTS, INSTANCES_PER_DEPLOYMENT, RELEASES_KEPT};
+use crate::limits::{
+    AUTHOR_BYTES, DEPLOYMENTS, INSTANCES_PER_DEPLOYMENT, MESSAGE_BYTES, RELEASES_KEPT,
+};
 use crate::names::DeploymentName;
+use crate::rollout::Rollout;
 use crate::spec::Spec;
-use crate::state::{Deployment, Release, State};
+use crate::state::{Deployment, Fate, Origin, Release, State};
 use crate::time::Millis;
+
+/// What a new release is made of.
+pub(super) struct New<'a> {
+    /// None: that of the release before.
+    pub spec: Option<&'a Spec>,
+    pub artifact: (Digest, u64),
+    pub origin: &'a Origin,
+    pub now: Millis,
+}
+
+impl New<'_> {
+    fn check(&self) -> Result<(), Rejection> {
+        let message = self.origin.message.len();
+        MESSAGE_BYTES.check("the message's length in bytes", message)?;
+        AUTHOR_BYTES.check("the author's length in bytes", self.origin.author.len())?;
+        Ok(())
+    }
+
+    fn release(&self, number: u32, spec: &Spec) -> Release {
+        let number = ReleaseNumber(number);
+        Release {
+            origin: self.origin.clone(),
+            ..Release::new(number, spec.clone(), self.artifact, self.now)
+        }
+    }
+}
 
 pub(super) fn create(
     state: &mut State,
     name: &DeploymentName,
-    spec: &Spec,
     scale: u32,
-    (artifact, artifact_bytes): (Digest, u64),
-    now: Millis,
+    new: New<'_>,
 ) -> Result<Outcome, Rejection> {
     if let Some(present) = state.deployments.get(name) {
         return Err(if present.removing {
@@ -29,32 +55,22 @@ pub(super) fn create(
             Rejection::DeploymentExists(name.clone())
         });
     }
+    let Some(spec) = new.spec else {
+        return Err(Rejection::DeploymentUnknown(name.clone()));
+    };
     names::check(state, name, spec)?;
+    new.check()?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
-    let deployment = Deployment {
-        name: name.clone(),
-        generation: 1,
-        epoch: 1,
-        scale,
-        releases: Vector::unit(Arc::new(Release {
-            number: ReleaseNumber(1),
-            spec: spec.clone(),
-            artifact,
-            artifact_bytes,
-            created_at: now,
-        })),
-        removing: false,
-    };
+    let mut deployment = Deployment::new(name.clone(), scale, new.release(1, spec));
+    deployment.rollout = Some(Rollout::begin(&deployment, None, true, new.now));
     Ok(put(state, deployment))
 }
 
 pub(super) fn update(
     state: &mut State,
     (name, based_on): (&DeploymentName, Option<u64>),
-    spec: Option<&Spec>,
-    (artifact, artifact_bytes): (Digest, u64),
-    now: Millis,
+    new: New<'_>,
 ) -> Result<Outcome, Rejection> {
     let mut deployment = changeable(state, name)?.clone();
     if let Some(based_on) = based_on.filter(|based_on| *based_on != deployment.generation) {
@@ -64,28 +80,31 @@ pub(super) fn update(
             current: deployment.generation,
         });
     }
-    let current = deployment.current();
-    let spec = spec.unwrap_or(&current.spec);
+    let current = Arc::clone(deployment.current());
+    let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
-    let release = Release {
-        number: ReleaseNumber(current.number.0 + 1),
-        spec: spec.clone(),
-        artifact,
-        artifact_bytes,
-        created_at: now,
-    };
-    // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
-    let only_policy = current.runs_as(&release) && current.spec.http != release.spec.http;
+    new.check()?;
+    let release = new.release(deployment.newest().number.0 + 1, spec);
+    let number = release.number;
+    let (same_program, same_spec) = (current.runs_as(&release), current.spec == release.spec);
     deployment.releases.push_back(Arc::new(release));
-    drop_old_releases(state, &mut deployment);
-    if !only_policy {
+    rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, new.now);
+    let from = deployment.rollout.as_ref().and_then(|rollout| rollout.from);
+    if same_program && same_spec {
+        // The same again is asked for so that instances begin anew.
         deployment.epoch += 1;
+    } else if same_program && from == Some(current.number) {
+        // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
+        deployment.rollout = None;
+        deployment.set_fate(number, Fate::Good { at: new.now });
     }
+    drop_old_releases(state, &mut deployment);
     deployment.generation += 1;
     Ok(put(state, deployment))
 }
 
-/// Keeps the newest, and any that an instance still runs: its node may have to fetch or start it again.
+/// Keeps the newest, the one that is wanted, the one to go back to, and any that an instance still runs: its node may
+/// have to fetch or start it again.
 fn drop_old_releases(state: &State, deployment: &mut Deployment) {
     let Some(surplus) = deployment.releases.len().checked_sub(RELEASES_KEPT) else {
         return;
@@ -93,10 +112,12 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
     if surplus == 0 {
         return;
     }
-    let used: BTreeSet<ReleaseNumber> = state
+    let mut used: BTreeSet<ReleaseNumber> = state
         .instances_of(&deployment.name)
         .map(|instance| instance.release)
         .collect();
+    used.insert(deployment.target);
+    used.extend(deployment.rollout.as_ref().and_then(|rollout| rollout.from));
     let mut position = 0;
     deployment.releases.retain(|release| {
         position += 1;
@@ -132,6 +153,16 @@ pub(super) fn restart(state: &mut State, name: &DeploymentName) -> Result<Outcom
     Ok(put(state, deployment))
 }
 
+pub(super) fn purge_cache(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
+    if changeable(state, name)?.current().spec.is_static() {
+        return Err(Rejection::StaticCache(name.clone()));
+    }
+    // That of the state which this leads to: another one each time, also for a name that was removed and is there again.
+    let revision = state.revision + 1;
+    state.cache_purges.insert(name.clone(), revision);
+    Ok(Outcome::CachePurged { revision })
+}
+
 /// Marks the deployment; its record goes with its last instance.
 pub(super) fn remove(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
     let deployment = changeable(state, name)?;
@@ -151,11 +182,15 @@ pub(super) fn drop_removed(state: &mut State, names: impl IntoIterator<Item = De
         let removing = state.deployments.get(&name).is_some_and(|d| d.removing);
         if removing && state.instances_of(&name).next().is_none() {
             state.deployments.remove(&name);
+            state.cache_purges.remove(&name);
         }
     }
 }
 
-fn changeable<'a>(state: &'a State, name: &DeploymentName) -> Result<&'a Deployment, Rejection> {
+pub(super) fn changeable<'a>(
+    state: &'a State,
+    name: &DeploymentName,
+) -> Result<&'a Deployment, Rejection> {
     match state.deployments.get(name) {
         None => Err(Rejection::DeploymentUnknown(name.clone())),
         Some(deployment) if deployment.removing => Err(Rejection::DeploymentRemoving(name.clone())),
@@ -168,7 +203,7 @@ fn check_scale(scale: u32) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn put(state: &mut State, deployment: Deployment) -> Outcome {
+pub(super) fn put(state: &mut State, deployment: Deployment) -> Outcome {
     let outcome = Outcome::Deployed {
         generation: deployment.generation,
         release: deployment.current().number,

@@ -8,6 +8,7 @@ mod assign;
 mod deployments;
 mod members;
 mod names;
+mod rollouts;
 
 #[cfg(test)]
 mod tests;
@@ -19,12 +20,13 @@ use crate::excerpt::excerpt;
 use crate::limits::SETTINGS;
 use crate::settings;
 use crate::state::State;
+use deployments::New;
 
 /// Applies a request once. The same request id again returns the first answer and changes nothing.
 ///
-/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments or instances changed.
-/// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] is not remembered:
-/// revisions only grow, so the same plan is refused again without help, and a busy scheduler would
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances or purges changed.
+/// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] or [`Rejection::StaleStep`] is not remembered:
+/// revisions only grow, so the same one is refused again without help, and a busy scheduler would
 /// push clients' answers out of memory.
 pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection> {
     if let Some(answer) = state.remembered.get(request.id) {
@@ -34,18 +36,23 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.nodes.clone(),
         state.deployments.clone(),
         state.instances.clone(),
+        state.cache_purges.clone(),
     );
     let answer = execute(state, &request.command);
     if answer.is_ok() {
         state.revision += 1;
         let planned_for = state.nodes.ptr_eq(&before.0)
             && state.deployments.ptr_eq(&before.1)
-            && state.instances.ptr_eq(&before.2);
+            && state.instances.ptr_eq(&before.2)
+            && state.cache_purges.ptr_eq(&before.3);
         if !planned_for {
             state.plan_revision += 1;
         }
     }
-    if !matches!(answer, Err(Rejection::StalePlan { .. })) {
+    if !matches!(
+        answer,
+        Err(Rejection::StalePlan { .. } | Rejection::StaleStep(_))
+    ) {
         state.remembered.insert(request.id, answer.clone());
     }
     answer
@@ -87,14 +94,18 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             scale,
             artifact,
             artifact_bytes,
+            origin,
             now,
         } => deployments::create(
             state,
             name,
-            spec,
             *scale,
-            (*artifact, *artifact_bytes),
-            *now,
+            New {
+                spec: Some(spec),
+                artifact: (*artifact, *artifact_bytes),
+                origin,
+                now: *now,
+            },
         ),
         Command::UpdateDeployment {
             name,
@@ -102,17 +113,31 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             spec,
             artifact,
             artifact_bytes,
+            origin,
             now,
         } => deployments::update(
             state,
             (name, *based_on),
-            spec.as_ref(),
-            (*artifact, *artifact_bytes),
-            *now,
+            New {
+                spec: spec.as_ref(),
+                artifact: (*artifact, *artifact_bytes),
+                origin,
+                now: *now,
+            },
         ),
+        Command::RollBack { name, to, now } => rollouts::roll_back(state, name, *to, *now),
+        Command::OrderRollout { name, order, now } => rollouts::order(state, name, *order, *now),
+        Command::StepRollout {
+            name,
+            release,
+            seq,
+            step,
+            now,
+        } => rollouts::step(state, name, (*release, *seq), step, *now),
         Command::ScaleDeployment { name, scale } => deployments::scale(state, name, *scale),
         Command::RestartDeployment { name } => deployments::restart(state, name),
         Command::RemoveDeployment { name } => deployments::remove(state, name),
+        Command::PurgeCache { name } => deployments::purge_cache(state, name),
         Command::SetSetting { key, value } => set(state, key, value),
         Command::UnsetSetting { key } => unset(state, key),
         Command::Assign {

@@ -116,11 +116,11 @@ pub(super) fn hand_over(state: &mut State, changed: &Deployment) {
             return;
         }
         for name in before.claimed_names() {
-            state.names.remove(name);
+            state.names.remove(&name);
         }
     }
     for name in changed.claimed_names() {
-        state.names.insert(name.clone(), changed.name.clone());
+        state.names.insert(name, changed.name.clone());
     }
 }
 
@@ -155,6 +155,7 @@ mod tests {
             scale: 1,
             artifact: Digest([1; 32]),
             artifact_bytes: 1,
+            origin: Default::default(),
             now: NOW,
         }
     }
@@ -166,6 +167,7 @@ mod tests {
             spec: Some(spec),
             artifact: Digest([1; 32]),
             artifact_bytes: 1,
+            origin: Default::default(),
             now: NOW,
         }
     }

@@ -1,6 +1,7 @@
 //! One test for each rule of `apply`, and the properties that hold for every sequence of requests.
 
 mod members;
+mod purges;
 
 use std::sync::Arc;
 
@@ -108,7 +109,7 @@ fn refusals_repeat_little_of_what_was_sent() {
         };
         match n {
             0 => drop(service.env.insert(long.clone(), "1".into())),
-            _ => service.probe.kind = crate::spec::ProbeKind::Http { path: long.clone() },
+            _ => service.probe.kind = crate::spec::ProbeKind::http(long.clone()),
         }
     }
     let setting = |key: &str, value: &str| Command::SetSetting {
@@ -126,6 +127,7 @@ fn refusals_repeat_little_of_what_was_sent() {
         scale: 1,
         artifact: Digest([1; 32]),
         artifact_bytes: 1,
+        origin: Default::default(),
         now: NOW,
     }));
     for command in commands {
@@ -135,7 +137,7 @@ fn refusals_repeat_little_of_what_was_sent() {
 }
 
 #[test]
-fn an_update_is_a_new_release_and_epoch() {
+fn an_update_is_a_new_release() {
     let mut sim = Sim::new(1, 8);
     let spec: Spec = service_spec();
     sim.create("app", spec, 2);
@@ -147,7 +149,7 @@ fn an_update_is_a_new_release_and_epoch() {
         }
     );
     let app = &sim.state.deployments[&name("app")];
-    assert_eq!((app.epoch, app.scale), (2, 2));
+    assert_eq!((app.target, app.scale), (ReleaseNumber(2), 2));
     assert_eq!(app.current().spec, service_spec(), "the spec is kept");
     assert_eq!(app.current().artifact, Digest([2; 32]));
 }
@@ -162,6 +164,7 @@ fn an_update_based_on_another_generation_undoes_nobody_s_change() {
         spec: Some(static_spec()),
         artifact: Digest([artifact; 32]),
         artifact_bytes: 1,
+        origin: Default::default(),
         now: NOW,
     };
     sim.ok(update(1, 7));
@@ -262,6 +265,7 @@ fn bad_specs_are_refused() {
         scale: 1,
         artifact: Digest([1; 32]),
         artifact_bytes: 1,
+        origin: Default::default(),
         now: NOW,
     };
     assert_eq!(
@@ -316,6 +320,7 @@ fn assignments_follow_the_rules() {
     sim.drain(2, true);
     let start = |text: &str, number| Change::Start {
         deployment: name(text),
+        release: ReleaseNumber(1),
         node: NodeId(number),
     };
     let plan_revision = sim.state.plan_revision;
@@ -372,8 +377,11 @@ fn command() -> impl Strategy<Value = Command> {
     let spec = prop_oneof![Just(service_spec()), Just(static_spec())];
     let node = (1u64..6).prop_map(NodeId);
     let change = prop_oneof![
-        (app.clone(), node.clone())
-            .prop_map(|(deployment, node)| Change::Start { deployment, node }),
+        (app.clone(), node.clone()).prop_map(|(deployment, node)| Change::Start {
+            deployment,
+            release: ReleaseNumber(1),
+            node,
+        }),
         (1u64..12).prop_map(|id| Change::Stop {
             instance: InstanceId(id)
         }),
@@ -403,6 +411,7 @@ fn command() -> impl Strategy<Value = Command> {
                 scale,
                 artifact: Digest([1; 32]),
                 artifact_bytes: 1,
+                origin: Default::default(),
                 now: NOW,
             }
         }),
@@ -418,6 +427,7 @@ fn command() -> impl Strategy<Value = Command> {
                     spec,
                     artifact: Digest([2; 32]),
                     artifact_bytes: 1,
+                    origin: Default::default(),
                     now: NOW,
                 }
             }),
@@ -511,6 +521,7 @@ proptest! {
 fn a_kept_release_is_shared_and_not_copied() {
     let mut sim = Sim::new(1, 8);
     sim.create("app", service_spec(), 1);
+    sim.settle();
     let first = Arc::clone(sim.state.deployments[&name("app")].current());
     sim.update("app", 2);
     let app = &sim.state.deployments[&name("app")];

@@ -7,7 +7,7 @@ mod auth;
 pub mod cache;
 mod cors;
 mod edge;
-mod error;
+pub(crate) mod error;
 mod fields;
 pub mod limits;
 mod name;

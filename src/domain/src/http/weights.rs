@@ -61,6 +61,11 @@ impl Shares {
         self.ends.is_empty()
     }
 
+    /// More than one release has one.
+    pub fn is_divided(&self) -> bool {
+        self.ends.len() > 1
+    }
+
     pub fn has(&self, release: ReleaseNumber) -> bool {
         self.ends.iter().any(|(other, _)| *other == release)
     }

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::command::Change;
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::limits::CHANGES_PER_PLAN;
 use crate::names::DeploymentName;
 use crate::observed::View;
@@ -49,9 +49,13 @@ pub fn plan(state: &State, view: &View) -> Plan {
         lost.for_each(|copy| solution.stop(copy.id));
         match job.kind {
             Kind::Gone => stop_all(job, &mut solution),
-            Kind::Site => site::solve(job, &fleet, &mut solution),
-            Kind::Service { scale } => {
-                programs.push(service::Work::new(job, scale, &fleet, &mut solution));
+            Kind::Site { release } => site::solve(job, release, &fleet, &mut solution),
+            Kind::Service { release, demand } => {
+                let mut works = service::works(job, release, &demand);
+                for work in &mut works {
+                    work.stop_surplus(&fleet, &mut solution);
+                }
+                programs.extend(works);
             }
         }
     }
@@ -87,9 +91,10 @@ impl Solution {
         (self.starts.len() as u64) < CHANGES_PER_PLAN.max
     }
 
-    fn start(&mut self, deployment: &DeploymentName, node: NodeId) {
+    fn start(&mut self, deployment: &DeploymentName, release: ReleaseNumber, node: NodeId) {
         self.starts.push(Change::Start {
             deployment: deployment.clone(),
+            release,
             node,
         });
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::fleet::{Fleet, Standing};
-use crate::ids::{InstanceId, NodeId};
+use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, Phase, View};
-use crate::state::{Desired, Instance, State};
+use crate::rollout::Demand;
+use crate::state::{Deployment, Desired, Instance, State};
 
 #[derive(Debug)]
 pub(super) struct Problem<'a> {
@@ -35,9 +36,10 @@ pub(super) enum Kind {
     /// Being removed: nothing is wanted.
     Gone,
     /// A static site: one instance on every open node.
-    Site,
+    Site { release: ReleaseNumber },
     Service {
-        scale: u32,
+        release: ReleaseNumber,
+        demand: Demand,
     },
 }
 
@@ -46,10 +48,21 @@ pub(super) struct Copy {
     pub id: InstanceId,
     pub node: NodeId,
     pub epoch: u64,
-    /// Of the deployment's current epoch.
-    pub current: bool,
+    pub class: Class,
     pub place: Place,
     pub ready: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// Of a release that failed: of use only while there is nothing better.
+    Bad,
+    /// Of some other release, or of an earlier epoch.
+    Other,
+    /// Of the release to go back to.
+    From,
+    /// Of the wanted release and epoch.
+    New,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,10 +84,13 @@ impl<'a> Problem<'a> {
                 let kind = if deployment.removing {
                     Kind::Gone
                 } else if deployment.current().spec.is_static() {
-                    Kind::Site
+                    Kind::Site {
+                        release: deployment.target,
+                    }
                 } else {
                     Kind::Service {
-                        scale: deployment.scale,
+                        release: deployment.target,
+                        demand: deployment.demand(),
                     }
                 };
                 (&deployment.name, Job::new(&deployment.name, kind))
@@ -140,11 +156,27 @@ fn copy(
         id: instance.id,
         node: instance.node,
         epoch: instance.epoch,
-        current: state
+        class: state
             .deployments
             .get(&instance.deployment)
-            .is_some_and(|deployment| deployment.epoch == instance.epoch),
+            .map_or(Class::Other, |deployment| class(deployment, instance)),
         place,
         ready: place != Place::Lost && facts.is_some_and(InstanceFacts::is_ready),
+    }
+}
+
+fn class(deployment: &Deployment, instance: &Instance) -> Class {
+    let fallback = deployment.fallback();
+    if deployment.is_current(instance) {
+        Class::New
+    } else if fallback.is_some_and(|from| deployment.runs(instance, from.number)) {
+        Class::From
+    } else if deployment
+        .release(instance.release)
+        .is_some_and(|release| release.has_failed())
+    {
+        Class::Bad
+    } else {
+        Class::Other
     }
 }

@@ -1,4 +1,4 @@
-//! Placing a static site: one instance of the current epoch on every open node, whatever its capacity
+//! Placing a static site: one instance of the wanted release on every open node, whatever its capacity
 //! for programs, because each node's proxy serves the site by itself.
 
 use std::cmp::Reverse;
@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Solution;
 use super::fleet::{Fleet, Standing, sentence};
-use super::problem::{Copy, Job, Place};
-use crate::ids::NodeId;
+use super::problem::{Class, Copy, Job, Place};
+use crate::ids::{NodeId, ReleaseNumber};
 
-pub(super) fn solve(job: &Job, fleet: &Fleet, solution: &mut Solution) {
+pub(super) fn solve(job: &Job, release: ReleaseNumber, fleet: &Fleet, solution: &mut Solution) {
     let mut by_node: BTreeMap<NodeId, Vec<Copy>> = BTreeMap::new();
     for copy in job.copies.iter().filter(|c| c.place != Place::Lost) {
         by_node.entry(copy.node).or_default().push(*copy);
@@ -31,7 +31,7 @@ pub(super) fn solve(job: &Job, fleet: &Fleet, solution: &mut Solution) {
     for (node, slot) in fleet.iter() {
         match slot.standing {
             Standing::Open if !served.contains(&node) && solution.has_room() => {
-                solution.start(job.name, node);
+                solution.start(job.name, release, node);
             }
             Standing::Silent if !served.contains(&node) => {
                 silent.push(format!("node {} has not reported yet", slot.name));
@@ -56,14 +56,22 @@ pub(super) fn solve(job: &Job, fleet: &Fleet, solution: &mut Solution) {
 fn current<'a>(job: &'a Job) -> impl Iterator<Item = &'a Copy> {
     job.copies
         .iter()
-        .filter(|copy| copy.current && copy.place != Place::Lost)
+        .filter(|copy| copy.class == Class::New && copy.place != Place::Lost)
 }
 
-/// Of one node's instances the best of the current epoch is needed and, until that one is ready, the
+/// Of one node's instances the best of the wanted release is needed and, until that one is ready, the
 /// best of those it replaces.
 fn stop_all_but_needed(copies: &mut [Copy], solution: &mut Solution) {
-    copies.sort_by_key(|copy| (Reverse((copy.current, copy.ready, copy.epoch)), copy.id));
-    let newest = copies.iter().take_while(|copy| copy.current).count();
+    copies.sort_by_key(|copy| {
+        (
+            Reverse((copy.class == Class::New, copy.ready, copy.class, copy.epoch)),
+            copy.id,
+        )
+    });
+    let newest = copies
+        .iter()
+        .take_while(|copy| copy.class == Class::New)
+        .count();
     let (newest, replaced) = copies.split_at(newest);
     let taken_over = newest.first().is_some_and(|copy| copy.ready);
     let needed = usize::from(!taken_over);

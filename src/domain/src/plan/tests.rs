@@ -181,14 +181,14 @@ fn a_bad_release_on_full_nodes_takes_one_instance_and_no_more() {
         sim.step();
         let instances: Vec<_> = sim.state.instances.values().cloned().collect();
         for instance in instances {
-            match (instance.desired, instance.epoch) {
+            match (instance.desired, instance.release.0) {
                 (Desired::Stop, _) => sim.tell(instance.id, facts(Phase::Stopped, Health::Unknown)),
                 (Desired::Run, 1) => sim.tell_ready(instance.id),
                 (Desired::Run, _) => sim.tell(instance.id, facts(Phase::Backoff, Health::Unknown)),
             }
         }
     }
-    let old = sim.state.instances.values().filter(|i| i.epoch == 1);
+    let old = sim.state.instances.values().filter(|i| i.release.0 == 1);
     assert_eq!(old.count(), 3);
 }
 
@@ -324,6 +324,7 @@ fn programs_and_sites_can_become_each_other() {
             spec: Some(spec),
             artifact: crate::Digest([2; 32]),
             artifact_bytes: 1,
+            origin: Default::default(),
             now: NOW,
         });
         sim.settle_with(|sim| assert!(sim.running("app").len() >= 2));

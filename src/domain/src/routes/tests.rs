@@ -113,6 +113,7 @@ fn a_release_that_differs_in_its_policy_alone_is_another_version() {
         spec: Some(spec),
         artifact,
         artifact_bytes: 1,
+        origin: Default::default(),
         now: NOW,
     });
     let next = table.rebuild(&sim.state, &sim.view);
@@ -121,6 +122,23 @@ fn a_release_that_differs_in_its_policy_alone_is_another_version() {
     assert_ne!(version(&table), version(&next));
     let route = next.route("app.example.test").unwrap();
     assert!(!route.is_older(InstanceId(1)), "its instances run on");
+}
+
+#[test]
+fn a_purge_makes_another_version_of_its_deployment_alone() {
+    let mut sim = three();
+    sim.create("other", service_spec(), 1);
+    sim.settle();
+    let before = build(&sim.state, &sim.view);
+    sim.ok(Command::PurgeCache { name: name("app") });
+    let after = before.rebuild(&sim.state, &sim.view);
+    let route = |table: &RouteTable, host| Arc::clone(table.route(host).unwrap());
+    let [was, is] = [&before, &after].map(|table| route(table, "app.example.test"));
+    assert_ne!(was.version, is.version);
+    assert_eq!(was.version.release, is.version.release);
+    assert_eq!(was.endpoints, is.endpoints);
+    let [was, is] = [&before, &after].map(|table| route(table, "other.example.test"));
+    assert!(Arc::ptr_eq(&was, &is));
 }
 
 #[test]
@@ -163,6 +181,7 @@ fn a_program_that_becomes_a_site_answers_as_one_or_the_other() {
         spec: Some(static_spec()),
         artifact: Digest([2; 32]),
         artifact_bytes: 1,
+        origin: Default::default(),
         now: NOW,
     });
     sim.step();

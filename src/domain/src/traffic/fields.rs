@@ -15,22 +15,22 @@ const TEXT_BYTES: Limit = Limit {
 
 /// What a kind of setting looks like.
 #[derive(Clone, Copy)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// With its article: "a rate limit".
-    pub(super) what: &'static str,
-    pub(super) example: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) example: &'static str,
     /// Keys of pairs, and words that stand alone.
-    pub(super) words: &'static [&'static str],
+    pub(crate) words: &'static [&'static str],
 }
 
 /// A setting's text, taken apart. Every word is known and stands there once.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     form: Form,
     pairs: Vec<(&'a str, Option<&'a str>)>,
 }
 
 impl Form {
-    pub(super) fn read<'a>(&self, text: &'a str) -> Result<Fields<'a>, TrafficError> {
+    pub(crate) fn read<'a>(&self, text: &'a str) -> Result<Fields<'a>, TrafficError> {
         TEXT_BYTES.check(&format!("the length of {} in bytes", self.what), text.len())?;
         let mut pairs: Vec<(&str, Option<&str>)> = Vec::new();
         for word in text.split_ascii_whitespace() {
@@ -55,7 +55,7 @@ impl Form {
         Ok(Fields { form: *self, pairs })
     }
 
-    pub(super) fn malformed(&self, text: &str) -> TrafficError {
+    pub(crate) fn malformed(&self, text: &str) -> TrafficError {
         TrafficError::Malformed {
             what: self.what.to_owned(),
             text: excerpt(text),
@@ -63,7 +63,7 @@ impl Form {
         }
     }
 
-    pub(super) fn unknown(&self, word: &str) -> TrafficError {
+    pub(crate) fn unknown(&self, word: &str) -> TrafficError {
         let hint = match nearest(word, self.words.iter().copied()) {
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("write it as in '{}'", self.example),
@@ -78,7 +78,7 @@ impl Form {
 
 impl Fields<'_> {
     /// Whether a word that stands alone is there.
-    pub(super) fn flag(&self, word: &str) -> Result<bool, TrafficError> {
+    pub(crate) fn flag(&self, word: &str) -> Result<bool, TrafficError> {
         match self.find(word) {
             None => Ok(false),
             Some(None) => Ok(true),
@@ -86,12 +86,12 @@ impl Fields<'_> {
         }
     }
 
-    pub(super) fn count(&self, key: &str, default: u32) -> Result<u32, TrafficError> {
+    pub(crate) fn count(&self, key: &str, default: u32) -> Result<u32, TrafficError> {
         let read = |text: &str| parse_number(text).and_then(|n| u32::try_from(n).ok());
         self.value(key, default, read, "a whole number, such as 20")
     }
 
-    pub(super) fn duration(&self, key: &str, default: Duration) -> Result<Duration, TrafficError> {
+    pub(crate) fn duration(&self, key: &str, default: Duration) -> Result<Duration, TrafficError> {
         self.value(
             key,
             default,
@@ -100,16 +100,16 @@ impl Fields<'_> {
         )
     }
 
-    pub(super) fn percent(&self, key: &str, default: Percent) -> Result<Percent, TrafficError> {
+    pub(crate) fn percent(&self, key: &str, default: Percent) -> Result<Percent, TrafficError> {
         self.value(key, default, Percent::parse, "a share of 0% to 100%")
     }
 
-    pub(super) fn text(&self, key: &str, default: &str) -> Result<String, TrafficError> {
+    pub(crate) fn text(&self, key: &str, default: &str) -> Result<String, TrafficError> {
         let read = |text: &str| Some(text.to_owned());
         self.value(key, default.to_owned(), read, "a name")
     }
 
-    fn value<T>(
+    pub(crate) fn value<T>(
         &self,
         key: &str,
         default: T,

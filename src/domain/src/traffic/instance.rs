@@ -4,12 +4,13 @@
 //! It is made when the instance first appears in a table and lives as long as it is in one, across tables: an instance
 //! that was not ready for a while begins anew, with a slow start. After a restart of the proxy all are new, and equal.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Nanos;
 use super::breaker::{Admission, Breaker, BreakerPolicy, BreakerState, Entry};
 use super::ejection::{Ejected, EjectionPolicy, Outlier, Standing};
 use super::load::Load;
+use super::{Nanos, nanos};
 
 #[derive(Debug, Default)]
 pub struct Instance {
@@ -18,6 +19,8 @@ pub struct Instance {
     pub breaker: Breaker,
     /// Since when it takes requests.
     pub ready_since: Nanos,
+    /// When the first of the requests began that others have answered in its place since it last answered itself; 0: there is none.
+    unheard_since: AtomicU64,
 }
 
 /// What a deployment says about its instances' health. `None`: off.
@@ -58,8 +61,9 @@ pub enum Heard {
     Nothing,
     /// The client left before: that says nothing of the instance.
     Unknown,
-    /// Another instance was asked the same later and answered first: it is at least so slow, and has not failed.
-    Outpaced,
+    /// Another instance was asked the same later and answered first. It is at least so slow, and has not failed, unless it has not
+    /// answered anything for so long ([`super::retry::Hedge::unheard_max`]): then it hangs, and this is as good as no answer.
+    Outpaced { unheard_max: Duration },
 }
 
 /// What changed by it, for the figures and the log.
@@ -139,12 +143,21 @@ impl Instance {
         now: Nanos,
     ) -> Changed {
         let taken = Duration::from_nanos(now.saturating_sub(place.began));
-        if matches!(heard, Heard::Unknown | Heard::Outpaced) {
-            if heard == Heard::Outpaced {
+        let heard = match heard {
+            Heard::Outpaced { unheard_max } if self.outpaced(place, unheard_max, now) => {
+                Heard::Nothing
+            }
+            heard => heard,
+        };
+        if matches!(heard, Heard::Unknown | Heard::Outpaced { .. }) {
+            if heard != Heard::Unknown {
                 self.load.observe(taken, false, now);
             }
             self.give_back(place, now);
             return Changed::default();
+        }
+        if heard != Heard::Nothing && self.unheard_since.load(Ordering::Relaxed) != 0 {
+            self.unheard_since.store(0, Ordering::Relaxed);
         }
         let good = heard == Heard::Answer;
         self.load.observe(taken, !good, now);
@@ -164,6 +177,17 @@ impl Instance {
             _ => None,
         };
         Changed { ejected, breaker }
+    }
+
+    /// Another one was quicker; whether nothing has been heard of this one for so long.
+    fn outpaced(&self, place: &Place, unheard_max: Duration, now: Nanos) -> bool {
+        let began = place.began.max(1);
+        // Relaxed: of several threads any may be the first, and an answer that comes at the same time counts with the next.
+        let before =
+            self.unheard_since
+                .compare_exchange(0, began, Ordering::Relaxed, Ordering::Relaxed);
+        let since = before.err().unwrap_or(began);
+        now.saturating_sub(since) >= nanos(unheard_max)
     }
 
     /// The response is over, to its last byte or not, or there was none.
@@ -275,6 +299,42 @@ mod tests {
         let closed = one(&all, &health, Heard::Answer, 26 * SECOND);
         assert_eq!(closed.breaker, Some(BreakerState::Closed));
         assert_eq!(all[0].load.in_flight(), 0);
+    }
+
+    const OUTPACED: Heard = Heard::Outpaced {
+        unheard_max: Duration::from_secs(2),
+    };
+
+    #[test]
+    fn who_is_outpaced_now_and_then_is_slow_and_who_never_answers_hangs() {
+        let (policies, all) = (Policies::new(), two());
+        let health = policies.ejection();
+        for second in [1, 2] {
+            assert_eq!(one(&all, &health, OUTPACED, second * SECOND).ejected, None);
+        }
+        // It has answered, if only that it cannot.
+        one(&all, &health, Heard::Error, 2 * SECOND);
+        for second in [100, 101] {
+            assert_eq!(one(&all, &health, OUTPACED, second * SECOND).ejected, None);
+        }
+        let hangs = one(&all, &health, OUTPACED, 102 * SECOND);
+        assert_eq!(hangs.ejected, Some(Ejected::Now));
+        // What finds out whether it is well again finds that it still hangs.
+        assert_eq!(one(&all, &health, OUTPACED, 112 * SECOND).ejected, None);
+        assert_eq!(all[0].outlier.standing(113 * SECOND), Standing::Ejected);
+        one(&all, &health, Heard::Answer, 122 * SECOND);
+        assert_eq!(all[0].outlier.standing(122 * SECOND), Standing::Well);
+        assert_eq!(one(&all, &health, OUTPACED, 123 * SECOND).ejected, None);
+    }
+
+    #[test]
+    fn a_single_request_that_is_outpaced_late_enough_is_no_answer() {
+        let (policies, all) = (Policies::new(), two());
+        let health = policies.breaker();
+        let place = all[0].begin(&health, SECOND).unwrap();
+        let late = all[0].heard(&health, &place, OUTPACED, &all, 3 * SECOND);
+        assert_eq!(late.breaker, Some(BreakerState::Open));
+        all[0].end();
     }
 
     #[test]

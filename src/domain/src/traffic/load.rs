@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Nanos, nanos};
+use crate::observed::Busy;
 
 /// In this time an average falls to 38% of a peak; Finagle's falls to 37% in its ten seconds.
 const DECAY: Duration = Duration::from_secs(10);
@@ -23,6 +24,8 @@ const WHEN_SHIFT: u32 = 20;
 pub struct Load {
     /// Requests sent to the instance whose responses have not ended.
     in_flight: AtomicU32,
+    /// Of those the ones that became connections of another protocol, such as WebSocket.
+    upgraded: AtomicU32,
     /// The average, and when it was that, in one word.
     average: AtomicU64,
 }
@@ -40,13 +43,32 @@ impl Load {
         false
     }
 
-    /// A request that began is over, however it ended.
+    /// A request that began is over, however it ended. Sequentially consistent with [`super::shed::Gate::place_left`]: of one who
+    /// leaves and one who begins to wait at the same time, at least one sees the other.
     pub fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A request that began became a connection of another protocol; paired with one [`Load::end_upgraded`].
+    pub fn upgrade(&self) {
+        self.upgraded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn end_upgraded(&self) {
+        self.upgraded.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What the instance still has to do for this proxy's clients.
+    pub fn busy(&self) -> Option<Busy> {
+        match (self.in_flight(), self.upgraded.load(Ordering::Relaxed)) {
+            (0, _) => None,
+            (all, upgraded) if upgraded >= all => Some(Busy::Sockets),
+            _ => Some(Busy::Requests),
+        }
     }
 
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// The head of a response came, or no more can come, after so long. A failure only ever makes the average rise, or an

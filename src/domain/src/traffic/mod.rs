@@ -10,7 +10,7 @@
 pub mod balance;
 pub mod breaker;
 pub mod ejection;
-mod fields;
+pub(crate) mod fields;
 pub mod hash;
 pub mod instance;
 pub mod load;
@@ -23,6 +23,7 @@ pub mod slow_start;
 pub mod sticky;
 #[cfg(test)]
 mod tests;
+pub mod visitor;
 mod window;
 
 use std::time::Duration;

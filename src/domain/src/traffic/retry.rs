@@ -167,9 +167,22 @@ const HEDGE_FORM: Form = Form {
     words: &["after"],
 };
 
+/// So many times the wait for a first copy...
+const HUNG_WAITS: u32 = 10;
+/// ... and no less than this: programs stand still for some hundred milliseconds now and then.
+const HUNG_AT_LEAST: Duration = Duration::from_secs(1);
+
 impl Hedge {
     pub fn check(&self) -> Result<(), TrafficError> {
         check_window("after", self.after)
+    }
+
+    /// How long an instance may be outpaced by others without an answer of its own in between. Each of its requests ends long before
+    /// the time for a try, so that this alone tells one that hangs from one that is slow: far more than the wait, and no more than
+    /// what a single request would have had.
+    pub fn unheard_max(&self, deadlines: &Deadlines) -> Duration {
+        let waits = self.after.saturating_mul(HUNG_WAITS);
+        waits.max(HUNG_AT_LEAST).min(deadlines.per_try)
     }
 }
 
@@ -248,13 +261,18 @@ impl Budget {
         self.window.add(policy.window, now, one);
     }
 
-    /// Takes one retry, or hedge, out of the budget. Threads that ask at the very same time may each get the last.
-    #[must_use]
-    pub fn withdraw(&self, policy: &RetryPolicy, now: Nanos) -> bool {
+    /// Whether [`Budget::withdraw`] would grant one now.
+    pub fn has_any(&self, policy: &RetryPolicy, now: Nanos) -> bool {
         let counts = self.window.sum(policy.window, now);
         let reserve = policy.window.as_millis() * u128::from(policy.min_per_second) / 1_000;
         let earned = u128::from(policy.budget.of(counts.all)) + reserve;
-        let granted = u128::from(counts.of_kind) < earned;
+        u128::from(counts.of_kind) < earned
+    }
+
+    /// Takes one retry, or hedge, out of the budget. Threads that ask at the very same time may each get the last.
+    #[must_use]
+    pub fn withdraw(&self, policy: &RetryPolicy, now: Nanos) -> bool {
+        let granted = self.has_any(policy, now);
         if granted {
             let one = Counts { all: 0, of_kind: 1 };
             self.window.add(policy.window, now, one);

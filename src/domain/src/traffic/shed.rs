@@ -153,6 +153,13 @@ impl Gate {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
+    /// A request has left a place at an instance ([`super::load::Load::end`]) and goes on: it was tried there, or another one has
+    /// answered it. Whether somebody waits, of whom one is to be woken.
+    #[must_use]
+    pub fn place_left(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// Sent away: a wait later the queue that was full is another one.
     pub fn shed(capacity: &Capacity) -> Arrival {
         Arrival::Shed {

@@ -6,13 +6,18 @@
 //! 2026-01-31T12:00:07.001Z nebula exited with code 1; starting again in 2s
 //! ```
 //!
-//! The shim is the writer; the supervisor adds notes ([`append_note`]). At [`ROTATE_BYTES`] the
-//! file becomes `log.1` and a new one begins, so an instance's output takes at most twice that. Each
-//! file's first line says how much came before it ([`mark`]), so that a reader knows what it missed.
-//! Readers use [`Tail`], which survives the change.
+//! The shim is the writer; the supervisor adds notes ([`append_note`]). A full or old file becomes
+//! `log.1`, that one `log.2`, and so on up to what [`Bounds`] say; a new one begins. These files are
+//! the *segments* of the output. Each one's first line says how much came before it ([`mark`]), so that
+//! a reader knows what it missed. Readers use [`Tail`], which survives the change.
 
+mod about;
+mod bounds;
+mod flood;
 mod lines;
 mod mark;
+mod search;
+mod segments;
 mod tail;
 mod writer;
 
@@ -23,17 +28,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nebula_domain::time::Millis;
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
+pub use about::About;
+pub(crate) use about::keep;
+pub use bounds::{Bounds, SEGMENTS_MAX};
+pub(crate) use flood::NOTE_EVERY;
+pub use flood::{DROPPED, Dropped};
 pub(crate) use lines::Lines;
-pub use tail::{READ_BYTES, TAIL_BYTES, Tail};
+pub use search::{TAIL_BYTES, Want};
+pub use segments::{Segment, segments};
+pub use tail::{READ_BYTES, Tail};
 pub(crate) use writer::Writer;
 
-/// A log of this size becomes `log.1`: hours of an ordinary program's output, and with a few dozen
-/// instances still little beside an artifact.
-pub const ROTATE_BYTES: u64 = 8 * 1024 * 1024;
 /// A longer line is split, so that a reader never needs more than this to see a whole one.
 pub const LINE_BYTES: usize = 16 * 1024;
 /// Ends every piece but the last of a split line.
@@ -52,7 +61,12 @@ pub fn current(dir: &Path) -> PathBuf {
 
 /// The file before the current one.
 pub fn previous(dir: &Path) -> PathBuf {
-    dir.join("log.1")
+    numbered(dir, 1)
+}
+
+/// The n-th file before the current one.
+pub fn numbered(dir: &Path, n: u32) -> PathBuf {
+    dir.join(format!("log.{n}"))
 }
 
 /// Who said it.
@@ -118,6 +132,13 @@ pub fn time_text(at: Millis) -> String {
         .unwrap_or_else(|| "9999-12-31T23:59:59.999Z".to_owned())
 }
 
+/// What [`time_text`] shows.
+pub fn time_of(text: &str) -> Option<Millis> {
+    let at = PrimitiveDateTime::parse(text, TIME).ok()?.assume_utc();
+    let millis = at.unix_timestamp_nanos() / 1_000_000;
+    u64::try_from(millis).ok().map(Millis)
+}
+
 /// One line as it goes to the file, newline included.
 pub(crate) fn format_line(at: Millis, stream: Stream, text: &str) -> String {
     format!("{} {stream} {text}\n", time_text(at))
@@ -142,6 +163,11 @@ mod tests {
     fn a_line_reads_back_what_was_written() {
         let line = format_line(Millis(1_769_860_800_123), Stream::Stderr, "a  b ");
         assert_eq!(line, "2026-01-31T12:00:00.123Z stderr a  b \n");
+        assert_eq!(
+            time_of("2026-01-31T12:00:00.123Z"),
+            Some(Millis(1_769_860_800_123))
+        );
+        assert_eq!(time_of("2026-01-31"), None);
         let entry = parse(line.trim_end_matches('\n')).unwrap();
         assert_eq!(entry.time_text, "2026-01-31T12:00:00.123Z");
         assert_eq!((entry.stream, entry.text), (Stream::Stderr, "a  b "));

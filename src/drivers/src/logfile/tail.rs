@@ -7,12 +7,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{Stream, current, mark, previous};
+use super::search::{self, TAIL_BYTES, Want};
+use super::segments::{Segment, segments};
+use super::{SEGMENTS_MAX, Stream, current};
 
 /// What one [`Tail::read`] reads at most; many times the longest line.
 pub const READ_BYTES: usize = 256 * 1024;
-/// How far back [`Tail::open`] reads at most, however many lines are asked for.
-pub const TAIL_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A place in one instance's output.
 ///
@@ -41,57 +41,53 @@ impl Tail {
     /// The last `lines` complete lines (oldest first), and the place after them. An instance
     /// without output, or without a folder yet, has none.
     pub fn open(dir: &Path, lines: usize) -> io::Result<(Vec<String>, Tail)> {
-        let mut file = open(&current(dir))?;
-        // Opened after the current file: should a rotation come between, a line is seen once in
-        // the file that is held, and not again in this one.
-        let mut before = open(&previous(dir))?;
-        if file.is_none() {
-            // Just renamed, and the new one is yet to come.
-            file = before.take();
-        }
-        let begins = match &file {
-            Some(file) => mark::of(file)?.map(|mark| mark.begins),
-            None => Some(0),
+        Tail::find(
+            dir,
+            Want {
+                lines,
+                since: None,
+                budget_bytes: &mut TAIL_BYTES.clone(),
+                keep: &mut |_| true,
+            },
+        )
+    }
+
+    /// The last complete lines of those that are wanted (oldest first), and the place after the last line of all.
+    pub fn find(dir: &Path, mut want: Want<'_>) -> io::Result<(Vec<String>, Tail)> {
+        search::find(dir, &mut want)
+    }
+
+    pub(super) fn at(dir: &Path, newest: Option<Segment>, offset: u64) -> Tail {
+        let (file, begins) = match newest {
+            Some(segment) => (Some(segment.file), segment.begins),
+            None => (None, Some(0)),
         };
-        let mut tail = Tail {
+        Tail {
             dir: dir.to_owned(),
             file,
-            offset: 0,
-            // The first file of all, begun by a note.
-            begins: begins.or_else(|| before.is_none().then_some(0)),
-        };
-        let mut found = Vec::new();
-        let mut budget = TAIL_BYTES;
-        if let Some(file) = &tail.file {
-            let (end, last) = last_lines(file, lines, &mut budget)?;
-            tail.offset = end;
-            found = last;
+            offset,
+            begins,
         }
-        if let Some(before) = before
-            && found.len() < lines
-            && !same_file(tail.file.as_ref(), &before)?
-        {
-            let (_, mut older) = last_lines(&before, lines - found.len(), &mut budget)?;
-            older.append(&mut found);
-            found = older;
-        }
-        Ok((found, tail))
+    }
+
+    /// Goes on in another folder, to which all files were moved.
+    pub fn moved_to(&mut self, dir: PathBuf) {
+        self.dir = dir;
     }
 
     /// The complete lines that were added since, at most [`READ_BYTES`] of them at once; empty
     /// when there are none now. Where output was rotated away before it could be read, a line of the
     /// platform's own says how much.
     pub fn read(&mut self) -> io::Result<Vec<String>> {
-        // Two files can be behind: the one held, and `log.1` when two rotations passed.
-        for _ in 0..3 {
+        // As many files can be behind as there are.
+        for _ in 0..=SEGMENTS_MAX {
             let lines = self.read_held()?;
             if !lines.is_empty() {
                 return Ok(lines);
             }
-            let Some(newest) = open(&current(&self.dir))? else {
-                return Ok(Vec::new());
-            };
-            if same_file(self.file.as_ref(), &newest)? {
+            if let Some(newest) = open(&current(&self.dir))?
+                && same_file(self.file.as_ref(), &newest)?
+            {
                 return Ok(Vec::new());
             }
             // The held file was renamed. What was added between the read above and that is
@@ -100,39 +96,49 @@ impl Tail {
             if !lines.is_empty() {
                 return Ok(lines);
             }
-            let next = match open(&previous(&self.dir))? {
-                Some(older)
-                    if !same_file(self.file.as_ref(), &older)?
-                        && !same_file(Some(&newest), &older)? =>
-                {
-                    older
-                }
-                _ => newest,
+            let Some(next) = self.next()? else {
+                return Ok(Vec::new());
             };
-            if let Some(missed) = self.go_on_with(next)? {
+            if let Some(missed) = self.go_on_with(next) {
                 return Ok(vec![missed]);
             }
         }
         Ok(Vec::new())
     }
 
-    /// Says what was missed between the end of the held file and the beginning of the next.
-    fn go_on_with(&mut self, next: File) -> io::Result<Option<String>> {
-        let mark = mark::of(&next)?;
-        let read = self.begins.map(|begins| begins + self.offset);
-        self.file = Some(next);
-        self.begins = mark.as_ref().map(|mark| mark.begins);
-        self.offset = mark.as_ref().map_or(0, |mark| mark.bytes);
-        let Some((mark, read)) = mark.zip(read) else {
-            return Ok(None);
+    /// The segment after the held one.
+    fn next(&self) -> io::Result<Option<Segment>> {
+        let mut all = segments(&self.dir)?;
+        let held = match &self.file {
+            Some(file) => inode(file)?,
+            None => return Ok((!all.is_empty()).then(|| all.remove(0))),
         };
-        let missed = mark.begins.saturating_sub(read);
-        Ok((missed > 0).then(|| {
-            let (time, stream) = (mark.time_text, Stream::Nebula);
+        let after = match all.iter().position(|segment| segment.inode == held) {
+            Some(at) => at + 1,
+            // Deleted: the first that begins where it ended, or later.
+            None => {
+                let read = self.begins.map_or(0, |begins| begins + self.offset);
+                let later = |s: &Segment| s.begins.is_some_and(|begins| begins >= read);
+                let newest = all.len().saturating_sub(1);
+                all.iter().position(later).unwrap_or(newest)
+            }
+        };
+        Ok((after < all.len()).then(|| all.swap_remove(after)))
+    }
+
+    /// Says what was missed between the end of the held file and the beginning of the next.
+    fn go_on_with(&mut self, next: Segment) -> Option<String> {
+        let read = self.begins.map(|begins| begins + self.offset);
+        self.file = Some(next.file);
+        self.begins = next.begins;
+        self.offset = next.mark_bytes;
+        let (time, missed) = (next.begun?, next.begins?.saturating_sub(read?));
+        (missed > 0).then(|| {
+            let stream = Stream::Nebula;
             format!(
                 "{time} {stream} {missed} bytes of output are missing here: the log was rotated away before they were read"
             )
-        }))
+        })
     }
 
     fn read_held(&mut self) -> io::Result<Vec<String>> {
@@ -163,7 +169,7 @@ impl Tail {
     }
 }
 
-fn open(path: &Path) -> io::Result<Option<File>> {
+pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -171,13 +177,17 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn same_file(held: Option<&File>, other: &File) -> io::Result<bool> {
-    let Some(held) = held else { return Ok(false) };
-    let (a, b) = (held.metadata()?, other.metadata()?);
-    Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
+fn inode(file: &File) -> io::Result<(u64, u64)> {
+    let about = file.metadata()?;
+    Ok((about.dev(), about.ino()))
 }
 
-fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+fn same_file(held: Option<&File>, other: &File) -> io::Result<bool> {
+    let Some(held) = held else { return Ok(false) };
+    Ok(inode(held)? == inode(other)?)
+}
+
+pub(super) fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut got = 0;
     while got < bytes.len() {
         match file.read_at(&mut bytes[got..], offset + got as u64) {
@@ -190,47 +200,11 @@ fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(got)
 }
 
-fn split(bytes: &[u8]) -> Vec<String> {
+pub(super) fn split(bytes: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(bytes)
         .lines()
         .map(str::to_owned)
         .collect()
-}
-
-/// The last complete lines of a file, and where the last of them ends.
-fn last_lines(file: &File, lines: usize, budget: &mut u64) -> io::Result<(u64, Vec<String>)> {
-    let first = mark::of(file)?.map_or(0, |mark| mark.bytes);
-    let len = file.metadata()?.len().max(first);
-    let mut begin = len;
-    // From the end on; each byte is looked at once.
-    let mut blocks = Vec::new();
-    let mut newlines = 0;
-    // One newline more than lines: the one that ends the line before the first.
-    while begin > first && *budget > 0 && newlines <= lines {
-        let step = (begin - first).min(READ_BYTES as u64 / 4).min(*budget);
-        begin -= step;
-        *budget -= step;
-        let mut block = vec![0; usize::try_from(step).unwrap_or(0)];
-        let got = read_up_to(file, &mut block, begin)?;
-        block.truncate(got);
-        newlines += block.iter().filter(|b| **b == b'\n').count();
-        blocks.push(block);
-    }
-    blocks.reverse();
-    let mut bytes = blocks.concat();
-    let Some(last) = bytes.iter().rposition(|b| *b == b'\n') else {
-        // Nothing but an unfinished line: it is read when it is finished.
-        return Ok((begin, Vec::new()));
-    };
-    let end = begin + last as u64 + 1;
-    bytes.truncate(last + 1);
-    let mut found = split(&bytes);
-    if begin > first && !found.is_empty() {
-        // Read from the middle of a line on.
-        found.remove(0);
-    }
-    let surplus = found.len().saturating_sub(lines);
-    Ok((end, found.split_off(surplus)))
 }
 
 #[cfg(test)]
@@ -241,7 +215,15 @@ mod tests {
     use nebula_domain::time::Millis;
 
     use super::*;
-    use crate::logfile::Writer;
+    use crate::logfile::{Bounds, Writer, numbered, previous};
+
+    fn small() -> Bounds {
+        Bounds {
+            segment_bytes: 100,
+            segments: 3,
+            ..Bounds::default()
+        }
+    }
 
     fn append(dir: &Path, text: &str) {
         let mut file = fs::OpenOptions::new()
@@ -253,6 +235,9 @@ mod tests {
     }
 
     fn rotate(dir: &Path) {
+        if previous(dir).exists() {
+            fs::rename(previous(dir), numbered(dir, 2)).unwrap();
+        }
         fs::rename(current(dir), previous(dir)).unwrap();
     }
 
@@ -309,7 +294,7 @@ mod tests {
     fn a_follower_is_told_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut writer = Writer::with_limit(dir.to_owned(), 100);
+        let mut writer = Writer::open(dir.to_owned(), small());
         let mut write = |range: std::ops::Range<u32>| {
             for n in range {
                 writer.line(Millis(0), Stream::Stdout, &format!("{n:04}"));

@@ -5,10 +5,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nebula_domain::time::Millis;
 
-use super::{ROTATE_BYTES, Stream, current, format_line, mark, previous};
+use super::flood::{DROPPED, Dropped, Flood};
+use super::{Bounds, SEGMENTS_MAX, Stream, current, format_line, mark, numbered, time_of};
+use crate::record;
 
 pub(crate) struct Writer {
     dir: PathBuf,
@@ -19,7 +22,10 @@ pub(crate) struct Writer {
     mark_bytes: u64,
     /// Bytes in the files before it.
     begins: u64,
-    rotate_bytes: u64,
+    /// When the current file was begun, if it says.
+    begun: Option<Millis>,
+    bounds: Bounds,
+    flood: Flood,
     /// Lines that were not written since the last that was.
     dropped: u64,
     batch: String,
@@ -27,32 +33,55 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn open(dir: PathBuf) -> Writer {
-        Writer::with_limit(dir, ROTATE_BYTES)
-    }
-
-    pub(super) fn with_limit(dir: PathBuf, rotate_bytes: u64) -> Writer {
+    pub(crate) fn open(dir: PathBuf, bounds: Bounds) -> Writer {
         Writer {
             dir,
             file: None,
             size: 0,
             mark_bytes: 0,
             begins: 0,
-            rotate_bytes,
+            begun: None,
+            bounds,
+            flood: Flood::new(bounds.rate_bytes),
             dropped: 0,
             batch: String::new(),
             batch_lines: 0,
         }
     }
 
-    /// Adds a line to the batch.
+    /// Adds a line to the batch, unless there are too many.
     pub(crate) fn line(&mut self, at: Millis, stream: Stream, text: &str) {
+        if self.flood.admits(at, text.len() + 1) {
+            self.add(at, stream, text);
+        }
+    }
+
+    /// Whether something is to be told once a moment has passed.
+    pub(crate) fn owes_note(&self) -> bool {
+        self.flood.owes()
+    }
+
+    fn add(&mut self, at: Millis, stream: Stream, text: &str) {
         self.batch.push_str(&format_line(at, stream, text));
         self.batch_lines += 1;
     }
 
+    /// Writes all there is, and what is yet to be told.
+    pub(crate) fn end(&mut self, at: Millis) {
+        self.write(at, true);
+    }
+
     /// Writes the batch in one append.
     pub(crate) fn flush(&mut self, at: Millis) {
+        self.write(at, false);
+    }
+
+    fn write(&mut self, at: Millis, last: bool) {
+        if let Some(dropped) = self.flood.owed_now(at, last) {
+            let (stream, text) = self.flood.note(dropped);
+            self.add(at, stream, &text);
+            self.count(dropped);
+        }
         if self.batch.is_empty() {
             return;
         }
@@ -75,12 +104,25 @@ impl Writer {
         self.batch = text;
     }
 
+    /// For the daemon's metrics; the log itself tells the same.
+    fn count(&self, dropped: Dropped) {
+        let before: Option<Dropped> = record::read(&self.dir, DROPPED).unwrap_or(None);
+        let before = before.unwrap_or_default();
+        let all = Dropped {
+            lines: before.lines + dropped.lines,
+            bytes: before.bytes + dropped.bytes,
+        };
+        let _ = record::write(&self.dir, DROPPED, &all);
+    }
+
     fn append(&mut self, at: Millis, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             self.reopen(at)?;
         }
         let has_output = self.size > self.mark_bytes;
-        if has_output && self.size + bytes.len() as u64 > self.rotate_bytes {
+        let full = self.size + bytes.len() as u64 > self.bounds.segment_bytes;
+        let age = self.begun.map_or(Duration::ZERO, |begun| at.since(begun));
+        if has_output && (full || age > self.bounds.segment_age()) {
             self.rotate(at)?;
         }
         let Some(file) = self.file.as_mut() else {
@@ -104,10 +146,18 @@ impl Writer {
         // Notes included, which others wrote.
         let size = self.file.take().and_then(|file| file.metadata().ok());
         let size = size.map_or(self.size, |found| found.len());
-        match fs::rename(current(&self.dir), previous(&self.dir)) {
-            // Deleted by hand, or the new one could not be made the last time.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        // The oldest is replaced.
+        let last = self.bounds.segments.clamp(2, SEGMENTS_MAX) - 1;
+        for n in (0..last).rev() {
+            let from = match n {
+                0 => current(&self.dir),
+                n => numbered(&self.dir, n),
+            };
+            match fs::rename(from, numbered(&self.dir, n + 1)) {
+                // There are not so many yet, it was deleted by hand, or the new one could not be made the last time.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         self.begins += size;
         self.size = 0;
@@ -126,6 +176,7 @@ impl Writer {
         self.size = file.metadata()?.len();
         let mark = mark::of(&file)?;
         self.mark_bytes = mark.as_ref().map_or(0, |mark| mark.bytes);
+        self.begun = mark.as_ref().and_then(|mark| time_of(&mark.time_text));
         self.begins = mark.map_or(self.begins, |mark| mark.begins);
         self.file = Some(file);
         Ok(())
@@ -158,11 +209,19 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logfile::previous;
+
+    fn bytes(segment_bytes: u64) -> Bounds {
+        Bounds {
+            segment_bytes,
+            ..Bounds::default()
+        }
+    }
 
     #[test]
     fn the_file_is_rotated_at_its_limit() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::with_limit(dir.path().to_owned(), 200);
+        let mut writer = Writer::open(dir.path().to_owned(), bytes(200));
         for n in 0..20 {
             writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
             writer.flush(Millis(0));
@@ -182,7 +241,7 @@ mod tests {
         let mut written = 0;
         let mark_of = |path| mark::of(&File::open(path).unwrap()).unwrap().unwrap();
         for n in 0..30 {
-            let mut writer = Writer::with_limit(dir.path().to_owned(), 200);
+            let mut writer = Writer::open(dir.path().to_owned(), bytes(200));
             writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
             writer.flush(Millis(0));
             let now = mark_of(current(dir.path())).begins;
@@ -198,7 +257,7 @@ mod tests {
     #[test]
     fn a_file_that_went_away_does_not_end_the_output() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::with_limit(dir.path().to_owned(), 50);
+        let mut writer = Writer::open(dir.path().to_owned(), bytes(50));
         for _ in 0..3 {
             writer.line(Millis(0), Stream::Stdout, "some text");
             writer.flush(Millis(0));
@@ -214,7 +273,7 @@ mod tests {
     fn lines_that_cannot_be_written_are_counted() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("later");
-        let mut writer = Writer::with_limit(dir.clone(), 1000);
+        let mut writer = Writer::open(dir.clone(), bytes(1000));
         for _ in 0..3 {
             writer.line(Millis(0), Stream::Stdout, "lost");
             writer.flush(Millis(0));
@@ -225,5 +284,74 @@ mod tests {
         let text = fs::read_to_string(current(&dir)).unwrap();
         assert!(text.contains("nebula 3 lines were lost"), "{text}");
         assert!(text.ends_with("stdout kept\n"));
+    }
+
+    #[test]
+    fn so_many_segments_are_kept_as_the_bounds_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path().to_owned(), bytes(200));
+        for n in 0..200 {
+            writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
+            writer.flush(Millis(0));
+        }
+        let all = crate::logfile::segments(dir.path()).unwrap();
+        assert_eq!(all.len(), 4);
+        for pair in all.windows(2) {
+            let end = pair[0].begins.unwrap() + pair[0].bytes;
+            assert_eq!(Some(end), pair[1].begins);
+        }
+        assert!(!numbered(dir.path(), 4).exists());
+    }
+
+    #[test]
+    fn an_old_segment_ends_however_small_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let age = Bounds::default().segment_age();
+        let write = |at: Millis| {
+            // Each by a shim of its own.
+            let mut writer = Writer::open(dir.path().to_owned(), Bounds::default());
+            writer.line(at, Stream::Stdout, "x");
+            writer.flush(at);
+            crate::logfile::segments(dir.path()).unwrap().len()
+        };
+        assert_eq!(write(Millis(1_000)), 1);
+        assert_eq!(write(Millis(1_000).plus(age)), 1);
+        assert_eq!(write(Millis(1_001).plus(age)), 2);
+    }
+
+    #[test]
+    fn a_flood_is_dropped_told_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds {
+            rate_bytes: 100,
+            ..Bounds::default()
+        };
+        let mut writer = Writer::open(dir.path().to_owned(), bounds);
+        for _ in 0..2 {
+            for _ in 0..100 {
+                writer.line(Millis(0), Stream::Stdout, "123456789");
+            }
+            writer.flush(Millis(0));
+        }
+        assert!(writer.owes_note());
+        writer.end(Millis(1));
+        let text = fs::read_to_string(current(dir.path())).unwrap();
+        assert_eq!(text.matches("123456789").count(), 80);
+        assert!(
+            text.contains(" nebula 20 lines (200 bytes) were dropped"),
+            "{text}"
+        );
+        assert!(
+            text.contains(" nebula 100 lines (1000 bytes) were dropped"),
+            "{text}"
+        );
+        let all: Option<Dropped> = record::read(dir.path(), DROPPED).unwrap();
+        assert_eq!(
+            all.unwrap(),
+            Dropped {
+                lines: 120,
+                bytes: 1200
+            }
+        );
     }
 }

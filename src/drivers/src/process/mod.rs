@@ -5,7 +5,9 @@
 //! start time and boot id. Should a shim be killed, its program dies with it (parent-death signal)
 //! and the rest is found by a token in the environment; see [`sweep`].
 
+mod confined;
 mod down;
+mod exec;
 mod start;
 mod sweep;
 
@@ -25,8 +27,10 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::confine::cgroup::Place;
+use crate::confine::{self, Usage};
 use crate::driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
-use crate::logfile;
+use crate::logfile::{self, Bounds};
 use crate::procfs;
 use crate::record::{self, ExitRecord, StateRecord, StopRecord};
 
@@ -41,10 +45,15 @@ pub struct Config {
     pub dir: PathBuf,
     /// The program that becomes a shim, with its first arguments; the instance's folder follows.
     pub shim: Vec<OsString>,
+    /// How much of each instance's output is kept.
+    pub output: Bounds,
+    /// Where the output of removed instances goes; none: it is deleted with them.
+    pub kept_dir: Option<PathBuf>,
+    pub confine: confine::Settings,
 }
 
 impl Config {
-    /// This executable's own `shim` subcommand.
+    /// This executable's own `shim` subcommand, and default settings.
     pub fn own(dir: PathBuf) -> std::io::Result<Config> {
         let exe = std::env::current_exe()?.into_os_string();
         // As Linux shows an executable that was replaced: its successor has the old name.
@@ -55,6 +64,9 @@ impl Config {
         Ok(Config {
             dir,
             shim: vec![exe, "shim".into()],
+            output: Bounds::default(),
+            kept_dir: None,
+            confine: confine::Settings::default(),
         })
     }
 }
@@ -67,8 +79,14 @@ pub struct ProcessDriver {
 struct Inner {
     dir: PathBuf,
     shim: Vec<OsString>,
+    output: Bounds,
+    kept_dir: Option<PathBuf>,
     clock: Clock,
     random: Random,
+    settings: confine::Settings,
+    place: Place,
+    /// Held while the users of deployments are read and changed.
+    users: Mutex<()>,
     runs: watch::Sender<Arc<Runs>>,
     /// Instances with a start on its way; stops and removals wait for it.
     starting: watch::Sender<BTreeSet<InstanceId>>,
@@ -98,22 +116,35 @@ impl ProcessDriver {
         ))?;
         let found = record::instance_dirs(&dir)
             .map_err(DriverError::io("cannot read the instances' folder", &dir))?;
+        let place = confined::place(&config.confine, &dir)
+            .map_err(DriverError::io("cannot read the instances' folder", &dir))?;
         let inner = Arc::new(Inner {
             dir,
+            settings: config.confine,
+            place,
+            users: Mutex::default(),
             shim: config.shim,
+            output: config.output,
+            kept_dir: config.kept_dir,
             clock,
             random,
             runs: watch::Sender::new(Arc::new(Runs::new())),
             starting: watch::Sender::new(BTreeSet::new()),
             watchers: Mutex::default(),
         });
-        for (instance, dir) in found {
-            if let Err(error) = inner.adopt(instance, &dir) {
+        for (instance, dir) in &found {
+            if let Err(error) = inner.adopt(*instance, dir) {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%instance, %error, cause, "an instance is not taken over");
             }
         }
+        inner.sweep_groups(&found);
         Ok(ProcessDriver { inner })
+    }
+
+    /// What an instance uses now; `None` when there is none. Reads some small files.
+    pub fn usage(&self, instance: InstanceId) -> Option<Usage> {
+        self.inner.usage(instance)
     }
 }
 
@@ -159,8 +190,8 @@ impl Driver for ProcessDriver {
         if self.inner.is_running(instance) {
             return Err(DriverError::AlreadyRuns(instance));
         }
-        let dir = self.inner.dir_of(instance);
-        blocking(move || delete(instance, &dir)).await?;
+        let (dir, kept_dir) = (self.inner.dir_of(instance), self.inner.kept_dir.clone());
+        blocking(move || delete(instance, &dir, kept_dir.as_deref())).await?;
         self.inner.change(|runs| {
             runs.remove(&instance);
         });
@@ -228,6 +259,7 @@ impl Inner {
             port: state.port,
             started_at: state.started_at,
             status,
+            isolation: state.isolation.clone(),
         };
         self.change(|runs| {
             runs.insert(instance, run);
@@ -331,7 +363,7 @@ fn ended(
 }
 
 /// A folder without a run may have a shim all the same, whose daemon was killed before it knew.
-fn delete(instance: InstanceId, dir: &Path) -> Result<(), DriverError> {
+fn delete(instance: InstanceId, dir: &Path, kept_dir: Option<&Path>) -> Result<(), DriverError> {
     let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
     let bad = |e| DriverError::io("cannot delete an instance's folder", dir)(e);
     let _lock = match record::try_lock(dir) {
@@ -340,6 +372,11 @@ fn delete(instance: InstanceId, dir: &Path) -> Result<(), DriverError> {
         Err(error) if gone(&error) => return Ok(()),
         Err(error) => return Err(bad(error)),
     };
+    if let Some(kept_dir) = kept_dir
+        && logfile::keep(dir, kept_dir).map_err(bad)?
+    {
+        return Ok(());
+    }
     match std::fs::remove_dir_all(dir) {
         Err(error) if !gone(&error) => Err(bad(error)),
         _ => Ok(()),

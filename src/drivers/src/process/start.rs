@@ -44,13 +44,20 @@ impl Inner {
             return Err(DriverError::AlreadyRuns(instance));
         }
         let dir = self.dir_of(instance);
-        let spec = SpecRecord {
-            start: spec,
-            token: format!("{:032x}", self.random.u128()),
-        };
-        let token = spec.token.clone();
-        let prepared = dir.clone();
-        blocking(move || prepare(&prepared, &spec)).await?;
+        let token = format!("{:032x}", self.random.u128());
+        let (inner, prepared, own) = (self.clone(), dir.clone(), token.clone());
+        let output = self.output;
+        blocking(move || {
+            let plan = inner.plan(&spec)?;
+            let record = SpecRecord {
+                start: spec,
+                token: own,
+                output,
+                plan,
+            };
+            prepare(&prepared, &record)
+        })
+        .await?;
 
         let mut child = self.spawn(&dir)?;
         let report = tokio::time::timeout(REPORT_TIMEOUT, report(&mut child)).await;

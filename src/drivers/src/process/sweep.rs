@@ -24,10 +24,13 @@ pub(super) enum Found {
 
 /// Kills every process that carries the run's token, or is in its session, until none is left.
 ///
-/// What left the session *and* dropped its environment escapes; only a cgroup would hold it.
+/// What left the session *and* dropped its environment is held by the run's control groups, where it has some.
 pub(super) fn end_leftovers(state: &StateRecord, found: Found) {
     let entry = format!("{TOKEN}={}", state.token);
     let deadline = Instant::now() + PATIENCE;
+    if let Err(error) = state.groups.end() {
+        tracing::warn!(instance = %state.instance, %error, "a control group of an ended instance stays");
+    }
     loop {
         let left = leftovers(state, &entry, found);
         if left.is_empty() {

@@ -10,10 +10,15 @@
 //! On SIGTERM: SIGTERM to the program's process group, and after the grace (`DIR/stop.json`)
 //! SIGKILL to everything below. When the program ends by itself, whatever it left behind gets
 //! SIGTERM and [`LEFTOVER_GRACE`]. All descendants are found, however they were started, because
-//! the shim is a child subreaper (prctl(2)): orphans become its children.
+//! the shim is a child subreaper (prctl(2)): orphans become its children. In a process namespace of its
+//! own the program is the child of [`init`], which gets the signals for its group and takes its orphans.
 
+mod child;
+mod end;
+mod init;
 mod output;
 mod program;
+mod spawn;
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -24,17 +29,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nebula_domain::time::Millis;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::confine::cgroup::Groups;
+use crate::confine::{Control, Controls, Enforce, Failure, Kind, users};
 use crate::driver::Exit;
+use crate::logfile::NOTE_EVERY;
 use crate::procfs::{self, ProcessId};
 use crate::record::{self, ExitRecord, SpecRecord, StateRecord, StopRecord};
+use end::Limits;
 use output::Output;
-pub(crate) use program::{PASSED_ON, TOKEN};
+pub(crate) use program::{PASSED_ON, TOKEN, command};
+use spawn::{StartError, Started};
 
 /// What the program leaves running when it ends by itself has this long to end too.
 pub const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -82,6 +93,8 @@ struct Shim<'a> {
     run: u64,
     /// Of the program, its process group and its session.
     program: Pid,
+    /// Where the first process of its namespace tells how it ended.
+    status: Option<File>,
     default_grace: Duration,
     signals: SignalFd,
     output: Output,
@@ -89,6 +102,9 @@ struct Shim<'a> {
     exit: Option<Exit>,
     /// From here on what is left gets SIGKILL.
     kill_at: Option<Instant>,
+    limits: Limits,
+    /// See [`Started::alive`].
+    _alive: File,
     _lock: File,
 }
 
@@ -128,43 +144,84 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         deployment: spec.start.deployment.clone(),
         release: spec.start.release,
         port: spec.start.port,
+        workdir: spec.start.workdir.clone(),
         started_at: now(),
         token: spec.token.clone(),
         boot_id: procfs::boot_id().map_err(told("cannot read the boot id"))?,
         shim: ProcessId::of(me).ok_or("cannot read /proc")?,
         program: None,
+        groups: Groups::default(),
+        isolation: Controls::default(),
     };
-    // Before the program: from its first moment on it can be found.
-    record::write(dir, record::STATE, &state).map_err(told("cannot write state.json"))?;
-    let mut child = match program::spawn(&spec) {
-        Ok(child) => child,
-        Err(error) => {
+    let started = begin(dir, &spec, &mut state);
+    let started = match started {
+        Ok(started) => started,
+        Err(reason) => {
             let exit = ExitRecord {
                 run: state.run,
                 exit: Exit::Code(126),
                 at: now(),
             };
             let _ = record::write(dir, record::EXIT, &exit);
-            let at = spec.start.workdir.display();
-            return Err(format!("cannot start /bin/sh in {at}: {error}"));
+            let _ = state.groups.end();
+            return Err(reason);
         }
     };
-    let pid = i32::try_from(child.id()).unwrap_or(0);
-    state.program = ProcessId::of(pid);
+    state.program = ProcessId::of(started.pid.as_raw());
+    state.isolation = started.controls;
+    state.isolation.complete(spec.plan.enforce);
     // Without it the program is still found, by its token.
     let _ = record::write(dir, record::STATE, &state);
 
     Ok(Shim {
         dir,
         run: state.run,
-        program: Pid::from_raw(pid),
+        program: started.pid,
+        status: started.status.inspect(dont_wait),
         default_grace: spec.start.stop_grace,
         signals,
-        output: Output::new(dir, child.stdout.take(), child.stderr.take()),
+        output: Output::new(dir, spec.output, started.out, started.err),
         exit: None,
         kill_at: None,
+        limits: Limits::new(&spec, state.groups),
+        _alive: started.alive,
         _lock: lock,
     })
+}
+
+/// Makes the program's control groups and starts it in them.
+fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Started, String> {
+    let (plan, start) = (&spec.plan, &spec.start);
+    let mut controls = Controls::default();
+    // Of an earlier run that nobody saw end.
+    let _ = plan.groups.end();
+    state.groups = plan.groups.create(&plan.resources, &mut controls);
+    // Before the program: from its first moment on it can be found.
+    record::write(dir, record::STATE, state)
+        .map_err(|error| format!("cannot write state.json: {error}"))?;
+    let asked_for = |control: &&Control| matches!(control.kind, Kind::Memory | Kind::Cpu);
+    let is_root = nix::unistd::geteuid().is_root();
+    if let Some(control) = controls.missing().find(asked_for)
+        && (is_root || plan.enforce == Enforce::All)
+    {
+        let failure = Failure::new(control.kind, control.detail.clone());
+        return Err(failure.to_string());
+    }
+    let at = start.workdir.display();
+    if let Some(user) = plan.user {
+        users::hand_over(&start.workdir, user)
+            .map_err(|error| format!("cannot give {at} to user {user}: {error}"))?;
+    }
+    spawn::start(dir, spec, &state.groups, &controls).map_err(|error| match error {
+        StartError::Confined(failure) => failure.to_string(),
+        StartError::Exec(error) => format!("cannot start /bin/sh in {at}: {error}"),
+        StartError::Lost(error) => format!("cannot start the program: {error}"),
+    })
+}
+
+/// Cannot fail for a pipe of our own.
+fn dont_wait(pipe: &File) {
+    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
 }
 
 fn lock(dir: &Path) -> io::Result<Option<File>> {
@@ -185,6 +242,10 @@ impl Shim<'_> {
             if alone {
                 break;
             }
+            self.take_status();
+            if self.limits.is_over(Instant::now()) {
+                self.kill_all();
+            }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
                 self.kill_all();
             }
@@ -196,25 +257,35 @@ impl Shim<'_> {
         let record = ExitRecord {
             run: self.run,
             // Only a program whose end was not reported comes here without; there is none.
-            exit: self.exit.unwrap_or(Exit::Unseen),
+            exit: self.limits.explain(self.exit.unwrap_or(Exit::Unseen)),
             at: now(),
         };
+        self.limits.end();
         // A full disk frees itself at times; without a record the daemon says "unseen".
         let _ = record::write(self.dir, record::EXIT, &record);
     }
 
     /// Until a signal, output, or the deadline.
     fn wait(&self) {
-        let timeout = match self.kill_at {
+        let note = self.output.owes_note().then(|| Instant::now() + NOTE_EVERY);
+        let deadline = [self.kill_at, self.limits.next(), note];
+        let deadline = deadline.into_iter().flatten().min();
+        let timeout = match deadline {
             None => PollTimeout::NONE,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now());
+                // Something that is due is not done in one round.
                 let left = if left.is_zero() { KILL_ROUND } else { left };
                 // One millisecond more: poll rounds down, and would spin through the last one.
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             }
         };
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(
+            self.status
+                .iter()
+                .map(|status| PollFd::new(status.as_fd(), PollFlags::POLLIN)),
+        );
         fds.extend(
             self.output
                 .fds()
@@ -256,9 +327,26 @@ impl Shim<'_> {
                 Err(_) => return true,
             };
             if pid == self.program {
+                self.take_status();
+                self.exit.get_or_insert(exit);
+                self.end_leftovers();
+            }
+        }
+    }
+
+    /// Hears from the first process of a namespace how the program ended.
+    fn take_status(&mut self) {
+        let Some(status) = &mut self.status else {
+            return;
+        };
+        match init::read(status) {
+            init::Heard::Nothing => {}
+            init::Heard::End(exit) => {
+                self.status = None;
                 self.exit = Some(exit);
                 self.end_leftovers();
             }
+            init::Heard::Gone => self.status = None,
         }
     }
 

@@ -1,14 +1,14 @@
 //! From the program's two pipes to the log file.
 
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdout};
 
 use nebula_domain::time::Millis;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::logfile::{Lines, Stream, Writer};
+use crate::logfile::{Bounds, Lines, Stream, Writer};
 
 /// One read; half of a pipe's usual capacity.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -17,12 +17,9 @@ const READS_PER_TURN: usize = 8;
 /// Reads after the end: a pipe holds at most 1 MiB (pipe(7), `pipe-max-size`) unless root raised it.
 const READS_AT_END: usize = 64;
 
-trait Pipe: Read + AsFd {}
-impl<T: Read + AsFd> Pipe for T {}
-
 struct Source {
     stream: Stream,
-    pipe: Option<Box<dyn Pipe>>,
+    pipe: Option<File>,
     lines: Lines,
 }
 
@@ -33,24 +30,19 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(dir: &Path, out: Option<ChildStdout>, err: Option<ChildStderr>) -> Output {
-        let source = |stream, pipe: Option<Box<dyn Pipe>>| {
-            if let Some(pipe) = &pipe {
-                // Cannot fail for a pipe of our own.
-                let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-            }
+    pub(crate) fn new(dir: &Path, bounds: Bounds, out: File, err: File) -> Output {
+        let source = |stream, pipe: File| {
+            // Cannot fail for a pipe of our own.
+            let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
             Source {
                 stream,
-                pipe,
+                pipe: Some(pipe),
                 lines: Lines::default(),
             }
         };
         Output {
-            sources: [
-                source(Stream::Stdout, out.map(|p| Box::new(p) as Box<dyn Pipe>)),
-                source(Stream::Stderr, err.map(|p| Box::new(p) as Box<dyn Pipe>)),
-            ],
-            writer: Writer::open(dir.to_owned()),
+            sources: [source(Stream::Stdout, out), source(Stream::Stderr, err)],
+            writer: Writer::open(dir.to_owned(), bounds),
             chunk: vec![0; CHUNK_BYTES],
         }
     }
@@ -74,10 +66,16 @@ impl Output {
             let stream = source.stream;
             source.lines.end(|line| self.writer.line(now, stream, line));
         }
-        self.writer.flush(now);
+        self.writer.end(now);
+    }
+
+    /// Whether something is to be told a moment from now, without further output.
+    pub(crate) fn owes_note(&self) -> bool {
+        self.writer.owes_note()
     }
 
     fn pump(&mut self, now: Millis, reads: usize) {
+        self.writer.flush(now);
         for source in &mut self.sources {
             for _ in 0..reads {
                 let Some(pipe) = &mut source.pipe else { break };

@@ -1,11 +1,12 @@
-//! Starting the program in surroundings that owe nothing to how the daemon was started.
+//! The program itself: its command and its environment, which owe nothing to how the daemon was started.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 
+use crate::driver::StartSpec;
 use crate::record::SpecRecord;
 
 /// Finds whatever a run started, wherever it went.
@@ -16,15 +17,27 @@ pub(crate) const TOKEN: &str = "NEBULA_RUN";
 pub(crate) const PASSED_ON: [&str; 8] = [
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR",
 ];
+/// Of those, what names things outside of a root folder of the program's own.
+const OUTSIDE: [&str; 4] = ["HOME", "USER", "LOGNAME", "TMPDIR"];
 /// As the shell's own default on Debian, with the administrator's folders.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The name of the program's user, where it has a root folder of its own.
+pub(super) const USER_NAME: &str = "instance";
 
-/// Starts `/bin/sh -c <command>`. The shell stays the parent unless it chooses otherwise, so that
+/// `/bin/sh -c <command>`. The shell stays the parent unless it chooses otherwise, so that
 /// pipelines, lists and assignments mean what they mean in a script; a command that wants signals
 /// for itself begins with `exec`. All of it is one session and one process group, which a stop
 /// signals as a whole.
-pub(crate) fn spawn(spec: &SpecRecord) -> io::Result<Child> {
-    let start = &spec.start;
+///
+/// `apart`: in a root folder of its own. Returns only when it cannot be.
+pub(super) fn become_it(spec: &SpecRecord, apart: bool) -> io::Error {
+    let mut command = command(&spec.start, &spec.token, apart);
+    command.stdin(Stdio::null());
+    command.exec()
+}
+
+/// The command in its folder and environment: of the program, and of what is run beside it.
+pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
@@ -33,9 +46,16 @@ pub(crate) fn spawn(spec: &SpecRecord) -> io::Result<Child> {
         .env_clear()
         .env("PATH", DEFAULT_PATH);
     for name in PASSED_ON {
-        if let Some(value) = std::env::var_os(name) {
+        let meant = !apart || !OUTSIDE.contains(&name);
+        if let Some(value) = std::env::var_os(name).filter(|_| meant) {
             command.env(name, value);
         }
+    }
+    if apart {
+        command
+            .env("HOME", &start.workdir)
+            .env("USER", USER_NAME)
+            .env("LOGNAME", USER_NAME);
     }
     command
         .envs(&start.env)
@@ -44,36 +64,19 @@ pub(crate) fn spawn(spec: &SpecRecord) -> io::Result<Child> {
         .env("NEBULA_INSTANCE", start.instance.to_string())
         .env("NEBULA_RELEASE", start.release.to_string())
         .env("NEBULA_NODE", &start.node)
-        .env(TOKEN, &spec.token)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    in_own_session(&mut command);
-    command.spawn()
+        .env(TOKEN, token);
+    command
 }
 
-/// The child leads its own session, has default signals, and dies with this process.
+/// Default signals, none blocked: the program's, not the shim's.
 #[allow(unsafe_code)]
-fn in_own_session(command: &mut Command) {
-    let shim = nix::unistd::getpid();
-    let prepare = move || {
-        nix::unistd::setsid()?;
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // The signal is sent only for a death from now on.
-        if nix::unistd::getppid() != shim {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        for number in 1..=libc::SIGRTMAX() {
-            // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the numbers that libc
-            // keeps for itself are refused, which is as it should be.
-            unsafe { libc::signal(number, libc::SIG_DFL) };
-        }
-        SigSet::empty().thread_set_mask()?;
-        Ok(())
-    };
-    // SAFETY: the closure runs between fork and exec and makes system calls only; it neither
-    // allocates nor takes a lock.
-    unsafe { command.pre_exec(prepare) };
+pub(super) fn quiet_signals() -> nix::Result<()> {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the numbers that libc
+        // keeps for itself are refused, which is as it should be.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    SigSet::empty().thread_set_mask()
 }
 
 /// Takes back what came with the process through fork and exec. Descriptors that the daemon

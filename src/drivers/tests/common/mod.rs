@@ -1,12 +1,17 @@
 //! A driver of either kind under test, and how to wait for what it does.
 #![allow(dead_code)] // Each test binary uses its own part.
 
+pub mod confined;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nebula_domain::ids::{InstanceId, ReleaseNumber};
+use nebula_domain::isolation::{Isolation, Profile};
+use nebula_domain::resources::Resources;
+use nebula_drivers::confine;
 use nebula_drivers::logfile::{self, Tail};
 use nebula_drivers::process::{self, ProcessDriver};
 use nebula_drivers::{Driver, Exit, Run, RunStatus, StartSpec};
@@ -18,13 +23,20 @@ pub const ONE: InstanceId = InstanceId(1);
 
 pub struct Folder {
     pub root: tempfile::TempDir,
+    pub bounds: logfile::Bounds,
 }
 
 impl Folder {
     pub fn new() -> Folder {
         Folder {
             root: tempfile::tempdir().unwrap(),
+            bounds: logfile::Bounds::default(),
         }
+    }
+
+    /// Of the output of removed instances.
+    pub fn kept(&self) -> PathBuf {
+        self.root.path().join("kept")
     }
 
     pub fn instances(&self) -> PathBuf {
@@ -39,7 +51,10 @@ impl Folder {
     pub fn open(&self) -> ProcessDriver {
         let config = process::Config {
             dir: self.instances(),
-            shim: vec![env!("CARGO_BIN_EXE_nebula-shim-for-tests").into()],
+            output: self.bounds,
+            kept_dir: Some(self.kept()),
+            shim: vec![shim()],
+            confine: confine::Settings::default(),
         };
         ProcessDriver::open(config, Clock::system(), Random::system()).unwrap()
     }
@@ -84,6 +99,12 @@ impl Drop for Folder {
     }
 }
 
+/// Elsewhere when a test runs as another user, who cannot come to where it was built.
+pub fn shim() -> std::ffi::OsString {
+    std::env::var_os("NEBULA_TEST_SHIM")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_nebula-shim-for-tests").into())
+}
+
 pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
     StartSpec {
         instance,
@@ -96,6 +117,12 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
         workdir: workdir.to_owned(),
         port: 20_001,
         stop_grace: Duration::from_secs(10),
+        resources: Resources::default(),
+        // Most tests look at processes and files from outside, by numbers and paths that are the same inside.
+        isolation: Isolation {
+            profile: Profile::None,
+            ..Isolation::default()
+        },
     }
 }
 

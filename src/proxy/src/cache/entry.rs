@@ -52,10 +52,6 @@ impl Memory {
         };
         charge.grow(bytes).then_some(charge)
     }
-
-    fn show(&self, taken: usize) {
-        self.shown.set(i64::try_from(taken).unwrap_or(i64::MAX));
-    }
 }
 
 impl Charge {
@@ -64,18 +60,23 @@ impl Charge {
         let taken = self.of.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.bytes += bytes;
         if taken > self.of.max {
-            self.give_back(bytes);
+            self.bytes -= bytes;
+            self.of.taken.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }
-        self.of.show(taken);
+        self.of.shown.inc_by(signed(bytes));
         true
     }
 
     fn give_back(&mut self, bytes: usize) {
         self.bytes -= bytes;
-        let before = self.of.taken.fetch_sub(bytes, Ordering::Relaxed);
-        self.of.show(before.saturating_sub(bytes));
+        self.of.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.of.shown.dec_by(signed(bytes));
     }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 impl Drop for Charge {

@@ -1,5 +1,6 @@
 //! A fetch: the request of the one who asked first, sent to an instance as by a client of its own, so that its answer can be
-//! kept and given to all who wait. It goes on when that one leaves; what turns out not to be kept ends with it.
+//! kept and given to all who wait. It goes on when that one leaves, unless that was the last who waited for its head; what turns out
+//! not to be kept ends with the one who asked.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,10 +10,11 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::entry::Stored;
-use super::flight::Lead;
+use super::flight::{Flight, Lead, Place};
 use super::incoming::Incoming;
 use super::key::{is_of_one_answer, passes};
 use super::landing::{Landing, Led};
+use super::space::Space;
 use crate::client::Drain;
 use crate::edge::Edge;
 use crate::exchange::{Link, Request};
@@ -95,8 +97,31 @@ pub(super) struct Fetch {
     pub(super) leader: Option<oneshot::Sender<Led>>,
     /// The number of the instance that was asked last.
     pub(super) instance: Arc<AtomicU64>,
-    /// One of the fetches that a node has under way at once.
-    pub(super) permit: OwnedSemaphorePermit,
+    /// One of the fetches that a deployment, and a node, has under way at once.
+    pub(super) permits: [OwnedSemaphorePermit; 2],
+}
+
+/// By which a fetch is known to those who wait for it.
+struct Watched {
+    space: Arc<Space>,
+    flight: Arc<Flight>,
+    place: Place,
+}
+
+impl Watched {
+    /// Ends when nobody waits for it any more before it has come to anything.
+    async fn left(&self) {
+        loop {
+            self.flight.left().await;
+            if self.space.abandon(&self.place, &self.flight) {
+                return;
+            }
+            if self.flight.is_known() {
+                // It has come to something, which is to be kept if it can be.
+                return std::future::pending().await;
+            }
+        }
+    }
 }
 
 impl Fetch {
@@ -108,8 +133,14 @@ impl Fetch {
             lead,
             leader,
             instance,
-            permit,
+            permits,
         } = self;
+        // What is fetched because it has grown old was never waited for.
+        let watched = leader.as_ref().map(|_| Watched {
+            space: Arc::clone(&lead.space),
+            flight: Arc::clone(&lead.flight),
+            place: lead.place,
+        });
         let (theirs, ours) = duplex(PIPE_BYTES);
         let landing = Landing {
             edge: &edge,
@@ -120,12 +151,25 @@ impl Fetch {
             asked: edge.now(),
             lead,
             leader,
-            _permit: permit,
+            _permits: permits,
         };
         let asking = ask(&edge, &service, &request, &instance, Wire::new(theirs));
-        let (asked, landing) = tokio::join!(asking, landing.take(Incoming::new(ours)));
-        if let Some(landing) = landing {
-            landing.failed(asked.err());
+        let both = async { tokio::join!(asking, landing.take(Incoming::new(ours))) };
+        let left = async {
+            match &watched {
+                Some(watched) => watched.left().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            (asked, landing) = both => {
+                if let Some(landing) = landing {
+                    landing.failed(asked.err());
+                }
+            }
+            // As when a client leaves who asks without a cache.
+            () = left => {}
         }
     }
 }
@@ -154,6 +198,7 @@ async fn ask(
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         drain: &Drain::never(),
+        paced: false,
         cookie: None,
         asked_last: instance,
         answered: &|_| {},

@@ -27,7 +27,7 @@ pub(super) enum State {
 
 pub(super) struct Flight {
     pub(super) url: Key,
-    pub(super) began: Instant,
+    began: Instant,
     state: watch::Sender<State>,
     spoiled: AtomicBool,
 }
@@ -63,12 +63,45 @@ impl Flight {
         self.state.send_replace(state);
     }
 
+    /// One more waits for it, until that is dropped.
+    pub(super) fn join(self: &Arc<Flight>) -> Waiter {
+        Waiter {
+            state: self.state.subscribe(),
+            flight: Arc::clone(self),
+        }
+    }
+
+    /// Nobody waits for it, and what it comes to is not known.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.state.receiver_count() == 0 && !self.is_known()
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(*self.state.borrow(), State::Asked)
+    }
+
+    /// Ends when nobody waits for it; somebody may again by then.
+    pub(super) async fn left(&self) {
+        self.state.closed().await;
+    }
+}
+
+/// Somebody who waits for what a fetch comes to.
+pub(super) struct Waiter {
+    state: watch::Receiver<State>,
+    flight: Arc<Flight>,
+}
+
+impl Waiter {
+    pub(super) fn began(&self) -> Instant {
+        self.flight.began
+    }
+
     /// What it comes to, once that is known.
-    pub(super) async fn outcome(&self) -> State {
-        let mut state = self.state.subscribe();
-        let known = state.wait_for(|state| !matches!(state, State::Asked)).await;
-        // The sender is in here, so that it cannot be gone.
-        known.map_or(State::Alone, |state| state.clone())
+    pub(super) async fn outcome(&mut self) -> State {
+        let known = self.state.wait_for(|state| !matches!(state, State::Asked));
+        // The sender is in the flight, so that it cannot be gone.
+        known.await.map_or(State::Alone, |state| state.clone())
     }
 }
 

@@ -10,6 +10,7 @@ use nebula_domain::InstanceId;
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::http::cache::{Asker, Refusal, Times, Vary, is_failure, is_same, keep};
 use nebula_domain::traffic::Nanos;
+use nebula_domain::traffic::visitor::VISITOR_COOKIE;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::entry::{Growing, Head, Stored, Variant, lines};
@@ -50,7 +51,7 @@ pub(super) struct Landing<'a> {
     pub(super) lead: Lead,
     pub(super) leader: Option<oneshot::Sender<Led>>,
     /// Given back once the answer is in or is for one alone: that may take as long as it likes.
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl<'a> Landing<'a> {
@@ -138,17 +139,26 @@ impl<'a> Landing<'a> {
         Ok(Growing::new(head, variant, length, charge))
     }
 
-    /// The cookie by which a client stays with its instance is for that client, and set by the edge: it says nothing of the
-    /// answer.
+    /// The cookie by which a client stays with its instance, or its release, is for that client, and set by the edge: it says
+    /// nothing of the answer.
     fn without_seat(&self, fields: &mut HeaderMap) {
-        let Some(sticky) = &self.policy().sticky else {
-            return;
-        };
-        let name = sticky.cookie.as_bytes();
+        let sticky = self.policy().sticky.as_ref();
+        let names = [
+            Some(VISITOR_COOKIE),
+            sticky.map(|policy| policy.cookie.as_str()),
+        ];
         let is_seat = |value: &HeaderValue| {
+            let mut names = names.into_iter().flatten();
             let value = value.as_bytes();
-            value.starts_with(name) && value.get(name.len()) == Some(&b'=')
+            names.any(|name| {
+                value
+                    .strip_prefix(name.as_bytes())
+                    .is_some_and(|rest| rest.starts_with(b"="))
+            })
         };
+        if !fields.get_all(header::SET_COOKIE).iter().any(is_seat) {
+            return;
+        }
         let others = fields.get_all(header::SET_COOKIE).iter();
         let others: Vec<_> = others.filter(|value| !is_seat(value)).cloned().collect();
         fields.remove(header::SET_COOKIE);
@@ -275,6 +285,10 @@ impl<'a> Landing<'a> {
 
     /// There is no answer.
     pub(super) fn failed(mut self, problem: Option<Problem>) {
+        if problem.is_none() {
+            // There is, and it cannot be read back: with what the edge adds it has more fields than a head may have.
+            self.remember_pass();
+        }
         self.lead.tell(State::Failed);
         self.tell(problem.map_or(Led::Nothing, Led::Failed));
     }

@@ -42,13 +42,15 @@ use crate::pages::Problem;
 use crate::service::Service;
 use entry::{Growing, Memory, Stored};
 use fetch::{Fetch, Owned};
-use flight::{Flight, Lead, State};
+use flight::{Lead, State, Waiter};
 use key::{Ask, Key};
 use landing::Led;
 use space::{Look, Space};
 
 /// How often a request looks again because what it waited for was for others.
 const LOOKS_MAX: usize = 3;
+/// One deployment has at most this part of a node's fetches: with slow instances it could take all of them from the others.
+const FETCHES_SHARE: usize = 4;
 
 /// One for all edge threads of a node.
 pub(crate) struct ResponseCache {
@@ -58,6 +60,7 @@ pub(crate) struct ResponseCache {
     memory: Arc<Memory>,
     spaces: RwLock<HashMap<DeploymentName, Arc<Space>>>,
     fetches: Arc<Semaphore>,
+    fetches_of_one: usize,
     idle: Nanos,
     passes: NonZeroUsize,
 }
@@ -71,6 +74,7 @@ impl ResponseCache {
             memory: Memory::new(bytes, metrics.cache_bytes.clone()),
             spaces: RwLock::default(),
             fetches: Arc::new(Semaphore::new(limits.cache_fetches)),
+            fetches_of_one: (limits.cache_fetches / FETCHES_SHARE).max(1),
             idle: u64::try_from(limits.cache_idle.as_nanos()).unwrap_or(u64::MAX),
             passes: NonZeroUsize::new(limits.cache_passes).unwrap_or(NonZeroUsize::MIN),
         }
@@ -85,7 +89,10 @@ impl ResponseCache {
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
         // Those of deployments that are gone.
         spaces.retain(|_, space| !self.is_idle(space, now));
-        let new = || Arc::new(Space::new(Arc::clone(&self.kept), self.passes));
+        let new = || {
+            let kept = Arc::clone(&self.kept);
+            Arc::new(Space::new(kept, self.passes, self.fetches_of_one))
+        };
         Arc::clone(spaces.entry(name.clone()).or_insert_with(new))
     }
 
@@ -202,7 +209,11 @@ impl Visit<'_> {
             }
         };
         for _ in 0..LOOKS_MAX {
-            match space.look(&ask, route.version, edge.now()) {
+            let is_current = || {
+                let newest = edge.again(route, asked.host);
+                newest.is_some_and(|newest| newest.version == route.version)
+            };
+            match space.look(&ask, route.version, is_current, edge.now()) {
                 Look::Fresh(stored) => return Ok(self.hit(&ask, &stored, Cached::Hit)),
                 Look::Stale(stored, lead) => {
                     if let Some(lead) = lead {
@@ -216,8 +227,8 @@ impl Visit<'_> {
                 }
                 Look::Pass(why, detail) => return Ok(pass(why, detail)),
                 Look::Fetch(lead, old, why) => return self.lead(&ask, lead, old, why).await,
-                Look::Wait(flight, old) => {
-                    if let Some(visited) = self.wait(&ask, &flight, old).await {
+                Look::Wait(waiter, old, why) => {
+                    if let Some(visited) = self.wait(&ask, waiter, old, why).await {
                         return Ok(visited);
                     }
                 }
@@ -241,7 +252,8 @@ impl Visit<'_> {
     /// Begins a fetch, if there may be one more.
     fn begin(&self, lead: Lead, leader: Option<oneshot::Sender<Led>>) -> Option<Arc<AtomicU64>> {
         let fetches = &self.edge.shared.cache.fetches;
-        let permit = Arc::clone(fetches).try_acquire_owned().ok()?;
+        let of_node = Arc::clone(fetches).try_acquire_owned().ok()?;
+        let permits = [of_node, lead.space.fetch()?];
         let known = lead.known.as_deref();
         let request = Owned::of(self.head, &self.asked, known)?;
         let instance = Arc::new(AtomicU64::new(0));
@@ -252,7 +264,7 @@ impl Visit<'_> {
             lead,
             leader,
             instance: Arc::clone(&instance),
-            permit,
+            permits,
         };
         match fetch.leader {
             Some(_) => self.edge.fetches.spawn(fetch.run()),
@@ -270,10 +282,12 @@ impl Visit<'_> {
         why: Forwarded,
     ) -> Counted {
         let (leader, led) = oneshot::channel();
+        let waits = lead.flight.join();
         let Some(instance) = self.begin(lead, Some(leader)) else {
             return Ok(pass(why, Some("busy")));
         };
         let led = led.await.unwrap_or(Led::Nothing);
+        drop(waits);
         let instance = instance.load(Ordering::Relaxed);
         let now = self.edge.now();
         let said = CacheStatus::forwarded(why);
@@ -342,21 +356,22 @@ impl Visit<'_> {
     async fn wait(
         &self,
         ask: &Ask<'_>,
-        flight: &Flight,
+        mut waiter: Waiter,
         old: Option<Arc<Stored>>,
+        why: Forwarded,
     ) -> Option<(Visited, Cached)> {
         // From its beginning: what has taken long already is not waited for as long again.
-        let until = flight.began + self.edge.shared.limits.cache_wait;
+        let until = waiter.began() + self.edge.shared.limits.cache_wait;
         let said = CacheStatus {
             collapsed: true,
-            ..CacheStatus::forwarded(Forwarded::UriMiss)
+            ..CacheStatus::forwarded(why)
         };
         let alone = |detail| {
-            let mut pass = Pass::new(Forwarded::UriMiss, Some(detail));
+            let mut pass = Pass::new(why, Some(detail));
             pass.said.collapsed = true;
             Some((Visited::Pass(pass), Cached::Bypass))
         };
-        let Ok(state) = timeout_at(until, flight.outcome()).await else {
+        let Ok(state) = timeout_at(until, waiter.outcome()).await else {
             return match old {
                 Some(old) => Some(self.in_error(ask, &old, None)),
                 None => alone("waited"),

@@ -11,9 +11,10 @@ use lru::LruCache;
 use nebula_domain::http::cache::{Asker, Forwarded, Use, Vary};
 use nebula_domain::routes::Version;
 use nebula_domain::traffic::Nanos;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::entry::{Stored, Variant};
-use super::flight::{Flight, Lead, Place};
+use super::flight::{Flight, Lead, Place, Waiter};
 use super::key::{Ask, Key};
 
 /// What a list of fields takes in memory besides their names.
@@ -25,6 +26,7 @@ pub(super) struct Space {
     /// Of all deployments together.
     total: Arc<AtomicUsize>,
     used: AtomicU64,
+    fetches: Arc<Semaphore>,
 }
 
 struct Inner {
@@ -50,7 +52,7 @@ pub(super) enum Look {
     /// To be given as it is; with a fetch to be made unless there is one.
     Stale(Arc<Stored>, Option<Lead>),
     /// Somebody fetches it. Something old may be given if that fails.
-    Wait(Arc<Flight>, Option<Arc<Stored>>),
+    Wait(Waiter, Option<Arc<Stored>>, Forwarded),
     /// To be fetched. Something old may be given if that fails.
     Fetch(Lead, Option<Arc<Stored>>, Forwarded),
     /// Nothing, and nothing else was wanted.
@@ -59,7 +61,8 @@ pub(super) enum Look {
 }
 
 impl Space {
-    pub(super) fn new(total: Arc<AtomicUsize>, passes: NonZeroUsize) -> Space {
+    /// With so many `fetches` under way at once.
+    pub(super) fn new(total: Arc<AtomicUsize>, passes: NonZeroUsize, fetches: usize) -> Space {
         Space {
             inner: Mutex::new(Inner {
                 version: None,
@@ -71,7 +74,13 @@ impl Space {
             bytes: AtomicUsize::new(0),
             total,
             used: AtomicU64::new(0),
+            fetches: Arc::new(Semaphore::new(fetches)),
         }
+    }
+
+    /// One of its fetches, until that is dropped.
+    pub(super) fn fetch(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.fetches).try_acquire_owned().ok()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -86,10 +95,22 @@ impl Space {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub(super) fn look(self: &Arc<Space>, ask: &Ask<'_>, version: Version, now: Nanos) -> Look {
+    /// `is_current` says whether the table in force has this version; one that has not belongs to a request that was held back since
+    /// before.
+    pub(super) fn look(
+        self: &Arc<Space>,
+        ask: &Ask<'_>,
+        version: Version,
+        is_current: impl FnOnce() -> bool,
+        now: Nanos,
+    ) -> Look {
         self.used.store(now, Ordering::Relaxed);
         let mut inner = self.inner();
         if inner.version != Some(version) {
+            // Asked under the lock, so that what comes later is not undone by what came before.
+            if !is_current() {
+                return Look::Pass(Forwarded::Bypass, Some("outdated"));
+            }
             self.clear(&mut inner);
             inner.version = Some(version);
         }
@@ -154,7 +175,8 @@ impl Space {
             place.alone = inner.number;
         }
         if let Some(flight) = inner.flights.get(&place) {
-            return Look::Wait(Arc::clone(flight), old);
+            // Under the lock: from here on it is not in vain.
+            return Look::Wait(flight.join(), old, why);
         }
         match self.begin(&mut inner, ask, place, known) {
             Some(lead) => Look::Fetch(lead, old, why),
@@ -181,6 +203,16 @@ impl Space {
             place,
             known,
         })
+    }
+
+    /// Whether a fetch is to end because nobody waits for it any more. From here on nobody will.
+    pub(super) fn abandon(&self, place: &Place, flight: &Arc<Flight>) -> bool {
+        let mut inner = self.inner();
+        let in_vain = flight.is_in_vain();
+        if in_vain {
+            remove(&mut inner, place, flight);
+        }
+        in_vain
     }
 
     /// A fetch is over.

@@ -60,13 +60,14 @@ fn growing(memory: &Arc<Memory>, length: Option<usize>) -> Arc<Growing> {
 
 fn space(total: &Arc<AtomicUsize>) -> Arc<Space> {
     let passes = NonZeroUsize::new(4).unwrap();
-    Arc::new(Space::new(Arc::clone(total), passes))
+    Arc::new(Space::new(Arc::clone(total), passes, 1))
 }
 
 fn version(release: u32) -> Version {
     Version {
         release: ReleaseNumber(release),
         created_at: Millis(0),
+        purged_at: 0,
     }
 }
 
@@ -77,7 +78,7 @@ fn look(space: &Arc<Space>, path: &str, x: &str, version: Version) -> (Look, Vec
     let key = Key::of_request(&origin, Scheme::Http, b"a", path);
     let ask = Ask::of(&head, key).unwrap_or_else(|_| panic!("it meets the cache"));
     let values = ask.values(&Vary::read(&[b"x"]).unwrap());
-    (space.look(&ask, version, 0), values)
+    (space.look(&ask, version, || true, 0), values)
 }
 
 fn lead(space: &Arc<Space>) -> Lead {
@@ -151,23 +152,46 @@ async fn who_waits_is_let_go_however_a_fetch_ends() {
     let total = Arc::default();
     let space = space(&total);
     let waiting = lead(&space);
-    let flight = Arc::clone(&waiting.flight);
+    let mut waiter = waiting.flight.join();
     assert!(matches!(
         look(&space, "/", "", version(1)).0,
         Look::Wait(..)
     ));
     drop(waiting);
-    assert!(matches!(flight.outcome().await, State::Alone));
+    assert!(matches!(waiter.outcome().await, State::Alone));
     let filling = lead(&space);
-    let flight = Arc::clone(&filling.flight);
+    let mut waiter = filling.flight.join();
     let growing = growing(&memory(1000), None);
     let mut reader = read_along(Arc::clone(&growing));
     filling.tell(State::Filling(growing));
-    assert!(matches!(flight.outcome().await, State::Filling(_)));
+    assert!(matches!(waiter.outcome().await, State::Filling(_)));
     drop(filling);
     assert!(reader.next().await.unwrap().is_err());
-    assert!(matches!(flight.outcome().await, State::Alone));
+    assert!(matches!(waiter.outcome().await, State::Alone));
     drop(lead(&space));
+}
+
+#[test]
+fn a_fetch_is_in_vain_only_while_nobody_waits_and_nothing_has_come() {
+    let space = space(&Arc::default());
+    let first = lead(&space);
+    let abandoned = || space.abandon(&first.place, &first.flight);
+    let (Look::Wait(waiter, ..), _) = look(&space, "/", "", version(1)) else {
+        panic!("it is waited for");
+    };
+    assert!(!abandoned());
+    drop(waiter);
+    assert!(abandoned());
+    // Nobody comes to wait for it any more.
+    let second = lead(&space);
+    drop(first);
+    let memory = memory(1000);
+    second.tell(State::Filling(growing(&memory, None)));
+    assert!(!space.abandon(&second.place, &second.flight));
+    assert!(matches!(
+        look(&space, "/", "", version(1)).0,
+        Look::Wait(..)
+    ));
 }
 
 #[test]

@@ -77,13 +77,14 @@ impl EdgeThread {
         let doors = Doors::open(listeners)?;
         let edge = Arc::new(Edge::new(Arc::clone(&self.shared)));
         let (pool, links) = (Arc::clone(&edge.pool), Arc::clone(&edge.links));
-        let fetches = edge.fetches.clone();
+        let (workers, fetches) = (Arc::clone(&edge.workers), edge.fetches.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(POOL_TICK);
             loop {
                 tick.tick().await;
                 pool.expire();
                 links.expire();
+                workers.expire();
             }
         });
         let tracker = TaskTracker::new();

@@ -105,7 +105,8 @@ impl Guard {
             return Ok(());
         }
         let given = head.fields().get("authorization");
-        match self.passwords.accept(policy, given).await {
+        let accepted = self.passwords.accept(&route.deployment, policy, given);
+        match accepted.await {
             Ok(true) => Ok(()),
             Ok(false) => {
                 let realm = policy.basic_auth.realm.as_str().to_owned();

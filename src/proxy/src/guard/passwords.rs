@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
+use nebula_domain::DeploymentName;
 use nebula_domain::http::HttpPolicy;
 use tokio::sync::Semaphore;
 
@@ -18,6 +19,8 @@ const REMEMBERED_MAX: usize = 4096;
 const COMPUTED_MAX: usize = 2;
 /// Computed or waiting. The last of them waits for some seconds; whoever comes then is asked to come again.
 const WAITING_MAX: usize = 128;
+/// Of one deployment: who tries passwords at one keeps nobody from logging in at another, and has them wait for less than a second.
+const WAITING_OF_ONE_MAX: usize = WAITING_MAX / 4;
 /// Of a name and password in base64. Browsers send what people type.
 const GIVEN_BYTES_MAX: usize = 1024;
 
@@ -26,7 +29,46 @@ pub(super) struct Passwords {
     key: [u8; 32],
     right: Mutex<HashMap<[u8; 32], Instant>>,
     slots: Semaphore,
-    queue: Semaphore,
+    queue: Mutex<Queue>,
+}
+
+/// Who waits, by deployment.
+#[derive(Default)]
+struct Queue {
+    all: usize,
+    of: HashMap<DeploymentName, usize>,
+}
+
+/// In the queue, until it is dropped.
+struct Place<'a> {
+    queue: &'a Mutex<Queue>,
+    deployment: &'a DeploymentName,
+}
+
+impl<'a> Place<'a> {
+    fn take(queue: &'a Mutex<Queue>, deployment: &'a DeploymentName) -> Result<Place<'a>, Busy> {
+        let mut waiting = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_one = waiting.of.get(deployment).copied().unwrap_or(0);
+        if waiting.all >= WAITING_MAX || of_one >= WAITING_OF_ONE_MAX {
+            return Err(Busy);
+        }
+        waiting.all += 1;
+        *waiting.of.entry(deployment.clone()).or_default() += 1;
+        Ok(Place { queue, deployment })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.all -= 1;
+        if let Some(of_one) = waiting.of.get_mut(self.deployment) {
+            *of_one -= 1;
+            if *of_one == 0 {
+                waiting.of.remove(self.deployment);
+            }
+        }
+    }
 }
 
 /// Too many passwords wait to be computed.
@@ -39,13 +81,14 @@ impl Passwords {
             key: rand::random(),
             right: Mutex::default(),
             slots: Semaphore::new(COMPUTED_MAX),
-            queue: Semaphore::new(WAITING_MAX),
+            queue: Mutex::default(),
         }
     }
 
     /// Whether the `Authorization` field names one of the users, with the right password.
     pub(super) async fn accept(
         &self,
+        deployment: &DeploymentName,
         policy: &HttpPolicy,
         given: Option<&[u8]>,
     ) -> Result<bool, Busy> {
@@ -56,7 +99,7 @@ impl Passwords {
         if self.remembers(&known) {
             return Ok(true);
         }
-        let _place = self.queue.try_acquire().map_err(|_| Busy)?;
+        let _place = Place::take(&self.queue, deployment)?;
         let _slot = self.slots.acquire().await.map_err(|_| Busy)?;
         let users = policy.basic_auth.clone();
         let computed = tokio::task::spawn_blocking(move || users.accepts(&name, &password));
@@ -122,13 +165,25 @@ mod tests {
         let passwords = Passwords::new();
         let policy = HttpPolicy::default();
         let given = Some(&b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="[..]);
-        let all = u32::try_from(WAITING_MAX).unwrap();
-        let full = passwords.queue.acquire_many(all).await.unwrap();
-        assert_eq!(passwords.accept(&policy, given).await, Err(Busy));
+        let named = |number: usize| format!("d{number}").parse::<DeploymentName>().unwrap();
+        let (one, other, last) = (named(0), named(1), named(4));
+        let names = [1, 2, 3].map(named);
+        let queue = &passwords.queue;
+        let fill = |name| {
+            let places = (0..WAITING_OF_ONE_MAX).map(|_| Place::take(queue, name));
+            places.collect::<Result<Vec<_>, Busy>>().unwrap()
+        };
+        let crowd = fill(&one);
+        assert_eq!(passwords.accept(&one, &policy, given).await, Err(Busy));
         // Nothing is computed for who gives none.
-        assert_eq!(passwords.accept(&policy, None).await, Ok(false));
-        drop(full);
-        assert_eq!(passwords.accept(&policy, given).await, Ok(false));
+        assert_eq!(passwords.accept(&one, &policy, None).await, Ok(false));
+        // Others have their part.
+        assert_eq!(passwords.accept(&other, &policy, given).await, Ok(false));
+        let full = names.each_ref().map(fill);
+        assert_eq!(passwords.accept(&last, &policy, given).await, Err(Busy));
+        drop((crowd, full));
+        assert_eq!(passwords.accept(&one, &policy, given).await, Ok(false));
+        assert!(passwords.queue.lock().unwrap().of.is_empty());
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 /// A chunk's size line with its extensions. Sizes have 16 digits at most, and nobody uses extensions.
 const LINE_BYTES_MAX: u32 = 256;
-/// All trailer fields together.
-pub(crate) const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// All trailer fields together: as much as a head may have by default ([`crate::config::Limits::max_header_bytes`]), which is what
+/// gRPC's rich errors need. Only those that come are held.
+pub(crate) const TRAILER_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -214,7 +215,7 @@ mod tests {
         }
         let endless = [b"1;".to_vec(), vec![b'x'; 1000]].concat();
         assert!(decode(&[&endless]).is_err());
-        let endless = [b"0\r\n".to_vec(), b"a: b\r\n".repeat(2000)].concat();
+        let endless = [b"0\r\n".to_vec(), b"a: b\r\n".repeat(20_000)].concat();
         assert!(decode(&[&endless]).is_err());
     }
 

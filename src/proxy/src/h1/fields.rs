@@ -20,6 +20,14 @@ impl Span {
         }
     }
 
+    pub(super) fn between(start: usize, end: usize) -> Span {
+        let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Span {
+            start: narrow(start),
+            end: narrow(end),
+        }
+    }
+
     pub(super) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
@@ -47,7 +55,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(name: &[u8]) -> Kind {
+    pub(crate) fn of(name: &[u8]) -> Kind {
         let is = |as_: &str| name.eq_ignore_ascii_case(as_.as_bytes());
         // With underscores, too: many programs take such a name for the same.
         let like = |as_: &str| is_like(name, as_);
@@ -98,6 +106,35 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
+    pub(super) fn with_capacity(fields: usize, bytes: usize) -> Fields {
+        Fields {
+            bytes: Vec::with_capacity(bytes),
+            list: Vec::with_capacity(fields),
+        }
+    }
+
+    /// Puts a field's line behind what there is. A `; ` joins the pieces of its value.
+    pub(super) fn put(&mut self, name: &[u8], pieces: &[&[u8]]) {
+        let bytes = &mut self.bytes;
+        let name_start = bytes.len();
+        bytes.extend_from_slice(name);
+        let name_end = bytes.len();
+        bytes.extend_from_slice(b": ");
+        let value_start = bytes.len();
+        for (at, piece) in pieces.iter().enumerate() {
+            if at > 0 {
+                bytes.extend_from_slice(b"; ");
+            }
+            bytes.extend_from_slice(piece);
+        }
+        self.list.push(Field {
+            kind: Kind::of(name),
+            name: Span::between(name_start, name_end),
+            value: Span::between(value_start, bytes.len()),
+        });
+        bytes.extend_from_slice(b"\r\n");
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();

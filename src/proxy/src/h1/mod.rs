@@ -17,7 +17,7 @@ mod wire;
 pub(crate) use chunked::{Decoder, Malformed, Piece};
 pub(crate) use fields::{Fields, Kind, tokens};
 pub(crate) use head::{
-    End, FIELDS_MAX, HeadLimits, Refusal, RequestHead, ResponseHead, Version, find_end,
+    End, FIELDS_MAX, HeadLimits, Refusal, RequestHead, ResponseHead, Spelling, Version, find_end,
     find_lenient_end, is_host,
 };
 pub(crate) use length::Length;
@@ -25,4 +25,4 @@ pub(crate) use pace::Pace;
 pub(crate) use relay::{Framing, Moved, Relay, RelayError, Trailers, chunk_size};
 pub(crate) use timer::Timer;
 pub(crate) use trailers::TRAILERS_MAX;
-pub(crate) use wire::{READ_BYTES, Wire};
+pub(crate) use wire::{Buffers, READ_BYTES, Wire};

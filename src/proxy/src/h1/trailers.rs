@@ -2,9 +2,10 @@
 //! say anything that decides: where the message ends, where it came from, who sent it.
 
 use super::fields::Kind;
+use super::head::FIELDS_MAX;
 
-/// Fields behind one body.
-pub(crate) const TRAILERS_MAX: usize = 32;
+/// Fields behind one body: as many as before it.
+pub(crate) const TRAILERS_MAX: usize = FIELDS_MAX;
 
 /// The fields that pass, as lines; `bytes` are the lines as they came, without the empty one that ends them.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {

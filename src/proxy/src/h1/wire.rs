@@ -34,6 +34,13 @@ pub(crate) struct Wire<T> {
     unflushed: bool,
 }
 
+/// The memory of a connection that has ended, for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    inbox: Vec<u8>,
+    outbox: Vec<u8>,
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     pub(crate) fn new(io: T) -> Wire<T> {
         Wire {
@@ -44,6 +51,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             sent: 0,
             received: 0,
             unflushed: false,
+        }
+    }
+
+    /// The same with the buffers of a connection that has ended.
+    pub(crate) fn with_buffers(io: T, buffers: Buffers) -> Wire<T> {
+        Wire {
+            inbox: buffers.inbox,
+            outbox: buffers.outbox,
+            ..Wire::new(io)
+        }
+    }
+
+    /// Its empty buffers, as far as they are worth keeping.
+    pub(crate) fn into_buffers(mut self) -> Buffers {
+        self.inbox.clear();
+        self.outbox.clear();
+        self.shrink();
+        Buffers {
+            inbox: self.inbox,
+            outbox: self.outbox,
         }
     }
 

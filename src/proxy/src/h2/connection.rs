@@ -1,31 +1,37 @@
-//! A client's connection of HTTP/2: its streams, each answered by a task of its own, and what ends it.
+//! A client's connection of HTTP/2: its frames, its streams, and what ends it. All of it is one task.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
-use tokio::task::JoinSet;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
 
+use super::bells::{Bell, Bells};
 use super::frames::{Signs, Watched};
-use super::stream::{Http2Stream, stream};
-use crate::client::{Client, Drain, Read, Socket};
+use super::stream::stream;
+use super::streams::{POLLS_PER_RUN, Streams};
+use super::workers::Job;
+use crate::client::{Client, Drain, Socket};
 use crate::config::Limits;
 use crate::edge::Edge;
 use crate::h1::Timer;
-use crate::handler;
 use crate::metrics::Abuse;
 use crate::origin::Origin;
 
 /// Streams at work here for each that the client may have open: one that was cancelled is no longer counted by the client,
 /// and may take a moment to end.
 const LINGERING_STREAMS: usize = 2;
+
+/// Parts of a connection beside its streams: what comes and goes, and the word to stop.
+const FRAMES: usize = 0;
+const STOP: usize = 1;
 
 /// Serves a connection whose client speaks HTTP/2 by negotiation or by its first bytes, until it ends. `ahead` was
 /// read of it already; with the end of `stopping` it takes no more requests.
@@ -42,12 +48,19 @@ pub(crate) async fn serve<T>(
     let (mut io, signs) = Watched::new(io, ahead, limits);
     let handshake = builder(limits).handshake(&mut io);
     if let Ok(Ok(connection)) = timeout(limits.header_read_timeout, handshake).await {
+        let bells = Arc::new(Bells::default());
+        let (frames, stop) = (bells.hang(FRAMES), bells.hang(STOP));
         let serving = Serving {
             edge,
             origin: Arc::new(origin.of_http2()),
             connection,
             signs,
-            streams: JoinSet::new(),
+            frames_waker: Waker::from(Arc::clone(&frames)),
+            frames,
+            stop_waker: Waker::from(Arc::clone(&stop)),
+            stop,
+            streams: Streams::new(Arc::clone(&bells)),
+            bells,
             malformed: 0,
             timer: Timer::default(),
             idle_since: Some(Instant::now()),
@@ -78,7 +91,12 @@ struct Serving<'a, T> {
     origin: Arc<Origin>,
     connection: Connection<&'a mut Watched<T>, Bytes>,
     signs: Signs,
-    streams: JoinSet<()>,
+    bells: Arc<Bells>,
+    frames: Arc<Bell>,
+    frames_waker: Waker,
+    stop: Arc<Bell>,
+    stop_waker: Waker,
+    streams: Streams,
     /// Requests that were none.
     malformed: u32,
     timer: Timer,
@@ -96,71 +114,83 @@ enum Stage {
     Ending(Instant),
 }
 
-enum Event {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
-    Stop,
-    Abuse(Abuse),
-    /// A deadline has passed: of what, depends on the stage.
-    Late,
-    Ended,
-}
-
 impl<T: Socket> Serving<'_, T> {
     async fn run(mut self, stopping: &mut (impl Future<Output = ()> + Unpin)) {
-        loop {
-            match poll_fn(|cx| self.poll(cx, stopping)).await {
-                Event::Request(request, respond) => self.begin(request, respond),
-                Event::Stop => self.drain(),
-                Event::Abuse(abuse) => self.end(abuse),
-                Event::Late if self.stage == Stage::Open && !self.signs.is_stalled() => {
-                    self.drain()
-                }
-                Event::Late | Event::Ended => break,
-            }
-        }
+        poll_fn(|cx| self.poll(cx, stopping)).await;
         drop(self.connection);
         // They have lost their client and end by themselves.
-        while self.streams.join_next().await.is_some() {}
+        let workers = &self.edge.workers;
+        poll_fn(|cx| self.streams.poll_end(workers, cx)).await;
     }
 
+    /// Ready when the connection is to end.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         stopping: &mut (impl Future<Output = ()> + Unpin),
-    ) -> Poll<Event> {
-        while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a request's task broke");
-            }
-        }
-        if self.stage == Stage::Open && Pin::new(stopping).poll(cx).is_ready() {
-            return Poll::Ready(Event::Stop);
-        }
-        let accepted = self.connection.poll_accept(cx);
-        // Looked at before what came with it is begun.
-        if !matches!(self.stage, Stage::Ending(_))
-            && let Some(abuse) = self.signs.abuse()
-        {
-            return Poll::Ready(Event::Abuse(abuse));
-        }
-        match accepted {
-            Poll::Ready(Some(Ok((request, respond)))) => {
-                return Poll::Ready(Event::Request(request, respond));
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let calmed = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-                if calmed && error.is_library() {
-                    self.edge.shared.metrics.abused(Abuse::Protocol);
+    ) -> Poll<()> {
+        for _ in 0..POLLS_PER_RUN {
+            let Some(part) = self.bells.next() else { break };
+            match part {
+                FRAMES => {
+                    if self.poll_frames().is_ready() {
+                        return Poll::Ready(());
+                    }
                 }
-                tracing::debug!(%error, "a connection of HTTP/2 broke");
-                return Poll::Ready(Event::Ended);
+                STOP => {
+                    self.stop.silence();
+                    let mut cx = Context::from_waker(&self.stop_waker);
+                    if self.stage == Stage::Open
+                        && Pin::new(&mut *stopping).poll(&mut cx).is_ready()
+                    {
+                        self.drain();
+                    }
+                }
+                part => self.streams.poll(&self.edge.workers, part),
             }
-            Poll::Ready(None) => return Poll::Ready(Event::Ended),
-            Poll::Pending => {}
+            // Reads that are put off say that they are ready.
+            if !has_budget_remaining() {
+                break;
+            }
         }
-        match self.deadline() {
-            Some(deadline) => self.timer.poll(cx, deadline).map(|()| Event::Late),
-            None => Poll::Pending,
+        while let Some(deadline) = self.deadline()
+            && self.timer.poll(cx, deadline).is_ready()
+        {
+            if self.stage != Stage::Open || self.signs.is_stalled() {
+                return Poll::Ready(());
+            }
+            self.drain();
+        }
+        self.bells.rest(cx);
+        Poll::Pending
+    }
+
+    /// Reads and writes what there is, and begins the requests that come. Ready when the connection has ended.
+    fn poll_frames(&mut self) -> Poll<()> {
+        self.frames.silence();
+        let waker = self.frames_waker.clone();
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            let accepted = self.connection.poll_accept(&mut cx);
+            // Looked at before what came with it is begun.
+            if !matches!(self.stage, Stage::Ending(_))
+                && let Some(abuse) = self.signs.abuse()
+            {
+                self.end(abuse);
+                continue;
+            }
+            match ready!(accepted) {
+                Some(Ok((request, respond))) => self.begin(request, respond),
+                Some(Err(error)) => {
+                    let calmed = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+                    if calmed && error.is_library() {
+                        self.edge.shared.metrics.abused(Abuse::Protocol);
+                    }
+                    tracing::debug!(%error, "a connection of HTTP/2 broke");
+                    return Poll::Ready(());
+                }
+                None => return Poll::Ready(()),
+            }
         }
     }
 
@@ -192,12 +222,14 @@ impl<T: Socket> Serving<'_, T> {
         self.stage = Stage::Draining;
         self.idle_since = None;
         self.connection.graceful_shutdown();
+        self.frames.ring();
     }
 
     fn end(&mut self, abuse: Abuse) {
         self.edge.shared.metrics.abused(abuse);
         self.stage = Stage::Ending(Instant::now() + self.edge.shared.limits.linger);
         self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.frames.ring();
     }
 
     fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -211,10 +243,14 @@ impl<T: Socket> Serving<'_, T> {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         match stream(request, respond) {
-            Ok(stream) => {
-                let (edge, origin) = (Arc::clone(self.edge), Arc::clone(&self.origin));
-                self.streams
-                    .spawn(async move { answer(&edge, &origin, stream).await });
+            Ok((stream, head)) => {
+                let job = Job {
+                    edge: Arc::clone(self.edge),
+                    origin: Arc::clone(&self.origin),
+                    stream,
+                    head,
+                };
+                self.streams.begin(&self.edge.workers, job);
             }
             Err(malformed) => {
                 tracing::debug!(?malformed, "a stream carried no request");
@@ -224,20 +260,5 @@ impl<T: Socket> Serving<'_, T> {
                 }
             }
         }
-    }
-}
-
-/// Answers the one request of a stream.
-async fn answer(edge: &Arc<Edge>, origin: &Origin, stream: Http2Stream) {
-    // A stream outlives the word to stop.
-    let mut client = Client::new(stream, Drain::never());
-    let mut never = std::future::pending();
-    match client.read(&edge.shared.limits, &mut never).await {
-        Read::Head => {
-            // On the heap, for a task is moved several times before it runs.
-            Box::pin(handler::answer(edge, origin, &mut client)).await;
-        }
-        Read::Refused(refusal) => handler::refuse(edge, &mut client, refusal).await,
-        Read::Http2 | Read::End => {}
     }
 }

@@ -8,15 +8,16 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 
+use crate::h1::Spelling;
 use crate::streams::{Cut, Malformed, Reply, Sink, Source, Stream};
 
 pub(super) type Http2Stream = Stream<RecvStream, Http2Reply>;
 
-/// A stream that can be read as a connection.
+/// A stream that can be read as a connection, and its request's head.
 pub(super) fn stream(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-) -> Result<Http2Stream, Malformed> {
+) -> Result<(Http2Stream, Spelling), Malformed> {
     let (head, body) = request.into_parts();
     let ended = body.is_end_stream();
     Stream::new(&head, ended, body, Http2Reply::Head(respond))
@@ -188,7 +189,8 @@ mod tests {
         let (request, respond) = connection.accept().await.unwrap().unwrap();
         tokio::spawn(async move { while connection.accept().await.is_some() {} });
         let (response, stream) = client.await.unwrap();
-        (response, stream, super::stream(request, respond).unwrap())
+        let (here, _) = super::stream(request, respond).unwrap();
+        (response, stream, here)
     }
 
     fn ask() -> Request<()> {
@@ -284,9 +286,8 @@ mod tests {
                 }
                 read
             });
-            let end = read.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
             let mut decoder = crate::h1::Decoder::new();
-            let (mut rest, mut seen) = (&read[end..], Vec::new());
+            let (mut rest, mut seen) = (&read[..], Vec::new());
             while !decoder.is_done() {
                 let taken = match decoder.next(rest).unwrap() {
                     crate::h1::Piece::Data(taken) => {

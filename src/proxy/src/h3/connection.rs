@@ -14,10 +14,10 @@ use super::control::{self, GREATEST_REQUEST, Opened};
 use super::frames::Code;
 use super::receive::{Fault, Receive};
 use super::send::Sending;
-use crate::client::{Client, Drain, Read};
+use crate::client::{Client, Kit};
 use crate::config::Limits;
 use crate::edge::{Edge, Stop, stopped};
-use crate::h1::Refusal;
+use crate::h1::{HeadLimits, Refusal, RequestHead};
 use crate::handler;
 use crate::metrics::{Abuse, ProxyMetrics};
 use crate::origin::{Origin, Scheme};
@@ -116,6 +116,8 @@ fn lock(allowance: &Mutex<Allowance>) -> std::sync::MutexGuard<'_, Allowance> {
 pub(super) struct Signs {
     cancelled: AtomicBool,
     malformed: AtomicBool,
+    /// All of the answer was handed over, with its end.
+    ended: AtomicBool,
 }
 
 impl Signs {
@@ -136,6 +138,14 @@ impl Signs {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     fn was_in_vain(&self) -> bool {
@@ -312,7 +322,9 @@ impl Serving<'_> {
             let taken = send.stopped();
             let receive = Receive::new(receive, Arc::clone(&common), Arc::clone(&signs));
             let send = Sending::new(send, Arc::clone(&common), Arc::clone(&signs));
-            if answer(&edge, &origin, &signs, receive, send).await {
+            answer(&edge, &origin, &signs, receive, send).await;
+            // One that was cut off has nothing that its client could take.
+            if signs.has_ended() {
                 tokio::pin!(taken);
                 let stall = edge.shared.limits.client_stall;
                 for _ in 0..LOOKS_MAX {
@@ -337,14 +349,14 @@ fn look(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Answers the one request of a stream; whether all of the answer was written.
+/// Answers the one request of a stream.
 async fn answer(
     edge: &Arc<Edge>,
     origin: &Origin,
     signs: &Signs,
     mut receive: Receive,
     mut send: Sending,
-) -> bool {
+) {
     let limits = &edge.shared.limits;
     let head = timeout(limits.header_read_timeout, receive.head()).await;
     let (head, ended, refusal) = match head {
@@ -352,33 +364,33 @@ async fn answer(
         Ok(Err(Fault::TooLarge)) => (nobody(), true, Some(Refusal::HeadTooLarge)),
         Err(_) => (nobody(), true, Some(Refusal::Slow)),
         Ok(Err(Fault::Incomplete)) => {
-            send.reset(Code::REQUEST_INCOMPLETE);
-            return false;
+            signs.malformed(Malformed("it ended before its head"));
+            return send.reset(Code::REQUEST_INCOMPLETE);
         }
-        Ok(Err(Fault::Connection(_) | Fault::Malformed(_) | Fault::Gone)) => return false,
+        Ok(Err(Fault::Connection(_) | Fault::Malformed(_) | Fault::Gone)) => return,
     };
-    let stream = match Stream::new(&head, ended, receive, send) {
-        Ok(stream) => stream,
+    let (stream, head) = match Stream::new(&head, ended, receive, send) {
+        Ok(read) => read,
         Err(malformed) => {
-            signs.malformed(malformed);
-            return false;
+            return signs.malformed(malformed);
         }
     };
-    // A stream outlives the word to stop.
-    let mut client = Client::new(stream, Drain::never());
-    if let Some(refusal) = refusal {
-        handler::refuse(edge, &mut client, refusal).await;
-        return client.wire.io.is_answered();
-    }
-    let mut never = std::future::pending();
-    match client.read(limits, &mut never).await {
-        Read::Head => {
+    let read = match refusal {
+        Some(refusal) => Err(refusal),
+        None => head.read(HeadLimits::of(limits), limits.max_header_bytes),
+    };
+    let (head, refusal) = match read {
+        Ok(head) => (head, None),
+        Err(refusal) => (RequestHead::default(), Some(refusal)),
+    };
+    let mut client = Client::of_stream(stream, head, Kit::default());
+    match refusal {
+        // On the heap, for a task is moved several times before it runs.
+        None => {
             Box::pin(handler::answer(edge, origin, &mut client)).await;
         }
-        Read::Refused(refusal) => handler::refuse(edge, &mut client, refusal).await,
-        Read::Http2 | Read::End => {}
+        Some(refusal) => handler::refuse(edge, &mut client, refusal).await,
     }
-    client.wire.io.is_answered()
 }
 
 /// In the place of a head that cannot be read.

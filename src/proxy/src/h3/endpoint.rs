@@ -6,7 +6,6 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime,
@@ -119,13 +118,18 @@ pub(crate) async fn serve(edge: Arc<Edge>, endpoint: Endpoint, mut stop: watch::
             });
         }
     }
-    endpoint.set_server_config(None);
-    // They may ask elsewhere at once.
-    while let Some(Some(incoming)) = endpoint.accept().now_or_never() {
-        incoming.refuse();
-    }
     connections.close();
-    connections.wait().await;
+    // Those that come now may ask elsewhere at once, instead of trying until they give up.
+    let refuse = async {
+        while let Some(incoming) = endpoint.accept().await {
+            incoming.refuse();
+        }
+    };
+    tokio::select! {
+        () = connections.wait() => {}
+        () = refuse => connections.wait().await,
+    }
+    endpoint.set_server_config(None);
     // The last packets say that the connections have ended; they are sent again to those who did not hear it.
     let _ = timeout(limits.linger, endpoint.wait_idle()).await;
 }

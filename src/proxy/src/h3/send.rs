@@ -84,6 +84,7 @@ impl Sending {
         }
         if self.ends && !self.finished {
             self.finished = true;
+            self.signs.end();
             // One that was stopped shows it when it is asked.
             let _ = self.stream.finish();
         }

@@ -9,8 +9,8 @@ use http::HeaderMap;
 use tokio::io::ReadBuf;
 
 use super::Source;
-use super::request::line;
 use crate::h1::chunk_size;
+use crate::headers::line;
 
 /// What comes next of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Incoming<S> {
     pub(crate) source: S,
     chunked: bool,
     phase: Phase,
-    /// The head, and later what stands around content; so much of its front was handed out.
+    /// A head, and later what stands around content; so much of its front was handed out.
     coding: Vec<u8>,
     read: usize,
     /// Content that was not handed out yet.
@@ -65,11 +65,6 @@ impl<S: Source> Incoming<S> {
             self.source.release(taken)?;
         }
         Ok(taken)
-    }
-
-    /// Lets go of the memory that a head took, once it was handed out.
-    pub(crate) fn forget_head(&mut self) {
-        self.coding = Vec::new();
     }
 
     /// Fetches what is handed out next; ready with `false` at the end.

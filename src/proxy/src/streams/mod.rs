@@ -21,7 +21,7 @@ pub(crate) use allowance::{Allowance, BYTES_PER_FRAME};
 pub(crate) use answer::{copy_fields, stays};
 pub(crate) use incoming::Incoming;
 pub(crate) use outgoing::{Framing, invalid};
-pub(crate) use request::{Malformed, line};
+pub(crate) use request::Malformed;
 pub(crate) use stream::Stream;
 
 /// The direction of a stream that comes in, behind its head.

@@ -1,4 +1,4 @@
-//! A request of HTTP/2 or HTTP/3 as the bytes of an HTTP/1.1 head (RFC 9113 section 8.3, RFC 9114 section 4.3), for those who
+//! A request of HTTP/2 or HTTP/3 as a head of HTTP/1.1 (RFC 9113 section 8.3, RFC 9114 section 4.3), for those who
 //! read requests here. What is checked there is not checked twice: here is only what HTTP/1.1 has no words for.
 
 use base64::Engine;
@@ -6,6 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use h2::ext::Protocol;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, request};
+
+use crate::h1::Spelling;
+
+/// Of fields that are put down beside those that came: Host, and what is said of connection and content.
+const OWN_FIELDS: usize = 4;
+/// Their bytes, unless the host is unusually long.
+const OWN_BYTES: usize = 128;
 
 /// How the content behind a head is framed where it is read as HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,51 +31,44 @@ pub(super) enum Content {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// The head, and how its content is framed. `ended` says that the stream ends with it.
-pub(super) fn write(head: &request::Parts, ended: bool) -> Result<(Vec<u8>, Content), Malformed> {
+pub(super) fn spell(head: &request::Parts, ended: bool) -> Result<(Spelling, Content), Malformed> {
     let fields = &head.headers;
     let content = content(head, ended);
     let host = host(head)?;
-    // The request line, Host, and what is said of the connection.
-    let mut size = 128
-        + head
-            .uri
-            .path_and_query()
-            .map_or(0, |path| path.as_str().len());
-    for (name, value) in fields {
-        size += name.as_str().len() + value.len() + 4;
-    }
-    let mut out = Vec::with_capacity(size);
     // RFC 8441 section 5: what is CONNECT here is GET there.
     let method = match content {
-        Content::Tunnel => &Method::GET,
-        _ => &head.method,
+        Content::Tunnel => Method::GET,
+        _ => head.method.clone(),
     };
-    out.extend_from_slice(method.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(target(head, host, content)?);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    if let Some(host) = host {
-        line(&mut out, b"Host", host);
+    let mut bytes = OWN_BYTES;
+    for (name, value) in fields {
+        bytes += name.as_str().len() + value.len() + ": \r\n".len();
     }
-    write_fields(&mut out, fields, content)?;
+    let target = target(head, host, content)?;
+    let mut out = Spelling::new(method, target, fields.len() + OWN_FIELDS, bytes);
+    if let Some(host) = host {
+        out.field(b"Host", host);
+    }
+    put_fields(&mut out, fields, content)?;
     match content {
         Content::Tunnel => {
             let key = STANDARD.encode(rand::random::<[u8; 16]>());
-            line(&mut out, b"Sec-WebSocket-Key", key.as_bytes());
-            out.extend_from_slice(b"Upgrade: websocket\r\nConnection: close, upgrade\r\n\r\n");
+            out.field(b"Sec-WebSocket-Key", key.as_bytes());
+            out.field(b"Upgrade", b"websocket");
+            out.field(b"Connection", b"close, upgrade");
             return Ok((out, content));
         }
-        Content::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Content::Chunked => out.field(b"Transfer-Encoding", b"chunked"),
         // RFC 9110 section 8.6: of methods that usually have content it is said when there is none.
         Content::Nothing
             if expects_content(&head.method) && !fields.contains_key(header::CONTENT_LENGTH) =>
         {
-            out.extend_from_slice(b"Content-Length: 0\r\n");
+            out.field(b"Content-Length", b"0");
         }
         Content::Nothing | Content::Plain => {}
     }
     // A stream carries one request.
-    out.extend_from_slice(b"Connection: close\r\n\r\n");
+    out.field(b"Connection", b"close");
     Ok((out, content))
 }
 
@@ -141,7 +141,8 @@ fn target<'a>(
     }
 }
 
-fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, content: Content) -> Result<(), Malformed> {
+fn put_fields(out: &mut Spelling, fields: &HeaderMap, content: Content) -> Result<(), Malformed> {
+    let mut has_cookie = false;
     for (name, value) in fields {
         let value = value.as_bytes();
         if value.first().is_some_and(is_space) || value.last().is_some_and(is_space) {
@@ -149,38 +150,29 @@ fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, content: Content) -> Resu
             return Err(Malformed("a field's value begins or ends with a space"));
         }
         let stays = match *name {
-            header::HOST | header::COOKIE => true,
+            header::HOST => true,
+            header::COOKIE => {
+                has_cookie = true;
+                true
+            }
             header::CONTENT_LENGTH | header::SEC_WEBSOCKET_KEY => content == Content::Tunnel,
             _ => false,
         };
         if !stays {
-            line(out, name.as_str().as_bytes(), value);
+            out.field(name.as_str().as_bytes(), value);
         }
     }
-    // Section 8.2.3: sent in pieces, for the sake of compression.
-    let mut pieces = fields.get_all(header::COOKIE).iter();
-    if let Some(first) = pieces.next() {
-        out.extend_from_slice(b"cookie: ");
-        out.extend_from_slice(first.as_bytes());
-        for piece in pieces {
-            out.extend_from_slice(b"; ");
-            out.extend_from_slice(piece.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
+    if has_cookie {
+        // Section 8.2.3: sent in pieces, for the sake of compression.
+        let pieces = fields.get_all(header::COOKIE).iter();
+        let pieces: Vec<_> = pieces.map(HeaderValue::as_bytes).collect();
+        out.joined(b"cookie", &pieces);
     }
     Ok(())
 }
 
 fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
-}
-
-/// Values have neither CR nor LF: `http` takes none such.
-pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -193,8 +185,8 @@ mod tests {
 
     fn written(build: request::Builder, ended: bool) -> Result<(String, Content), Malformed> {
         let (head, ()) = build.body(()).unwrap().into_parts();
-        let (bytes, content) = write(&head, ended)?;
-        Ok((String::from_utf8(bytes).unwrap(), content))
+        let (spelling, content) = spell(&head, ended)?;
+        Ok((spelling.text(), content))
     }
 
     fn get(uri: &str) -> request::Builder {
@@ -295,7 +287,8 @@ mod tests {
                 }
             }
             let (head, ()) = build.body(()).unwrap().into_parts();
-            if let Ok((bytes, _)) = write(&head, ended) {
+            if let Ok((spelling, _)) = spell(&head, ended) {
+                let bytes = spelling.bytes();
                 prop_assert!(matches!(find_end(&bytes, 0), Ok(End::At(end)) if end == bytes.len()));
                 let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
                 // The request line, Host, perhaps Transfer-Encoding, Connection, and the empty line.

@@ -1,4 +1,4 @@
-//! One stream as a connection on which one HTTP/1.1 request comes in and one response goes out.
+//! One stream as a connection of HTTP/1.1, behind the head of its one request: the content comes in, and one response goes out.
 
 use std::io;
 use std::pin::Pin;
@@ -12,11 +12,11 @@ use super::incoming::Incoming;
 use super::request::{self, Content, Malformed};
 use super::{Cut, Reply, Source};
 use crate::client::Socket;
+use crate::h1::Spelling;
 
 /// What comes next of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Head,
     Content,
     End,
 }
@@ -31,21 +31,27 @@ pub(crate) struct Stream<S, R: Reply> {
 }
 
 impl<S: Source, R: Reply> Stream<S, R> {
-    /// `ended` says that the stream ends with its head.
+    /// The stream, and its request's head. `ended` says that the stream ends with that.
     pub(crate) fn new(
         head: &http_request::Parts,
         ended: bool,
         source: S,
         mut reply: R,
-    ) -> Result<Stream<S, R>, Malformed> {
-        match request::write(head, ended) {
-            Ok((coding, content)) => Ok(Stream {
-                incoming: Incoming::new(source, coding, content == Content::Chunked),
-                content,
-                phase: Phase::Head,
-                answer: Answer::new(reply, head.method.clone(), content == Content::Tunnel),
-                reader: None,
-            }),
+    ) -> Result<(Stream<S, R>, Spelling), Malformed> {
+        match request::spell(head, ended) {
+            Ok((spelling, content)) => {
+                let stream = Stream {
+                    incoming: Incoming::new(source, Vec::new(), content == Content::Chunked),
+                    content,
+                    phase: match content {
+                        Content::Nothing => Phase::End,
+                        _ => Phase::Content,
+                    },
+                    answer: Answer::new(reply, head.method.clone(), content == Content::Tunnel),
+                    reader: None,
+                };
+                Ok((stream, spelling))
+            }
             Err(malformed) => {
                 reply.cut(Cut::Malformed);
                 Err(malformed)
@@ -53,21 +59,9 @@ impl<S: Source, R: Reply> Stream<S, R> {
         }
     }
 
-    /// The answer is whole, though perhaps not sent.
-    pub(crate) fn is_answered(&self) -> bool {
-        self.answer.is_ended()
-    }
-
     /// Fetches what is handed out next; ready with `false` at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         match self.phase {
-            Phase::Head => {
-                self.incoming.forget_head();
-                self.phase = match self.content {
-                    Content::Nothing => Phase::End,
-                    _ => Phase::Content,
-                };
-            }
             Phase::Content if self.content == Content::Tunnel && !self.answer.is_switched() => {
                 self.reader = Some(cx.waker().clone());
                 return self.answer.poll_reset(cx).map(Err);
@@ -98,8 +92,7 @@ impl<S: Source, R: Reply> AsyncRead for Stream<S, R> {
         loop {
             self.incoming.hand_out(buffer)?;
             let some = buffer.filled().len() > before;
-            // What follows the head is left for whoever wants it.
-            if buffer.remaining() == 0 || (some && self.phase == Phase::Head) {
+            if buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             match self.poll_next(cx) {

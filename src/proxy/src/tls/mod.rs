@@ -14,10 +14,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::cipher_suite::{
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -36,6 +43,21 @@ pub(crate) use redirect::to_https;
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The same over QUIC (RFC 9114 section 3.1).
 const PROTOCOLS_OF_QUIC: [&[u8]; 1] = [b"h3"];
+
+/// The best first, in the order of Mozilla's server recommendations (wiki.mozilla.org/Security/Server_Side_TLS): AES-128
+/// before AES-256, which is slower and protects against nothing more that anybody can do, and ChaCha20 for who has no AES in hardware
+/// and offers nothing else.
+const SUITES: [SupportedCipherSuite; 9] = [
+    TLS13_AES_128_GCM_SHA256,
+    TLS13_AES_256_GCM_SHA384,
+    TLS13_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 /// A record with a fatal alert, `unrecognized_name` (RFC 6066 section 3, RFC 8446 sections 5.1 and 6), as a server sends it before
 /// a version is chosen.
@@ -135,11 +157,16 @@ fn config(
     versions: &[&'static SupportedProtocolVersion],
     protocols: &[&[u8]],
 ) -> Result<ServerConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let provider = CryptoProvider {
+        cipher_suites: SUITES.to_vec(),
+        ..rustls::crypto::ring::default_provider()
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Chooser(certificates)));
+    // A client that offers something weaker before something stronger gets the stronger all the same.
+    config.ignore_client_order = true;
     config.ticketer = rustls::crypto::ring::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();

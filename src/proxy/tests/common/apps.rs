@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -14,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 pub type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -47,6 +49,22 @@ where
 /// Answers every request with its own name.
 pub async fn named(name: &'static str) -> SocketAddr {
     app(move |_| async move { text(name) }).await
+}
+
+/// Answers when it is let, and says how many requests it has had.
+pub async fn held() -> (SocketAddr, Arc<Semaphore>, Arc<AtomicUsize>) {
+    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (its_gate, its_asked) = (Arc::clone(&gate), Arc::clone(&asked));
+    let address = app(move |_| {
+        let (gate, asked) = (Arc::clone(&its_gate), Arc::clone(&its_asked));
+        async move {
+            asked.fetch_add(1, Ordering::SeqCst);
+            gate.acquire().await.unwrap().forget();
+            text("held")
+        }
+    })
+    .await;
+    (address, gate, asked)
 }
 
 /// Answers with the head it got, one field a line.

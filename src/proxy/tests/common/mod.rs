@@ -22,13 +22,13 @@ use nebula_domain::observed::{
     Health, InstanceFacts, LocalInstance, LocalInstances, NodeView, Phase,
 };
 use nebula_domain::routes::{RouteTable, build};
-use nebula_domain::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
+use nebula_domain::spec::{Service, Spec, StaticSite, Workload};
 use nebula_domain::state::{Deployment, Desired, Instance, Release, Role};
 use nebula_domain::time::Millis;
 use nebula_domain::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, State, View};
 use nebula_mesh::{Directory, DirectoryEntry, Mesh};
 use nebula_pki::{Authority, Identity, NodeKey};
-use nebula_proxy::{Config, Limits, Proxy, ProxyHandle};
+use nebula_proxy::{Config, Limits, Proxy, ProxyHandle, Trials};
 use nebula_telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -64,6 +64,7 @@ pub struct Node {
     pub table: watch::Sender<Arc<RouteTable>>,
     pub locals: watch::Sender<Arc<LocalInstances>>,
     pub trees: TempDir,
+    pub trials: Arc<Trials>,
     pub proxy: ProxyHandle,
 }
 
@@ -120,6 +121,7 @@ impl Cluster {
         Node {
             edge: bound.local_addr(),
             tls: bound.tls_addr(),
+            trials: bound.trials(),
             proxy: bound.spawn(),
             mesh,
             metrics,
@@ -182,7 +184,9 @@ impl Node {
     pub fn run(&self, instances: &[(u64, SocketAddr)]) {
         let local = |address| LocalInstance {
             address,
-            probe: ProbeSpec::default(),
+            probes: Arc::default(),
+            surroundings: Arc::default(),
+            started_at: Millis(0),
             run: 1,
         };
         let locals = instances
@@ -251,13 +255,20 @@ impl Routes {
         self
     }
 
+    /// A deployment's response cache was purged then.
+    pub fn purged(mut self, name: &str, revision: u64) -> Routes {
+        if revision > 0 {
+            let name = name.parse().unwrap();
+            self.state.cache_purges.insert(name, revision);
+        }
+        self
+    }
+
     /// A program at `<name>.example.test` with ready instances `(instance, node)`.
     pub fn service(self, name: &str, endpoints: &[(u64, u64)]) -> Routes {
         let workload = Workload::Service(Service {
-            command: "serve".to_owned(),
-            env: BTreeMap::new(),
-            probe: ProbeSpec::default(),
             stop_grace: Duration::from_secs(1),
+            ..Service::new("serve")
         });
         self.deployment(name, workload, Digest([0; 32]), endpoints)
     }
@@ -275,17 +286,15 @@ impl Routes {
         endpoints: &[(u64, u64)],
     ) -> Routes {
         let spec = Spec {
-            workload,
-            tld: "example.test".parse().unwrap(),
             http: Arc::clone(&self.policy),
+            ..Spec::new(workload, "example.test".parse().unwrap())
         };
-        let release = Release {
-            number: ReleaseNumber(self.earlier_releases + 1),
+        let release = Release::new(
+            ReleaseNumber(self.earlier_releases + 1),
             spec,
-            artifact,
-            artifact_bytes: 1,
-            created_at: Millis(0),
-        };
+            (artifact, 1),
+            Millis(0),
+        );
         let name: nebula_domain::DeploymentName = name.parse().unwrap();
         for (id, node) in endpoints {
             let (id, node) = (InstanceId(*id), NodeId(*node));
@@ -312,14 +321,7 @@ impl Routes {
             };
             view.instances.insert(id, facts);
         }
-        let deployment = Deployment {
-            name: name.clone(),
-            generation: 1,
-            epoch: 1,
-            scale: 1,
-            releases: [Arc::new(release)].into_iter().collect(),
-            removing: false,
-        };
+        let deployment = Deployment::new(name.clone(), 1, release);
         self.state.deployments.insert(name, deployment);
         self
     }

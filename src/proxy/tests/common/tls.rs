@@ -11,9 +11,10 @@ use http::Method;
 use http_body_util::Empty;
 use nebula_proxy::{Config, Http3Config, TlsConfig};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use tokio::net::TcpStream;
@@ -105,10 +106,23 @@ impl Certificates {
 
     /// A client that trusts the authority and remembers its sessions.
     pub fn caller_with(&self, versions: &[&'static SupportedProtocolVersion]) -> Caller {
+        let suites = rustls::crypto::ring::default_provider().cipher_suites;
+        self.caller_by(versions, suites)
+    }
+
+    /// One that names these suites, the ones that it likes best first.
+    pub fn caller_by(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        suites: Vec<SupportedCipherSuite>,
+    ) -> Caller {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let provider = CryptoProvider {
+            cipher_suites: suites,
+            ..rustls::crypto::ring::default_provider()
+        };
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_domain::http::HttpPolicy;
-use nebula_domain::spec::{ProbeSpec, Service, Spec, Workload};
+use nebula_domain::spec::{Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Cluster, JoinToken, Role};
 use nebula_domain::time::Millis;
 use nebula_domain::{
@@ -37,10 +37,9 @@ fn addresses(node: u16) -> Addresses {
 fn commands() -> Vec<Command> {
     let token = TokenId("token".to_owned());
     let service = Service {
-        command: "./serve".to_owned(),
         env: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
-        probe: ProbeSpec::default(),
         stop_grace: Duration::from_secs(1),
+        ..Service::new("./serve")
     };
     vec![
         Command::Init {
@@ -74,8 +73,6 @@ fn commands() -> Vec<Command> {
         Command::CreateDeployment {
             name: "api".parse().unwrap(),
             spec: Spec {
-                workload: Workload::Service(service),
-                tld: "example.test".parse().unwrap(),
                 http: Arc::new(HttpPolicy {
                     names: vec![
                         "shop.test".parse().unwrap(),
@@ -83,10 +80,12 @@ fn commands() -> Vec<Command> {
                     ],
                     ..HttpPolicy::default()
                 }),
+                ..Spec::new(Workload::Service(service), "example.test".parse().unwrap())
             },
             scale: 2,
             artifact: Digest([5; 32]),
             artifact_bytes: 10,
+            origin: Default::default(),
             now: NOW,
         },
         Command::SetSetting {

@@ -41,6 +41,7 @@ enum Piece {
     End,
     /// Behind the end, so that the pieces of older snapshots keep their numbers.
     Recoveries(Vec<Recovery>),
+    CachePurges(Vec<(DeploymentName, u64)>),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -61,6 +62,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         recoveries,
         // It follows from the deployments.
         names: _,
+        cache_purges,
     } = state;
     let mut out = Vec::new();
     push(
@@ -100,6 +102,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_map(&mut out, settings, Piece::Settings)?;
     push_all(&mut out, remembered.iter(), Piece::Remembered)?;
     push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
+    push_map(&mut out, cache_purges, Piece::CachePurges)?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -173,6 +176,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Settings(some) => state.settings.extend(some),
             Piece::Remembered(some) => state.remembered.extend(some),
             Piece::Recoveries(some) => state.recoveries.extend(some),
+            Piece::CachePurges(some) => state.cache_purges.extend(some),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

@@ -3,6 +3,7 @@
 use nebula_domain::ids::ReleaseNumber;
 use nebula_domain::time::Millis;
 use nebula_drivers::Exit;
+use nebula_drivers::confine::Controls;
 
 use super::*;
 
@@ -18,11 +19,15 @@ fn run(number: u64, ended: Option<Exit>) -> Run {
         port: 20_000,
         started_at: Millis(0),
         status,
+        isolation: Controls::default(),
     }
 }
 
-const WAITS: Want = Want::Stop { let_go: false };
-const LET_GO: Want = Want::Stop { let_go: true };
+const WAITS: Want = Want::Stop(Farewell {
+    let_go: false,
+    ..Farewell::NOW
+});
+const LET_GO: Want = Want::Stop(Farewell::NOW);
 
 #[test]
 fn a_program_is_fetched_started_and_started_again_after_a_pause() {
@@ -81,6 +86,41 @@ fn a_stop_waits_for_every_proxy_but_not_for_ever() {
         assert_eq!(slot.step(want, Some(&ended), at), None);
         assert_eq!(slot.phase(), Phase::Stopped);
     }
+}
+
+#[test]
+fn a_stop_waits_for_what_is_under_way_and_for_sockets_in_their_own_time() {
+    let now = Instant::now();
+    let running = run(1, None);
+    let after = |seconds| now + Duration::from_secs(seconds);
+    let busy = |busy| {
+        Want::Stop(Farewell {
+            let_go: true,
+            busy,
+            drain: Duration::from_secs(30),
+            socket_grace: Duration::from_secs(10),
+        })
+    };
+    let mut slot = Slot::new(Some(&running), now);
+    assert_eq!(slot.step(WAITS, Some(&running), now), None);
+    let requests = busy(Some(Busy::Requests));
+    assert_eq!(slot.step(requests, Some(&running), after(9)), None);
+    assert_eq!(slot.due(), Some(after(30)));
+    let sockets = busy(Some(Busy::Sockets));
+    assert_eq!(slot.step(sockets, Some(&running), after(9)), None);
+    assert_eq!(slot.due(), Some(after(10)));
+    let mut late = Slot::new(Some(&running), now);
+    late.step(requests, Some(&running), now);
+    for (want, slot, at) in [
+        (sockets, &mut slot, after(10)),
+        (requests, &mut late, after(30)),
+    ] {
+        assert_eq!(slot.step(want, Some(&running), at), Some(Effect::Stop));
+    }
+    let mut quiet = Slot::new(Some(&running), now);
+    quiet.step(requests, Some(&running), now);
+    let nothing = quiet.step(busy(None), Some(&running), after(1));
+    assert_eq!(nothing, Some(Effect::Stop));
 }
 
 #[test]
@@ -253,4 +293,60 @@ fn a_program_that_cannot_be_started_is_tried_again() {
         Some(Effect::Fetch)
     );
     assert_eq!(slot.reason, "no space");
+}
+
+#[test]
+fn a_run_is_given_up_once_and_comes_back_after_a_pause() {
+    let now = Instant::now();
+    let running = run(1, None);
+    let mut slot = Slot::new(Some(&running), now);
+    assert_eq!(slot.give_up(WAITS, 1, "ill"), None, "it stops anyway");
+    assert_eq!(slot.give_up(Want::Program, 2, "ill"), None, "another run");
+    assert_eq!(slot.give_up(Want::Program, 1, "ill"), Some(Effect::Stop));
+    assert_eq!(slot.give_up(Want::Program, 1, "ill"), None, "asked once");
+    assert_eq!(
+        (slot.phase(), slot.reason.as_str()),
+        (Phase::Backoff, "ill")
+    );
+    assert_eq!(slot.step(Want::Program, Some(&running), now), None);
+
+    // A driver that could not be asked is asked again.
+    slot.not_stopped(now);
+    assert_eq!(slot.give_up(Want::Program, 1, "ill"), Some(Effect::Stop));
+
+    let ended = run(1, Some(Exit::Signal(15)));
+    let note = slot.step(Want::Program, Some(&ended), now);
+    assert!(matches!(note, Some(Effect::Note(text)) if text.starts_with("ill; starting again")));
+    let later = slot.due().unwrap();
+    assert!(later > now);
+    assert_eq!(
+        slot.step(Want::Program, Some(&ended), later),
+        Some(Effect::Fetch)
+    );
+}
+
+#[test]
+fn what_is_removed_while_it_is_given_up_stops_and_what_is_wanted_again_starts() {
+    let now = Instant::now();
+    let running = run(1, None);
+    let given_up = || {
+        let mut slot = Slot::new(Some(&running), now);
+        slot.give_up(Want::Program, 1, "ill");
+        slot
+    };
+    let mut slot = given_up();
+    assert_eq!(slot.step(LET_GO, Some(&running), now), Some(Effect::Stop));
+    assert_eq!(slot.phase(), Phase::Stopping);
+
+    let mut slot = given_up();
+    let ended = run(1, Some(Exit::Signal(15)));
+    assert!(matches!(
+        slot.step(Want::Hold, Some(&ended), now),
+        Some(Effect::Note(_))
+    ));
+    assert_eq!(slot.step(Want::Hold, Some(&ended), now), None);
+    assert_eq!(
+        slot.step(Want::Program, Some(&ended), now),
+        Some(Effect::Fetch)
+    );
 }

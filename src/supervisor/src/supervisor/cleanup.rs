@@ -9,9 +9,9 @@ use nebula_drivers::Runs;
 use super::{Done, Supervisor};
 use crate::slot::Stage;
 
-/// Ended instances of one deployment whose output is kept.
+/// Ended instances of one deployment that the driver remembers. The output of others goes to where output is kept.
 const KEPT_PER_DEPLOYMENT: usize = 20;
-/// And of all deployments together: at most 16 MiB each, so that output never fills a disk.
+/// And of all deployments together: the driver lists each whenever one of them changes.
 const KEPT_IN_ALL: usize = 100;
 
 impl Supervisor {
@@ -54,7 +54,7 @@ impl Supervisor {
         });
     }
 
-    /// Drops slots of instances that nobody speaks of any more, and the oldest output.
+    /// Drops slots of instances that nobody speaks of any more, and the oldest of those that ended.
     pub(super) fn forget(&mut self, state: &State, runs: &Runs) {
         let me = self.shared.config.me;
         let assigned = |id: &InstanceId| state.instances.get(id).is_some_and(|i| i.node == me);
@@ -92,7 +92,7 @@ impl Supervisor {
     }
 }
 
-/// The ended instances whose output is not kept: all but the latest of each deployment, and of all
+/// The ended instances that are forgotten: all but the latest of each deployment, and of all
 /// together.
 fn surplus(runs: &Runs, unused: impl Fn(&InstanceId) -> bool) -> Vec<InstanceId> {
     let mut kept_of: BTreeMap<&DeploymentName, usize> = BTreeMap::new();
@@ -117,6 +117,7 @@ fn surplus(runs: &Runs, unused: impl Fn(&InstanceId) -> bool) -> Vec<InstanceId>
 mod tests {
     use nebula_domain::ids::ReleaseNumber;
     use nebula_domain::time::Millis;
+    use nebula_drivers::confine::Controls;
     use nebula_drivers::{Exit, Run, RunStatus};
 
     use super::*;
@@ -132,6 +133,7 @@ mod tests {
                 exit: Exit::Code(0),
                 at: Millis(1),
             },
+            isolation: Controls::default(),
         }
     }
 

@@ -136,6 +136,8 @@ impl Supervisor {
             workdir,
             port,
             stop_grace: service.stop_grace,
+            resources: service.resources,
+            isolation: service.isolation,
         };
         tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
         let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());

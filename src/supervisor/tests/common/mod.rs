@@ -3,7 +3,6 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +11,10 @@ use bytes::Bytes;
 use nebula_actors::{Child, Guardian};
 use nebula_artifacts::{Artifacts, archive};
 use nebula_domain::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber};
-use nebula_domain::observed::{InstanceFacts, LocalInstances, NodeFacts, Phase, View};
-use nebula_domain::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
+use nebula_domain::observed::{
+    GivenUp, GivenUpRun, InstanceFacts, LocalInstances, NodeFacts, Phase, View,
+};
+use nebula_domain::spec::{Service, Spec, StaticSite, Workload};
 use nebula_domain::state::{self, Deployment, Desired, Instance, Release};
 use nebula_domain::time::Millis;
 use nebula_domain::{DeploymentName, State};
@@ -40,6 +41,7 @@ pub struct Node {
     pub registry: FakeRegistry,
     pub membership: Membership,
     pub locals: watch::Receiver<Arc<LocalInstances>>,
+    pub given_up: watch::Sender<Arc<GivenUp>>,
     pub handle: Handle,
     pub child: Child,
     pub guardian: Guardian,
@@ -89,12 +91,18 @@ pub async fn node() -> Node {
     let work_dir = dir.path().join("work");
     std::fs::create_dir(&work_dir).unwrap();
     let driver = FakeDriver::new(Clock::system());
+    let given_up = watch::Sender::new(Arc::default());
     let (locals_tx, locals) = watch::channel(Arc::default());
     let config = SupervisorConfig {
         files_check: FILES_CHECK,
         ..SupervisorConfig::new(ME, "a".to_owned(), work_dir)
     };
-    let handle = Handle::new(config, Arc::new(driver.clone()), locals_tx);
+    let handle = Handle::new(
+        config,
+        Arc::new(driver.clone()),
+        locals_tx,
+        given_up.subscribe(),
+    );
     let registry = FakeRegistry {
         state: Arc::new(watch::Sender::new(Arc::new(State::default()))),
         status: Arc::new(watch::Sender::new(Status {
@@ -121,6 +129,7 @@ pub async fn node() -> Node {
         registry,
         membership,
         locals,
+        given_up,
         handle,
         child,
         guardian,
@@ -204,25 +213,13 @@ impl Node {
         artifact: Digest,
     ) {
         let name: DeploymentName = name.parse().unwrap();
-        let release = Release {
-            number: ReleaseNumber(1),
-            spec: Spec {
-                workload,
-                tld: "test".parse().unwrap(),
-                http: Default::default(),
-            },
-            artifact,
-            artifact_bytes: 1,
-            created_at: Millis(0),
-        };
-        let deployment = Deployment {
-            name: name.clone(),
-            generation: 1,
-            epoch: 1,
-            scale: 1,
-            releases: imbl::vector![Arc::new(release)],
-            removing: false,
-        };
+        let release = Release::new(
+            ReleaseNumber(1),
+            Spec::new(workload, "test".parse().unwrap()),
+            (artifact, 1),
+            Millis(0),
+        );
+        let deployment = Deployment::new(name.clone(), 1, release);
         self.apply(|state| {
             state.cluster.get_or_insert_with(|| state::Cluster {
                 id: ClusterId("test".to_owned()),
@@ -282,6 +279,14 @@ impl Node {
         self.facts(instance, |facts| facts.phase == phase).await
     }
 
+    /// The probes have given this run up.
+    pub fn give_up(&self, instance: InstanceId, run: u64, reason: &str) {
+        let reason = reason.to_owned();
+        self.given_up.send_modify(|all| {
+            Arc::make_mut(all).insert(instance, GivenUpRun { run, reason });
+        });
+    }
+
     pub fn is_local(&self, instance: InstanceId) -> bool {
         self.locals.borrow().contains_key(&instance)
     }
@@ -289,10 +294,8 @@ impl Node {
 
 pub fn service() -> Workload {
     Workload::Service(Service {
-        command: "run".to_owned(),
-        env: BTreeMap::new(),
-        probe: ProbeSpec::default(),
         stop_grace: STOP_GRACE,
+        ..Service::new("run")
     })
 }
 

@@ -28,6 +28,7 @@ pub struct Http {
     /// `on` (plain HTTP is redirected), `both` or `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub https: Option<String>,
+    /// How large a request may be, and how long nothing may move.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: HttpLimits,
     /// `per_try=60s whole=2m`.
@@ -36,6 +37,7 @@ pub struct Http {
     /// `per_instance=1024 total=8192 queue=1024 wait=1s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<String>,
+    /// How many requests a client may send.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rate_limits: Vec<HttpRateLimit>,
     /// `tries=3 budget=20% min_per_second=10 window=10s`.
@@ -62,16 +64,22 @@ pub struct Http {
     /// `off`, `on` or `window=30s from=10%`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    /// Security headers of the answers.
     #[serde(skip_serializing_if = "is_default")]
     pub security: HttpSecurity,
+    /// Which other sites may read its answers.
     #[serde(skip_serializing_if = "is_default")]
     pub cors: HttpCors,
+    /// A page in place of every answer.
     #[serde(skip_serializing_if = "is_default")]
     pub maintenance: HttpMaintenance,
+    /// A password in front of it.
     #[serde(skip_serializing_if = "is_default")]
     pub basic_auth: HttpBasicAuth,
+    /// Which clients come in at all.
     #[serde(skip_serializing_if = "is_default")]
     pub addresses: HttpAddresses,
+    /// Answers that are kept and given again.
     #[serde(skip_serializing_if = "is_default")]
     pub cache: HttpCache,
     /// `off`, `json` or `combined`.
@@ -104,6 +112,7 @@ pub struct HttpRule {
     /// A prefix of whole segments; `/` when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Exactly these methods, such as `GET`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
     /// `name` (present) or `name: value` (exactly).
@@ -135,8 +144,10 @@ pub struct HttpLimits {
     /// A size, or `unlimited`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// Request line and headers: a size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
+    /// Path and query: a size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// How long nothing may move once an answer has begun.
@@ -167,14 +178,19 @@ pub struct HttpSecurity {
     /// `on` or `off`: whether headers that are not named here have their default values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub defaults: Option<String>,
+    /// Value of `X-Frame-Options`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frame_options: Option<String>,
+    /// Value of `X-Content-Type-Options`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type_options: Option<String>,
+    /// Value of `Referrer-Policy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referrer_policy: Option<String>,
+    /// Value of `Content-Security-Policy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_security_policy: Option<String>,
+    /// Value of `X-XSS-Protection`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xss_protection: Option<String>,
     /// `180d`, `730d include_subdomains preload`.
@@ -188,14 +204,19 @@ pub struct HttpCors {
     /// Without any, CORS is the application's own affair.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
+    /// Methods that they may use besides the simple ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
+    /// Headers that they may send.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
+    /// Headers of the answer that they may read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub expose: Vec<String>,
+    /// Whether their cookies come along.
     #[serde(skip_serializing_if = "is_default")]
     pub credentials: bool,
+    /// How long a browser may keep what it was told of this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<String>,
 }
@@ -203,11 +224,13 @@ pub struct HttpCors {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpMaintenance {
+    /// Whether everybody gets the page.
     #[serde(skip_serializing_if = "is_default")]
     pub on: bool,
     /// HTML; the proxy's own page when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+    /// When to come again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
     /// Networks that get through.
@@ -218,6 +241,7 @@ pub struct HttpMaintenance {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpBasicAuth {
+    /// What the browser says that the password is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
     /// Lines of `htpasswd -nB`. Told without the hash; such a line keeps the password that is stored.
@@ -242,6 +266,7 @@ pub struct HttpAddresses {
     /// With any, nobody else comes in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
+    /// Networks and addresses that do not come in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
 }
@@ -249,14 +274,19 @@ pub struct HttpAddresses {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpCache {
+    /// Whether answers that allow it are kept.
     #[serde(skip_serializing_if = "is_default")]
     pub on: bool,
+    /// A larger answer is not kept: a size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_response: Option<String>,
+    /// How long an answer is fresh that does not say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_ttl: Option<String>,
+    /// How long an old one may be given while a new one is fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale_while_revalidate: Option<String>,
+    /// How long an old one may be given instead of an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale_if_error: Option<String>,
 }

@@ -1,6 +1,8 @@
 //! JSON of the HTTP API, version 1. Additive changes only; field names are the contract.
 
 mod http;
+mod probe;
+mod release;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +12,11 @@ use utoipa::ToSchema;
 pub use http::{
     Http, HttpAddresses, HttpBasicAuth, HttpCache, HttpCors, HttpLimits, HttpMaintenance,
     HttpRateLimit, HttpRule, HttpSecurity,
+};
+
+pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealth, SilentNode};
+pub use release::{
+    Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
 };
 
 /// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
@@ -246,7 +253,7 @@ pub struct Peer {
     pub role: String,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentSpec {
     /// `static` or `service`.
     #[serde(rename = "type")]
@@ -258,15 +265,41 @@ pub struct DeploymentSpec {
     pub tld: Option<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// May it be given requests? A TCP probe unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
+    /// Has the program come up? Until it has, the other probes do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Probe>,
+    /// Is it of any use still? If not it is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Probe>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace_ms: Option<u64>,
+    /// Before SIGTERM requests under way have so long to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u64>,
+    /// And WebSockets and their like so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_grace_ms: Option<u64>,
     #[serde(default)]
     pub spa: bool,
     /// How the proxy treats its requests; absent when all is as by default.
     #[serde(default, skip_serializing_if = "Http::is_empty")]
     pub http: Http,
+    /// How a release takes over; what is left out is as by default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub strategy: ReleaseStrategy,
+    /// What an instance may use.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
+    /// What an instance may reach.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub isolation: Isolation,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -277,24 +310,18 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("tld", &self.tld)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("probe", &self.probe)
+            .field("startup", &self.startup)
+            .field("liveness", &self.liveness)
             .field("stop_grace_ms", &self.stop_grace_ms)
+            .field("drain_ms", &self.drain_ms)
+            .field("socket_grace_ms", &self.socket_grace_ms)
             .field("spa", &self.spa)
             .field("http", &self.http)
+            .field("strategy", &self.strategy)
+            .field("resources", &self.resources)
+            .field("isolation", &self.isolation)
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Probe {
-    /// `tcp` or `http`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub period_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
 }
 
 /// An artifact already uploaded: its BLAKE3 in hexadecimal and its archive's size.
@@ -313,6 +340,11 @@ pub struct CreateDeployment {
     pub instances: u32,
     /// Digest of an uploaded artifact.
     pub artifact: String,
+    /// Who makes it and why, for the history.
+    #[serde(default)]
+    pub author: String,
+    #[serde(default)]
+    pub message: String,
 }
 
 /// A new release: `spec: null` keeps the current spec, any other replaces all of it.
@@ -325,6 +357,11 @@ pub struct UpdateDeployment {
     /// another by now. Without it the last update wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub based_on: Option<u64>,
+    /// Who makes it and why, for the history.
+    #[serde(default)]
+    pub author: String,
+    #[serde(default)]
+    pub message: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -341,6 +378,19 @@ pub struct Deployed {
     pub urls: Vec<String>,
 }
 
+/// Answer to the purge of a deployment's response cache.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CachePurged {
+    pub name: String,
+    /// What was kept before this revision is not given any more.
+    pub revision: u64,
+    /// Live nodes whose proxies know of it.
+    pub nodes: u32,
+    /// Names of live nodes that have not said so in time; they will, as soon as they hear of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<String>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Deployments {
     pub deployments: Vec<DeploymentStatus>,
@@ -355,8 +405,12 @@ pub struct DeploymentStatus {
     #[serde(rename = "type")]
     pub kind: String,
     pub generation: u64,
+    /// The one that is wanted.
     pub release: u32,
     pub phase: DeploymentPhase,
+    /// A release on its way; absent when none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
     /// Instances wanted.
     pub desired: u32,
     /// Instances of the current release that take requests.
@@ -366,6 +420,9 @@ pub struct DeploymentStatus {
     /// Of the current release; only where one deployment is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<DeploymentSpec>,
+    /// The newest kept ones with what became of them, newest first; only where one deployment is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<ReleaseInfo>,
     pub instances: Vec<InstanceStatus>,
     /// Why instances are missing; empty when none is.
     pub problems: Vec<String>,
@@ -430,6 +487,9 @@ pub struct LogLine {
     pub release: u32,
     /// `stdout`, `stderr`, or `nebula` for what the platform says about the instance.
     pub stream: String,
+    /// What the line says of its level: `trace`, `debug`, `info`, `warn`, `error` or `fatal`; none when it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
     pub line: String,
 }
 

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nebula_domain::DomainName;
 use nebula_domain::http::HttpPolicy;
-use nebula_domain::spec::{ProbeSpec, Service, Spec, StaticSite, Workload};
+use nebula_domain::spec::{Service, Spec, StaticSite, Workload};
 use proptest::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{Passwords, policy, told_policy};
 use crate::api::{Http, HttpRateLimit, HttpRule};
@@ -64,9 +62,8 @@ fn read(wire: &Http) -> HttpPolicy {
 
 fn spec(http: HttpPolicy, workload: Workload) -> Spec {
     Spec {
-        workload,
-        tld: "a.test".parse().unwrap(),
         http: Arc::new(http),
+        ..Spec::new(workload, "a.test".parse().unwrap())
     }
 }
 
@@ -76,10 +73,9 @@ fn site() -> Workload {
 
 fn service() -> Workload {
     Workload::Service(Service {
-        command: "serve".to_owned(),
         env: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
-        probe: ProbeSpec::default(),
         stop_grace: Duration::from_secs(1),
+        ..Service::new("serve")
     })
 }
 
@@ -229,23 +225,13 @@ fn errors_name_the_field_and_the_nearest_word() {
     );
 }
 
-/// How specs were stored before there were policies.
-#[derive(Serialize, Deserialize)]
-struct OldSpec {
-    workload: Workload,
-    tld: DomainName,
-}
-
 #[test]
-fn specs_without_a_policy_are_stored_as_ever() {
+fn what_has_its_default_takes_a_byte_and_is_shared() {
     for workload in [site(), service()] {
         let plain = spec(HttpPolicy::default(), workload.clone());
-        let old = OldSpec {
-            workload,
-            tld: plain.tld.clone(),
-        };
-        let bytes = codec::encode(&old).unwrap();
-        assert_eq!(codec::encode(&plain).unwrap(), bytes);
+        let alone = codec::encode(&(workload, &plain.tld)).unwrap();
+        let bytes = codec::encode(&plain).unwrap();
+        assert_eq!(bytes.len(), alone.len() + 2);
         let again: Spec = codec::decode(&bytes).unwrap();
         assert_eq!(again, plain);
         assert!(Arc::ptr_eq(&again.http, &HttpPolicy::shared()));

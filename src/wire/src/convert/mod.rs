@@ -4,26 +4,27 @@ mod http;
 #[cfg(test)]
 mod http_tests;
 mod http_told;
+mod probe;
+mod release;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use http::{Passwords, policy};
 pub use http_told::told_policy;
+pub use release::order;
 
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::names::NameError;
 use nebula_domain::spec::{
-    DEFAULT_STOP_GRACE, ProbeKind, ProbeSpec, Service, Spec, StaticSite, Workload,
+    DEFAULT_DRAIN, DEFAULT_SOCKET_GRACE, DEFAULT_STOP_GRACE, ProbeRole, Service, Spec, StaticSite,
+    Workload,
 };
 use nebula_domain::state::Role;
 use nebula_domain::{DomainName, Rejection};
 
-use crate::api::{ApiError, DeploymentSpec, ErrorCode, Probe};
+use crate::api::{ApiError, DeploymentSpec, ErrorCode};
 
-/// Longest probe period and time limit: beyond an hour a probe says nothing.
-pub const MAX_PROBE_MS: u64 = 3_600_000;
 /// Longest wait between SIGTERM and SIGKILL.
 pub const MAX_STOP_GRACE_MS: u64 = 3_600_000;
 
@@ -91,7 +92,22 @@ impl From<&Rejection> for ApiError {
                 C::Conflict,
                 "see what it is now with 'nebula deploy status', then update it again",
             ),
+            Rejection::ReleaseUnknown { .. } => (
+                C::NotFound,
+                "see 'nebula deploy history' for those that are kept",
+            ),
+            Rejection::ReleaseWanted { .. } | Rejection::NothingToGoBackTo(_) => {
+                (C::Conflict, "see 'nebula deploy history'")
+            }
+            Rejection::NoRollout(_) | Rejection::FirstRelease(_) => {
+                (C::Conflict, "see 'nebula deploy status'")
+            }
+            Rejection::StaleStep(_) => (C::Conflict, "look again"),
             Rejection::StaticScale(_) => (C::Conflict, "leave --instances out for static sites"),
+            Rejection::StaticCache(_) => (
+                C::Conflict,
+                "its files are served as they are: a new release shows at once",
+            ),
             Rejection::Spec(_) | Rejection::Setting(_) => {
                 (C::BadRequest, "correct the value and try again")
             }
@@ -160,6 +176,7 @@ pub fn spec(
         workload,
         tld,
         http,
+        strategy: release::strategy(&wire.strategy)?,
     };
     spec.check()
         .map_err(|e| ApiError::from(&Rejection::Spec(e)))?;
@@ -167,9 +184,16 @@ pub fn spec(
 }
 
 fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
-    if wire.command.is_some() || !wire.env.is_empty() || wire.probe.is_some() {
+    let is_program = wire.command.is_some()
+        || !wire.env.is_empty()
+        || [&wire.probe, &wire.startup, &wire.liveness]
+            .iter()
+            .any(|probe| probe.is_some())
+        || wire.resources != Default::default()
+        || wire.isolation != Default::default();
+    if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment or probe",
+            "a static site has no command, environment, probe, resources or isolation",
             "leave them out, or use --type service",
         ));
     }
@@ -189,92 +213,70 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             "add --command \"python3 app.py\"",
         )
     })?;
-    let stop_grace = match wire.stop_grace_ms {
-        None => DEFAULT_STOP_GRACE,
-        Some(ms) => Duration::from_millis(in_range("stop_grace_ms", ms, 0, MAX_STOP_GRACE_MS)?),
+    let grace = |field: &str, ms: Option<u64>, default| match ms {
+        None => Ok(default),
+        Some(ms) => in_range(field, ms, 0, MAX_STOP_GRACE_MS).map(Duration::from_millis),
     };
-    let probe = wire
-        .probe
-        .as_ref()
-        .map_or_else(|| Ok(ProbeSpec::default()), probe)?;
+    let probe = |wire: &Option<_>, role| {
+        wire.as_ref()
+            .map(|wire| probe::probe(wire, role))
+            .transpose()
+    };
+    let readiness = probe(&wire.probe, ProbeRole::Readiness)?;
+    let stop_grace = grace("stop_grace_ms", wire.stop_grace_ms, DEFAULT_STOP_GRACE)?;
+    let drain = grace("drain_ms", wire.drain_ms, DEFAULT_DRAIN)?;
+    let sockets = wire.socket_grace_ms;
+    let socket_grace = grace("socket_grace_ms", sockets, DEFAULT_SOCKET_GRACE)?;
     Ok(Workload::Service(Service {
         command,
         env: wire.env.clone(),
-        probe,
+        probe: readiness.unwrap_or_default(),
+        startup: probe(&wire.startup, ProbeRole::Startup)?,
+        liveness: probe(&wire.liveness, ProbeRole::Liveness)?,
         stop_grace,
+        drain,
+        socket_grace,
+        resources: release::resources(&wire.resources)?,
+        isolation: release::isolation(&wire.isolation)?,
     }))
-}
-
-fn probe(wire: &Probe) -> Result<ProbeSpec, ApiError> {
-    let kind = match (wire.kind.as_str(), &wire.path) {
-        ("tcp", None) => ProbeKind::Tcp,
-        ("tcp", Some(_)) => {
-            return Err(ApiError::bad_request(
-                "a TCP probe has no path",
-                "use an HTTP probe",
-            ));
-        }
-        ("http", path) => ProbeKind::Http {
-            path: path.clone().unwrap_or_else(|| "/".to_owned()),
-        },
-        (other, _) => {
-            return Err(ApiError::bad_request(
-                format!("'{other}' is not a probe type"),
-                "use 'tcp' or 'http'",
-            ));
-        }
-    };
-    let mut spec = ProbeSpec {
-        kind,
-        ..ProbeSpec::default()
-    };
-    if let Some(ms) = wire.period_ms {
-        spec.period = Duration::from_millis(in_range("period_ms", ms, 100, MAX_PROBE_MS)?);
-    }
-    if let Some(ms) = wire.timeout_ms {
-        spec.timeout = Duration::from_millis(in_range("timeout_ms", ms, 10, MAX_PROBE_MS)?);
-    }
-    Ok(spec)
 }
 
 /// A spec as it is told, without passwords. [`spec`] makes the same of it again where they are stored.
 pub fn told_spec(spec: &Spec) -> DeploymentSpec {
     let tld = Some(spec.tld.to_string());
     let http = told_policy(&spec.http);
+    let strategy = release::told_strategy(&spec.strategy);
+    let told = |service: &Service, role| {
+        let probe = service.probe_of(role)?;
+        Some(probe::told_probe(probe, role))
+    };
     match &spec.workload {
         Workload::Static(site) => DeploymentSpec {
             kind: "static".to_owned(),
-            command: None,
             tld,
-            env: BTreeMap::new(),
-            probe: None,
-            stop_grace_ms: None,
             spa: site.spa,
             http,
+            strategy,
+            ..DeploymentSpec::default()
         },
         Workload::Service(service) => DeploymentSpec {
             kind: "service".to_owned(),
             command: Some(service.command.clone()),
             tld,
             env: service.env.clone(),
-            probe: Some(told_probe(&service.probe)),
+            probe: told(service, ProbeRole::Readiness),
+            startup: told(service, ProbeRole::Startup),
+            liveness: told(service, ProbeRole::Liveness),
             stop_grace_ms: Some(millis(service.stop_grace)),
+            drain_ms: (service.drain != DEFAULT_DRAIN).then(|| millis(service.drain)),
+            socket_grace_ms: (service.socket_grace != DEFAULT_SOCKET_GRACE)
+                .then(|| millis(service.socket_grace)),
             spa: false,
             http,
+            strategy,
+            resources: release::told_resources(&service.resources),
+            isolation: release::told_isolation(&service.isolation),
         },
-    }
-}
-
-fn told_probe(probe: &ProbeSpec) -> Probe {
-    let (kind, path) = match &probe.kind {
-        ProbeKind::Tcp => ("tcp", None),
-        ProbeKind::Http { path } => ("http", Some(path.clone())),
-    };
-    Probe {
-        kind: kind.to_owned(),
-        path,
-        period_ms: Some(millis(probe.period)),
-        timeout_ms: Some(millis(probe.timeout)),
     }
 }
 
@@ -295,17 +297,13 @@ fn in_range(name: &str, value: u64, min: u64, max: u64) -> Result<u64, ApiError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Probe;
 
     fn wire(kind: &str) -> DeploymentSpec {
         DeploymentSpec {
             kind: kind.into(),
-            command: None,
             tld: Some("example.test".into()),
-            env: Default::default(),
-            probe: None,
-            stop_grace_ms: None,
-            spa: false,
-            http: Default::default(),
+            ..DeploymentSpec::default()
         }
     }
 
@@ -345,6 +343,14 @@ mod tests {
                 path: Some("/up".into()),
                 period_ms: Some(700),
                 timeout_ms: Some(300),
+                ..Probe::default()
+            }),
+            liveness: Some(Probe {
+                kind: "exec".into(),
+                command: Some("check hush".into()),
+                period_ms: Some(30_000),
+                timeout_ms: Some(300),
+                ..Probe::default()
             }),
             stop_grace_ms: Some(1500),
             ..wire("service")

@@ -1,7 +1,10 @@
 //! Messages between nodes, one module per protocol of the mesh.
 
 pub mod artifact;
+pub mod health;
 pub mod identity;
+pub mod log_copy;
+pub mod log_search;
 pub mod logs;
 pub mod registry;
 pub mod tunnel;
@@ -20,10 +23,16 @@ pub enum Protocol {
     Artifact = 4,
     /// Proxied requests to an instance of the other node.
     Tunnel = 5,
-    /// Output of instances.
+    /// Output of instances, without filters: how nodes of an older version ask and are asked.
     Logs = 6,
     /// Joining, renewing certificates, the sealed CA key.
     Identity = 7,
+    /// What probes say of instances.
+    Health = 10,
+    /// Output of instances, searched where it lies.
+    LogSearch = 8,
+    /// Output of instances, to be kept on a second node.
+    LogCopy = 9,
 }
 
 impl TryFrom<u8> for Protocol {
@@ -37,6 +46,9 @@ impl TryFrom<u8> for Protocol {
             5 => Protocol::Tunnel,
             6 => Protocol::Logs,
             7 => Protocol::Identity,
+            10 => Protocol::Health,
+            8 => Protocol::LogSearch,
+            9 => Protocol::LogCopy,
             other => return Err(other),
         })
     }

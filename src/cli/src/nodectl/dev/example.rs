@@ -44,16 +44,13 @@ pub async fn deploy(client: &Client, state: &DevState, out: Output) -> Outcome {
         name: NAME.to_owned(),
         spec: DeploymentSpec {
             kind: "static".to_owned(),
-            command: None,
             tld: Some(TLD.to_owned()),
-            env: Default::default(),
-            probe: None,
-            stop_grace_ms: None,
-            spa: false,
-            http: Default::default(),
+            ..DeploymentSpec::default()
         },
         instances: 1,
         artifact: packed.digest(),
+        author: String::new(),
+        message: "the example site".to_owned(),
     };
     match client.create_deployment(&request).await {
         Ok(deployed) => {

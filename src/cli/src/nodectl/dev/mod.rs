@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::flags::Isolation;
 use crate::error::Outcome;
 use crate::output::Output;
 
@@ -54,6 +55,9 @@ pub struct Up {
     /// Serve what is deployed over TLS as well, with the certificates in this folder: NAME.crt with NAME.key beside it
     #[arg(long, value_name = "DIR")]
     edge_certificates: Option<PathBuf>,
+    /// How programs are kept apart: as their deployments ask, everything or no start, or nothing but their limits [default: as before, or auto]
+    #[arg(long, value_name = "MODE")]
+    isolation: Option<Isolation>,
     /// Return when the cluster is ready and leave it running
     #[arg(long)]
     detach: bool,

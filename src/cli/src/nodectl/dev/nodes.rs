@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use nebula_client::Client;
-use nebula_node::{API_SOCKET, Config, EdgeTls, Overrides, write_private};
+use nebula_node::{API_SOCKET, Config, EdgeTls, IsolationMode, Overrides, write_private};
 use nebula_telemetry::{Clock, Random};
 use nebula_wire::api::{CreateJoinToken, Member, MemberStatus, Members};
 use nebula_wire::token::JoinTokenText;
@@ -34,6 +34,7 @@ pub struct Cluster {
     pub program: PathBuf,
     /// What every node is to have from now on; `None` leaves it as it is.
     pub edge_threads: Option<usize>,
+    pub isolation: Option<IsolationMode>,
     /// The same of the folder of certificates, an absolute path.
     pub certificates: Option<PathBuf>,
     pub state: RefCell<DevState>,
@@ -131,6 +132,7 @@ impl Cluster {
             api: address(&node.api)?,
             edge: address(&node.edge)?,
             edge_threads: self.edge_threads,
+            isolation: self.isolation,
             edge_tls,
             edge_certificates_dir: self.certificates.clone(),
             ..Overrides::default()
@@ -211,7 +213,8 @@ impl Cluster {
     /// Starts one daemon and waits until it answers.
     async fn run(&self, index: usize) -> Outcome {
         let node = self.node(index);
-        if self.edge_threads.is_some() || self.certificates.is_some() {
+        let isolation = self.isolation.is_some();
+        if self.edge_threads.is_some() || self.certificates.is_some() || isolation {
             // One that goes on has its settings in its file.
             self.config(&node)?.store().map_err(bad_config)?;
         }
@@ -386,6 +389,7 @@ mod tests {
             dir: dir.to_owned(),
             program: PathBuf::new(),
             edge_threads: None,
+            isolation: None,
             certificates: None,
             state: RefCell::new(Cluster::plan(dir, &[ports])),
         };
@@ -406,6 +410,18 @@ mod tests {
         assert_eq!(cluster.config(&node).unwrap().edge_threads, 1);
         cluster.edge_threads = Some(0);
         assert_eq!(cluster.config(&node).unwrap().edge_threads, 0);
+    }
+
+    #[test]
+    fn isolation_once_given_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut cluster, node) = one_node(dir.path());
+        let isolation = |cluster: &Cluster| cluster.config(&node).unwrap().instances.isolation;
+        assert_eq!(isolation(&cluster), IsolationMode::Auto);
+        cluster.isolation = Some(IsolationMode::Off);
+        cluster.config(&node).unwrap().store().unwrap();
+        cluster.isolation = None;
+        assert_eq!(isolation(&cluster), IsolationMode::Off);
     }
 
     #[test]

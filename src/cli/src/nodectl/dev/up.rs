@@ -29,6 +29,7 @@ pub async fn run(args: Up, out: Output) -> Outcome {
         dir: home.dir().to_owned(),
         program: daemon::program("nodectl")?,
         edge_threads: args.edge_threads,
+        isolation: args.isolation.map(Into::into),
         certificates,
         state: RefCell::new(plan),
     };
@@ -306,6 +307,7 @@ mod tests {
             base_port: None,
             edge_threads: None,
             edge_certificates: None,
+            isolation: None,
             detach: false,
             no_example: false,
         }

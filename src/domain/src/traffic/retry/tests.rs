@@ -55,6 +55,20 @@ fn tries_end_by_number_time_or_budget() {
 }
 
 #[test]
+fn one_hangs_that_is_unheard_of_for_far_more_than_the_wait() {
+    let unheard = |after: &str, deadlines: &str| {
+        let hedge: Hedge = after.parse().unwrap();
+        hedge.unheard_max(&deadlines.parse().unwrap())
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(unheard("after=200ms", "per_try=60s whole=2m"), seconds(2));
+    assert_eq!(unheard("after=1ms", "per_try=60s whole=2m"), seconds(1));
+    assert_eq!(unheard("after=20s", "per_try=60s whole=2m"), seconds(60));
+    let short = unheard("after=20ms", "per_try=100ms whole=2s");
+    assert_eq!(short, Duration::from_millis(100));
+}
+
+#[test]
 fn requests_earn_retries_for_a_while() {
     let policy: RetryPolicy = "budget=20% min_per_second=0 window=10s".parse().unwrap();
     let budget = Budget::default();

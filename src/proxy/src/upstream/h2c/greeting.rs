@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::empties::{Empties, Frames};
+
 /// Every frame begins with so many bytes (RFC 9113 section 4.1).
 const FRAME_HEAD_BYTES: usize = 9;
 /// A server's settings are a few; the frame could not be longer than this before it was allowed to.
@@ -20,6 +22,8 @@ pub(super) struct Greeted<T> {
     io: T,
     state: State,
     heard: Arc<AtomicBool>,
+    /// What comes after the greeting.
+    frames: Frames,
 }
 
 enum State {
@@ -31,12 +35,13 @@ enum State {
 
 impl<T> Greeted<T> {
     /// With a sign that the greeting was passed on.
-    pub(super) fn new(io: T) -> (Greeted<T>, Arc<AtomicBool>) {
+    pub(super) fn new(io: T, empties: Arc<Empties>) -> (Greeted<T>, Arc<AtomicBool>) {
         let heard = Arc::new(AtomicBool::new(false));
         let greeted = Greeted {
             io,
             state: State::Head([0; FRAME_HEAD_BYTES], 0),
             heard: Arc::clone(&heard),
+            frames: Frames::new(empties),
         };
         (greeted, heard)
     }
@@ -54,11 +59,16 @@ impl<T> Greeted<T> {
             self.state = State::Settings(length);
         }
         if let State::Settings(left) = &mut self.state {
-            *left = left.saturating_sub(bytes.len());
+            let more = bytes.len().min(*left);
+            *left -= more;
+            bytes = &bytes[more..];
             if *left == 0 {
                 self.state = State::Done;
                 self.heard.store(true, Ordering::Relaxed);
             }
+        }
+        if let State::Done = self.state {
+            self.frames.look(bytes);
         }
         Ok(())
     }
@@ -84,14 +94,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Greeted<T> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        if !matches!(self.state, State::Done) {
-            let looked = self.look(&buffer.filled()[before..]);
-            if looked.is_err() {
-                buffer.set_filled(before);
-            }
-            return Poll::Ready(looked);
+        let looked = self.look(&buffer.filled()[before..]);
+        if looked.is_err() {
+            buffer.set_filled(before);
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(looked)
     }
 }
 
@@ -123,7 +130,10 @@ mod tests {
         let mut heard = Vec::new();
         for cut in 0..said.len() {
             let (one, other) = said.split_at(cut);
-            let (mut io, sign) = Greeted::new(tokio::io::join(one.chain(other), tokio::io::sink()));
+            let (mut io, sign) = Greeted::new(
+                tokio::io::join(one.chain(other), tokio::io::sink()),
+                Arc::default(),
+            );
             let read = io.read_to_end(&mut Vec::new()).await;
             assert!(read.is_err() || sign.load(Ordering::Relaxed));
             heard.push(read.is_ok());

@@ -13,7 +13,8 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use crate::grpc::is_grpc;
 use crate::h1::{FIELDS_MAX, HeadLimits, Kind, Length, RequestHead};
-use crate::streams::{Framing, copy_fields, invalid, line, stays};
+use crate::headers::line;
+use crate::streams::{Framing, copy_fields, invalid, stays};
 
 /// The one protocol that a tunnel is opened for (RFC 8441).
 const WEBSOCKET: &str = "websocket";

@@ -13,6 +13,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::empties::Empties;
 use super::greeting::Greeted;
 use crate::config::Limits;
 use crate::metrics::{Held, ProxyMetrics};
@@ -22,6 +23,7 @@ use crate::upstream::{DialError, Io};
 #[derive(Clone)]
 pub(super) struct Handle {
     pub(super) sender: SendRequest<Bytes>,
+    empties: Arc<Empties>,
     _kept: mpsc::Sender<Infallible>,
 }
 
@@ -34,6 +36,11 @@ impl Handle {
             self.sender.poll_ready(&mut cx),
             std::task::Poll::Ready(Err(_))
         )
+    }
+
+    /// The instance has sent so much that is nothing that the connection may end soon, with all that is on it.
+    pub(super) fn is_worn(&self) -> bool {
+        self.empties.are_many()
     }
 
     /// As many as the instance takes at once.
@@ -50,7 +57,8 @@ pub(super) async fn open(
     patience: Duration,
     metrics: &ProxyMetrics,
 ) -> Result<Handle, DialError> {
-    let (io, heard) = Greeted::new(io);
+    let empties = Arc::<Empties>::default();
+    let (io, heard) = Greeted::new(io, Arc::clone(&empties));
     let (open, opened) = oneshot::channel();
     let (kept, unused) = mpsc::channel(1);
     let builder = builder(limits);
@@ -72,6 +80,7 @@ pub(super) async fn open(
         opened.await.map_err(|_| DialError::NotHttp2)?;
         Ok(Handle {
             sender,
+            empties,
             _kept: kept,
         })
     };

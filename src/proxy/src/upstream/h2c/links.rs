@@ -198,6 +198,7 @@ impl Links {
     ) -> Option<Upstream> {
         let link = instance.links.iter_mut().find(|link| {
             link.via == target.via
+                && !link.handle.is_worn()
                 && link.streams < link.most.min(link.handle.streams_max())
                 && (link.streams > 0 || link.idle_since.elapsed() <= idle_max)
         })?;
@@ -325,7 +326,7 @@ impl Drop for Slot {
         if let Some(link) = instance.links.iter_mut().find(|link| link.id == self.id) {
             link.streams -= 1;
             link.idle_since = Instant::now();
-            if link.most == 0 && link.streams == 0 {
+            if (link.most == 0 || link.handle.is_worn()) && link.streams == 0 {
                 instance.links.retain(|link| link.id != self.id);
             }
         }

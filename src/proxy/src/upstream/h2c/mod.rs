@@ -2,9 +2,11 @@
 //! HTTP/1.1 connection for one request, the inverse of `crate::h2`, so that exchanges, retries and policies hold for both
 //! protocols without a second implementation.
 //!
-//! `links` are a thread's connections, `link` is one of them, `greeting` sees whether the other end speaks HTTP/2 at all,
+//! `links` are a thread's connections, `link` is one of them, `greeting` sees whether the other end speaks HTTP/2 at all, `empties` how
+//! long its connection will stand,
 //! `stream` is what an exchange writes to and reads from, and `heads` translates.
 
+mod empties;
 mod greeting;
 mod heads;
 mod link;

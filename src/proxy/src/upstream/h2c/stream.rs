@@ -28,6 +28,8 @@ pub(crate) enum Told {
     Unspeakable,
     /// It was given up, as servers of gRPC do when a call's deadline is over. That is no sign of a broken instance.
     Cancelled,
+    /// It has failed, and its connection is as good as before.
+    Failed,
 }
 
 pub(crate) struct Stream {
@@ -115,7 +117,9 @@ impl Stream {
         match reset {
             Some(Reason::REFUSED_STREAM) => self.told = Some(Told::Unprocessed),
             Some(Reason::CANCEL) => self.told = Some(Told::Cancelled),
-            _ => {}
+            // Of its connection: another one may have room.
+            Some(Reason::ENHANCE_YOUR_CALM) | None => {}
+            Some(_) => self.told = Some(Told::Failed),
         }
         if let Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) = reset
             && let Some(slot) = &self.slot

@@ -1,0 +1,283 @@
+//! `nebula deploy apply|plan|init|schema`: deployments from a file.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nebula_client::{Client, Consistency};
+use nebula_wire::api::{
+    CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, ErrorCode, UpdateDeployment,
+};
+use serde::Serialize;
+
+use super::deploy::{finish, taken};
+use crate::connect::ConnectFlags;
+use crate::error::{CliError, Exit, Outcome};
+use crate::manifest::{self, Action, FILE, Manifest, Plan};
+use crate::output::Output;
+use crate::pack::{self, Packed};
+use crate::spec::{Kind, deployment_name};
+use crate::wait::WaitFlags;
+use crate::{origin, site_rules};
+
+#[derive(Debug, Args)]
+pub struct FileFlags {
+    /// The deployment's file
+    #[arg(long, short, value_name = "FILE", default_value = FILE)]
+    file: PathBuf,
+    /// One of the file's environments, such as staging
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    from: FileFlags,
+    /// Why, for the history
+    #[arg(
+        long,
+        short,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    message: String,
+    #[command(flatten)]
+    wait: WaitFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanFlags {
+    #[command(flatten)]
+    from: FileFlags,
+    /// Exit with 6 when something would change
+    #[arg(long)]
+    exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Folder to look into and to write nebula.toml to
+    #[arg(value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// What the deployment is to be called; found otherwise
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// The file, what it deploys, and what is deployed.
+struct Looked {
+    client: Client,
+    manifest: Manifest,
+    packed: Packed,
+    current: Option<DeploymentStatus>,
+    plan: Plan,
+}
+
+/// Reads everything and compares; nothing is sent and nothing changed.
+async fn look(flags: &FileFlags, connect: &ConnectFlags) -> Outcome<Looked> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let manifest = manifest::read(&flags.file, flags.env.as_deref(), &variable)?;
+    let packed = pack::pack_without(&manifest.folder, &manifest.left_out).await?;
+    let client = connect.client()?;
+    // What a follower knows may be old, and then the change would be refused.
+    let now = client.with_consistency(Consistency::Linearizable);
+    let current = match now.deployment(manifest.name.as_str()).await {
+        Ok(present) if present.phase == DeploymentPhase::Removing => return Err(taken(&present)),
+        Ok(present) => Some(present),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let plan = manifest::difference(&manifest, &packed.digest(), current.as_ref())?;
+    Ok(Looked {
+        client,
+        manifest,
+        packed,
+        current,
+        plan,
+    })
+}
+
+pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outcome {
+    let plan = look(&args.from, connect).await?.plan;
+    out.result(&plan, Plan::text);
+    if args.exit_code && !plan.changes_nothing() {
+        return Err(CliError::new(
+            Exit::Differs,
+            ErrorCode::Conflict,
+            format!("{} differs from the file", plan.name),
+            "",
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Unchanged<'a> {
+    unchanged: bool,
+    #[serde(flatten)]
+    status: &'a DeploymentStatus,
+}
+
+pub async fn apply(args: Apply, connect: &ConnectFlags, out: Output) -> Outcome {
+    let looked = look(&args.from, connect).await?;
+    if let (Action::None, Some(status)) = (looked.plan.action, &looked.current) {
+        let unchanged = Unchanged {
+            unchanged: true,
+            status,
+        };
+        out.result(&unchanged, |_| {
+            format!("{} is unchanged: release {}", status.name, status.release)
+        });
+        return Ok(());
+    }
+    let done = match looked.plan.action {
+        Action::Create => "created",
+        Action::Scale => "scaled",
+        Action::Update | Action::None => "updated",
+    };
+    let deployed = change(&looked, args.message, out).await?;
+    finish(&looked.client, deployed, &args.wait, out, done).await
+}
+
+/// Does what the plan says.
+async fn change(looked: &Looked, message: String, out: Output) -> Outcome<Deployed> {
+    let Looked {
+        client,
+        manifest,
+        packed,
+        current,
+        plan,
+    } = looked;
+    let name = manifest.name.as_str();
+    let mut deployed = None;
+    if plan.action != Action::Scale {
+        if manifest.spec.kind == Kind::Static.as_str() {
+            site_rules::warn(&manifest.folder, out);
+        }
+        pack::upload(client, packed, out).await?;
+        deployed = Some(match current {
+            None => {
+                let request = CreateDeployment {
+                    name: name.to_owned(),
+                    spec: manifest.spec.clone(),
+                    instances: manifest.instances.unwrap_or(1),
+                    artifact: packed.digest(),
+                    author: origin::author(),
+                    message,
+                };
+                client.create_deployment(&request).await?
+            }
+            Some(current) => {
+                let request = UpdateDeployment {
+                    spec: Some(manifest.spec.clone()),
+                    artifact: packed.digest(),
+                    based_on: Some(current.generation),
+                    author: origin::author(),
+                    message,
+                };
+                client.update_deployment(name, &request).await?
+            }
+        });
+    }
+    match (plan.scale, deployed) {
+        (None, Some(deployed)) => Ok(deployed),
+        (Some(instances), _) => Ok(client.scale_deployment(name, instances).await?),
+        (None, None) => Err(CliError::failed("there is nothing to do", "try again")),
+    }
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    file: &'a Path,
+    what: &'a str,
+}
+
+pub fn init(args: &Init, out: Output) -> Outcome {
+    let name = args.name.as_deref().map(deployment_name).transpose()?;
+    if !args.dir.is_dir() {
+        return Err(CliError::usage(
+            format!("'{}' is not a folder", args.dir.display()),
+            "name the folder with what you want to deploy",
+        ));
+    }
+    let file = args.dir.join(FILE);
+    let first = manifest::first(&args.dir, name.as_ref());
+    let mut options = OpenOptions::new();
+    options.write(true);
+    match args.force {
+        true => options.create(true).truncate(true),
+        false => options.create_new(true),
+    };
+    let written = options
+        .open(&file)
+        .and_then(|mut file| file.write_all(first.text.as_bytes()));
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(CliError::new(
+                Exit::Failed,
+                ErrorCode::AlreadyExists,
+                format!("{} is there already", file.display()),
+                "add --force to replace it",
+            ));
+        }
+        Err(error) => {
+            let what = format!("cannot write {}", file.display());
+            return Err(CliError::io(what, &error));
+        }
+    }
+    let written = Written {
+        file: &file,
+        what: &first.what,
+    };
+    out.result(&written, |w| {
+        let file = w.file.display();
+        format!(
+            "{file} is written: {}\nread it, then: nebula deploy plan -f {file}",
+            w.what
+        )
+    });
+    Ok(())
+}
+
+pub fn schema(out: Output) {
+    out.json(&manifest::schema());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_file_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("index.html"), "<h1>").unwrap();
+        let args = |force| Init {
+            dir: dir.path().to_owned(),
+            name: Some("site".to_owned()),
+            force,
+        };
+        let out = Output::new(true);
+        init(&args(false), out).unwrap();
+        let file = dir.path().join(FILE);
+        let first = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, "mine").unwrap();
+        let error = init(&args(false), out).unwrap_err();
+        assert_eq!(error.exit, Exit::Failed);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+        init(&args(true), out).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), first);
+        let nowhere = Init {
+            dir: file,
+            name: None,
+            force: false,
+        };
+        assert_eq!(init(&nowhere, out).unwrap_err().exit, Exit::Usage);
+    }
+}

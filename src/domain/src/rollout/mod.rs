@@ -1,0 +1,279 @@
+//! The way from one release to the next, as a state machine that any leader can go on with: all it has to know is in
+//! the state, the view and the time.
+//!
+//! What is wanted of each release at a stage is [`Deployment::demand`], which the planner carries out; how requests are
+//! shared is [`Deployment::shares`], which the routing table follows; and [`step`] says when the next stage has come, or
+//! what speaks against the release. A step is one command; one that was worked out from an older stage is refused.
+
+mod figures;
+pub mod judge;
+#[cfg(test)]
+mod judge_tests;
+mod look;
+mod step;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::http::Weights;
+use crate::ids::ReleaseNumber;
+use crate::spec::{Strategy, Takeover};
+use crate::state::Deployment;
+use crate::time::Millis;
+
+pub use figures::{Figures, Pair, SLICES, Times, slice_of};
+pub use look::{Seen, look};
+pub use step::{due, step};
+pub use trial::{Side, TRIALS, Tally, Trial};
+
+/// One release on its way; which one is [`Deployment::target`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The latest release that was good, to go back to.
+    pub from: Option<ReleaseNumber>,
+    pub stage: Stage,
+    /// Counts the steps, so that one which was worked out from an earlier stage is refused.
+    pub seq: u64,
+    pub began_at: Millis,
+    /// When the latest step was made; see [`Strategy::deadline`].
+    pub progress_at: Millis,
+    /// Ready instances of the release when the latest step was made.
+    pub ready: u32,
+    /// Times its instances had ended by themselves when the stage began.
+    pub restarts: u32,
+    /// Stopped by an operator, with so many instances of the release.
+    pub paused: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Its instances take the place of the others.
+    Replacing,
+    /// Blue-green before the switch: all of its instances beside all of the others, without requests.
+    Beside,
+    /// Blue-green after the switch: it has all requests, and the others are kept.
+    Warm { since: Millis },
+    /// The step of this number, from 0; `since` its instances are ready.
+    Canary { step: u32, since: Option<Millis> },
+    /// It is out, and has to stand its time.
+    Watching { since: Millis },
+}
+
+/// What a leader makes of what it sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// More of its instances are ready than before.
+    Progress { ready: u32 },
+    /// What the stage waits for has come. `restarts` as in [`Rollout::restarts`].
+    Next { ready: u32, restarts: u32 },
+    /// What speaks against it, one sentence.
+    Fail { why: String },
+}
+
+/// What an operator may say while a release is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    Pause,
+    Resume,
+    /// Skip what is left of the canary or the warm time: the release is good.
+    Promote,
+    /// Take it back.
+    Abort,
+}
+
+/// Instances that are wanted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Of the wanted release.
+    pub new: u32,
+    /// Of the release before, whatever becomes of the new ones.
+    pub keep: Option<(ReleaseNumber, u32)>,
+    /// So many more than `new` may run while instances are replaced,
+    pub surge: u32,
+    /// and so many fewer be ready.
+    pub unavailable: u32,
+    /// New ones only once all others have ended.
+    pub alone: bool,
+}
+
+impl Rollout {
+    /// The beginning of the way. `straight`: without a canary and without two sets, as when going back.
+    pub(crate) fn begin(
+        deployment: &Deployment,
+        from: Option<ReleaseNumber>,
+        straight: bool,
+        now: Millis,
+    ) -> Rollout {
+        let spec = &deployment.current().spec;
+        let stage = match &spec.strategy.takeover {
+            _ if straight || from.is_none() || spec.is_static() => Stage::Replacing,
+            Takeover::Rolling { .. } | Takeover::Recreate => Stage::Replacing,
+            Takeover::BlueGreen { .. } => Stage::Beside,
+            Takeover::Canary { .. } => Stage::Canary {
+                step: 0,
+                since: None,
+            },
+        };
+        Rollout {
+            from,
+            stage,
+            seq: 0,
+            began_at: now,
+            progress_at: now,
+            ready: 0,
+            restarts: 0,
+            paused: None,
+        }
+    }
+
+    /// The stage after this one; `None`: the release is good.
+    pub(crate) fn following(&self, deployment: &Deployment, now: Millis) -> Option<Stage> {
+        let spec = &deployment.current().spec;
+        let canary_steps = match &spec.strategy.takeover {
+            Takeover::Canary { steps } => steps.len(),
+            _ => 0,
+        };
+        let stage = match self.stage {
+            Stage::Beside => Stage::Warm { since: now },
+            Stage::Canary { step, since: None } => Stage::Canary {
+                step,
+                since: Some(now),
+            },
+            Stage::Canary { step, .. } if (step as usize) + 1 < canary_steps => Stage::Canary {
+                step: step + 1,
+                since: None,
+            },
+            Stage::Canary { .. } => Stage::Replacing,
+            Stage::Replacing => {
+                let unwatched = self.from.is_none() || spec.is_static();
+                if unwatched || spec.strategy.watch.is_zero() {
+                    return None;
+                }
+                Stage::Watching { since: now }
+            }
+            Stage::Warm { .. } | Stage::Watching { .. } => return None,
+        };
+        Some(stage)
+    }
+
+    /// Its instances have all been ready in this stage: from here on one that ends speaks against it.
+    fn is_settled(&self) -> bool {
+        match self.stage {
+            Stage::Warm { .. } | Stage::Watching { .. } => true,
+            Stage::Canary { since, .. } => since.is_some(),
+            Stage::Replacing | Stage::Beside => false,
+        }
+    }
+}
+
+impl Deployment {
+    fn strategy(&self) -> &Strategy {
+        &self.current().spec.strategy
+    }
+
+    /// The canary's share at this stage, in percent; `None` when there is none.
+    fn canary_percent(&self) -> Option<(u8, Duration)> {
+        let Stage::Canary { step, .. } = self.rollout.as_ref()?.stage else {
+            return None;
+        };
+        let Takeover::Canary { steps } = &self.strategy().takeover else {
+            return None;
+        };
+        let step = steps.get(step as usize)?;
+        Some((step.percent, step.pause))
+    }
+
+    /// What the planner is to carry out. For programs; a static site is on every node.
+    pub fn demand(&self) -> Demand {
+        let scale = self.scale;
+        let (surge, unavailable) = match &self.strategy().takeover {
+            Takeover::Rolling { surge, unavailable } => {
+                (surge.of_up(scale), unavailable.of_down(scale))
+            }
+            // A restart, a drain, or the rest after a canary: as many more as there would be beside each other.
+            Takeover::BlueGreen { .. } => (scale, 0),
+            Takeover::Canary { .. } => (scale.div_ceil(4), 0),
+            Takeover::Recreate => (0, scale),
+        };
+        let alone = matches!(self.strategy().takeover, Takeover::Recreate);
+        let whole = Demand {
+            new: scale,
+            keep: None,
+            // Otherwise nothing would ever move: a part of few instances rounds down to none.
+            surge: surge.max(u32::from(unavailable == 0)),
+            unavailable,
+            alone,
+        };
+        let Some(rollout) = &self.rollout else {
+            return whole;
+        };
+        let Some(from) = rollout.from else {
+            return whole;
+        };
+        let beside = |new| Demand {
+            new,
+            keep: Some((from, scale)),
+            alone: false,
+            ..whole
+        };
+        match (rollout.stage, rollout.paused) {
+            (Stage::Beside | Stage::Warm { .. }, _) => beside(scale),
+            (Stage::Canary { .. }, _) => {
+                let (percent, _) = self.canary_percent().unwrap_or_default();
+                let part = u64::from(scale) * u64::from(percent);
+                let part = u32::try_from(part.div_ceil(100)).unwrap_or(scale);
+                beside(part.max(1).min(scale))
+            }
+            (Stage::Replacing, Some(new)) if !alone => {
+                let new = new.min(scale);
+                Demand {
+                    keep: Some((from, scale - new)),
+                    ..beside(new)
+                }
+            }
+            (Stage::Replacing | Stage::Watching { .. }, _) => whole,
+        }
+    }
+
+    /// How requests are shared between releases while one is on its way; `None`: all instances alike.
+    pub fn shares(&self) -> Option<Weights> {
+        let rollout = self.rollout.as_ref()?;
+        let from = rollout.from?;
+        let percent = match rollout.stage {
+            Stage::Beside => 0,
+            Stage::Warm { .. } => 100,
+            Stage::Canary {
+                step: 0,
+                since: None,
+            } => 0,
+            Stage::Canary { step, since } => {
+                let Takeover::Canary { steps } = &self.strategy().takeover else {
+                    return None;
+                };
+                // Its further instances are not there yet: until then the share is that of the step before.
+                let step = if since.is_some() { step } else { step - 1 };
+                steps.get(step as usize)?.percent
+            }
+            Stage::Replacing | Stage::Watching { .. } => return None,
+        };
+        let percent = u32::from(percent);
+        let weights = [(from, 100 - percent), (self.target, percent)];
+        Some(Weights(weights.into()))
+    }
+
+    /// The release by whose policy requests are treated.
+    pub fn leading(&self) -> ReleaseNumber {
+        match &self.rollout {
+            Some(Rollout {
+                stage: Stage::Beside | Stage::Canary { .. },
+                from: Some(from),
+                ..
+            }) => *from,
+            _ => self.target,
+        }
+    }
+}

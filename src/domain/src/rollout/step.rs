@@ -1,0 +1,104 @@
+//! When the next stage has come, and what speaks against a release.
+
+use std::time::Duration;
+
+use super::look::Seen;
+use super::{Rollout, Stage, Step};
+use crate::spec::Takeover;
+use crate::state::Deployment;
+use crate::time::Millis;
+
+/// The next step, if there is reason for one. `verdict` is what the judge of its requests says against it.
+pub fn step(
+    deployment: &Deployment,
+    seen: &Seen,
+    verdict: Option<String>,
+    now: Millis,
+) -> Option<Step> {
+    let rollout = deployment.rollout.as_ref()?;
+    if deployment.removing {
+        return None;
+    }
+    if let Some(why) = against(deployment, rollout, seen, verdict, now) {
+        return Some(Step::Fail { why });
+    }
+    if rollout.paused.is_none() && has_come(deployment, rollout, seen, now) {
+        return Some(Step::Next {
+            ready: seen.ready,
+            restarts: seen.restarts,
+        });
+    }
+    let ready = seen.ready;
+    (ready > rollout.ready).then_some(Step::Progress { ready })
+}
+
+fn against(
+    deployment: &Deployment,
+    rollout: &Rollout,
+    seen: &Seen,
+    verdict: Option<String>,
+    now: Millis,
+) -> Option<String> {
+    if let Some(trouble) = &seen.trouble {
+        return Some(trouble.clone());
+    }
+    if rollout.is_settled() && seen.restarts > rollout.restarts {
+        let ended = seen.ended.clone();
+        return Some(ended.unwrap_or_else(|| "an instance ended by itself".to_owned()));
+    }
+    if verdict.is_some() {
+        return verdict;
+    }
+    let late = expires(deployment, rollout).is_some_and(|at| at <= now);
+    late.then(|| {
+        let deadline = deployment.strategy().deadline.as_secs();
+        let progress = format!(
+            "no progress for {deadline} s: {} of {} instances are ready",
+            seen.ready, seen.wanted
+        );
+        match &seen.complaint {
+            Some(complaint) => format!("{progress}; {complaint}"),
+            None => progress,
+        }
+    })
+}
+
+/// When a stage that waits for instances has waited too long.
+fn expires(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
+    let waits = !rollout.is_settled() && rollout.paused.is_none();
+    waits.then(|| rollout.progress_at.plus(deployment.strategy().deadline))
+}
+
+fn has_come(deployment: &Deployment, rollout: &Rollout, seen: &Seen, now: Millis) -> bool {
+    let all_ready = seen.ready >= seen.wanted;
+    match rollout.stage {
+        Stage::Beside | Stage::Canary { since: None, .. } => all_ready,
+        Stage::Replacing => all_ready && seen.others == 0,
+        Stage::Canary { .. } | Stage::Warm { .. } | Stage::Watching { .. } => {
+            ends(deployment, rollout).is_some_and(|at| at <= now) && all_ready
+        }
+    }
+}
+
+/// When a stage that lasts for a time ends.
+fn ends(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
+    let strategy = deployment.strategy();
+    let (since, lasts): (Millis, Duration) = match (rollout.stage, &strategy.takeover) {
+        (Stage::Warm { since }, Takeover::BlueGreen { warm }) => {
+            (since, (*warm).max(strategy.watch))
+        }
+        (Stage::Warm { since } | Stage::Watching { since }, _) => (since, strategy.watch),
+        (Stage::Canary { since, .. }, _) => (since?, deployment.canary_percent()?.1),
+        (Stage::Replacing | Stage::Beside, _) => return None,
+    };
+    Some(since.plus(lasts))
+}
+
+/// When time alone may call for a step.
+pub fn due(deployment: &Deployment) -> Option<Millis> {
+    let rollout = deployment.rollout.as_ref()?;
+    if rollout.paused.is_some() {
+        return None;
+    }
+    ends(deployment, rollout).or_else(|| expires(deployment, rollout))
+}

@@ -1,0 +1,99 @@
+use nebula_domain::resources::{Cpu, Memory};
+
+use super::*;
+
+/// A folder in place of the hierarchies: which files are written, and how they are read.
+fn place(version: Version, mount: &Path) -> Place {
+    let one = Some(Hierarchy {
+        version,
+        mount: mount.to_owned(),
+    });
+    Place {
+        hierarchies: Hierarchies {
+            memory: one.clone(),
+            cpu: one.clone(),
+            cpuacct: one.clone().filter(|_| version == Version::V1),
+            pids: one,
+        },
+        folder: "nebula/n".into(),
+    }
+}
+
+fn resources() -> Resources {
+    Resources {
+        memory: Some(Memory::mib(64)),
+        cpu: Some(Cpu(1500)),
+        pids: 100,
+        ..Resources::default()
+    }
+}
+
+#[test]
+fn the_first_version_has_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut controls = Controls::default();
+    let groups = place(Version::V1, dir.path()).of(InstanceId(7));
+    let groups = groups.create(&resources(), &mut controls);
+    assert_eq!(controls.missing().count(), 0, "{controls:?}");
+    let own = dir.path().join("nebula/n/i-7");
+    let read = |file: &str| fs::read_to_string(own.join(file)).unwrap();
+    assert_eq!(read("memory.limit_in_bytes"), "67108864");
+    assert_eq!(read("memory.memsw.limit_in_bytes"), "67108864");
+    assert_eq!(read("cpu.cfs_quota_us"), "150000");
+    assert_eq!(read("pids.max"), "101");
+    groups.join().unwrap();
+    assert_eq!(read("cgroup.procs"), "0");
+
+    fs::write(own.join("memory.usage_in_bytes"), "4096\n").unwrap();
+    fs::write(own.join("cpuacct.usage"), "2000000000\n").unwrap();
+    fs::write(own.join("pids.current"), "3\n").unwrap();
+    let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
+    fs::write(own.join("memory.oom_control"), text).unwrap();
+    let expected = Usage {
+        memory_bytes: Some(4096),
+        cpu: Some(Duration::from_secs(2)),
+        pids: Some(3),
+    };
+    assert_eq!((groups.usage(), groups.memory_kills()), (expected, 2));
+}
+
+#[test]
+fn the_second_version_passes_controllers_on_and_has_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut controls = Controls::default();
+    let groups = place(Version::V2, dir.path()).of(InstanceId(7));
+    let groups = groups.create(&resources(), &mut controls);
+    assert_eq!(controls.missing().count(), 0, "{controls:?}");
+    for above in ["", "nebula", "nebula/n"] {
+        let file = dir.path().join(above).join("cgroup.subtree_control");
+        assert!(file.exists(), "{above}");
+    }
+    let own = dir.path().join("nebula/n/i-7");
+    let read = |file: &str| fs::read_to_string(own.join(file)).unwrap();
+    assert!(!own.join("cgroup.subtree_control").exists());
+    assert_eq!(read("memory.max"), "67108864");
+    assert_eq!(read("memory.swap.max"), "0");
+    assert_eq!(read("cpu.max"), "150000 100000");
+    fs::write(own.join("cpu.stat"), "nr_periods 1\nusage_usec 1500\n").unwrap();
+    fs::write(own.join("memory.events"), "oom 4\noom_kill 3\n").unwrap();
+    assert_eq!(groups.usage().cpu, Some(Duration::from_micros(1500)));
+    assert_eq!(groups.memory_kills(), 3);
+}
+
+#[test]
+fn what_is_missing_is_told_only_when_it_was_asked_for() {
+    let mut controls = Controls::default();
+    let none = Place {
+        hierarchies: Hierarchies::default(),
+        folder: "nebula".into(),
+    };
+    let groups = none.of(InstanceId(1)).create(&resources(), &mut controls);
+    assert_eq!(groups, Groups::default());
+    let missing: Vec<_> = controls.missing().map(|control| control.kind).collect();
+    assert_eq!(missing, [Kind::Memory, Kind::Cpu, Kind::Pids]);
+    let mut controls = Controls::default();
+    none.of(InstanceId(1))
+        .create(&Resources::default(), &mut controls);
+    let missing: Vec<_> = controls.missing().map(|control| control.kind).collect();
+    assert_eq!(missing, [Kind::Pids]);
+}

@@ -1,0 +1,164 @@
+//! A user for every deployment, so that the kernel itself keeps their files and processes apart.
+//!
+//! Chosen once and written down (`<instances dir>/users.json`): a deployment has the same on this node for as long as the
+//! node has instances of it, or the files that it wrote would be another's. The numbers are nobody's on this machine but
+//! ours; `/etc/passwd` does not know them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nebula_domain::names::DeploymentName;
+use serde::{Deserialize, Serialize};
+
+use crate::record;
+
+const FILE: &str = "users.json";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Users(BTreeMap<DeploymentName, u32>);
+
+impl Users {
+    /// Of this node. A file that is not of our making is an error: guessing would give a deployment another's files.
+    pub(crate) fn load(instances_dir: &Path) -> io::Result<Users> {
+        match std::fs::read(instances_dir.join(FILE)) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Users::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn store(&self, instances_dir: &Path) -> io::Result<()> {
+        record::write(instances_dir, FILE, self)
+    }
+
+    pub(crate) fn of(&self, deployment: &DeploymentName) -> Option<u32> {
+        self.0.get(deployment).copied()
+    }
+
+    /// The next that nobody has. When all are taken, deployments without an instance here lose theirs.
+    pub(crate) fn choose(
+        &mut self,
+        deployment: &DeploymentName,
+        range: Range,
+        in_use: &BTreeSet<DeploymentName>,
+    ) -> Option<u32> {
+        let user = self.free(range).or_else(|| {
+            self.0.retain(|name, _| in_use.contains(name));
+            self.free(range)
+        })?;
+        self.0.insert(deployment.clone(), user);
+        Some(user)
+    }
+
+    fn free(&self, range: Range) -> Option<u32> {
+        let taken: BTreeSet<u32> = self.0.values().copied().collect();
+        let Range { first, count, seed } = range;
+        // In 64 bits: a range may end where 32 do.
+        let at = |n: u32| (u64::from(seed) + u64::from(n)) % u64::from(count.max(1));
+        let user = |n: u32| first.saturating_add(u32::try_from(at(n)).unwrap_or_default());
+        (0..count).map(user).find(|user| !taken.contains(user))
+    }
+}
+
+/// The users of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    pub first: u32,
+    /// Not none.
+    pub count: u32,
+    /// Where to begin: several nodes of one machine, as developers have them, should not choose the same.
+    pub seed: u32,
+}
+
+/// Gives a folder and all in it to a user. Nothing runs in it meanwhile, and links are not followed; a folder that is the
+/// user's already was given with everything in it, since the folder itself is last.
+pub(crate) fn hand_over(dir: &Path, user: u32) -> io::Result<()> {
+    if std::fs::symlink_metadata(dir)?.uid() == user {
+        return Ok(());
+    }
+    give(dir, user)
+}
+
+fn give(dir: &Path, user: u32) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            give(&entry.path(), user)?;
+        } else {
+            std::os::unix::fs::lchown(entry.path(), Some(user), Some(user))?;
+        }
+    }
+    std::os::unix::fs::lchown(dir, Some(user), Some(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(count: u32) -> Range {
+        Range {
+            first: 100,
+            count,
+            seed: 0,
+        }
+    }
+
+    fn name(text: &str) -> DeploymentName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_user_is_one_deployments_and_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut users = Users::load(dir.path()).unwrap();
+        let none = BTreeSet::new();
+        assert_eq!(users.choose(&name("a"), range(2), &none), Some(100));
+        assert_eq!(users.choose(&name("b"), range(2), &none), Some(101));
+        users.store(dir.path()).unwrap();
+        let read = Users::load(dir.path()).unwrap();
+        assert_eq!(read, users);
+        assert_eq!(
+            (read.of(&name("b")), read.of(&name("c"))),
+            (Some(101), None)
+        );
+    }
+
+    #[test]
+    fn only_those_without_an_instance_lose_theirs_and_only_when_all_are_taken() {
+        let mut users = Users::default();
+        let used = BTreeSet::from([name("b"), name("c")]);
+        users.choose(&name("a"), range(2), &used);
+        users.choose(&name("b"), range(2), &used);
+        assert_eq!(users.choose(&name("c"), range(2), &used), Some(100));
+        assert_eq!(
+            (users.of(&name("a")), users.of(&name("b"))),
+            (None, Some(101))
+        );
+        assert_eq!(users.choose(&name("d"), range(2), &used), None);
+    }
+
+    #[test]
+    fn nodes_begin_at_different_places_of_the_range() {
+        let mut users = Users::default();
+        let none = BTreeSet::new();
+        let seeded = Range {
+            seed: 12,
+            ..range(5)
+        };
+        let chosen: Vec<_> = ["a", "b", "c", "d"]
+            .iter()
+            .filter_map(|deployment| users.choose(&name(deployment), seeded, &none))
+            .collect();
+        assert_eq!(chosen, [102, 103, 104, 100]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(Users::load(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! The daemon's part of confining: what a run may use and reach, decided before its shim is started.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use nebula_domain::ids::InstanceId;
+use nebula_domain::isolation::Profile;
+use nebula_domain::names::DeploymentName;
+
+use super::{Inner, record};
+use crate::confine::cgroup::{Place, Usage, sweep};
+use crate::confine::users::{Range, Users};
+use crate::confine::{Enforce, Mode, Plan, Settings, decide};
+use crate::driver::{DriverError, RunStatus, StartSpec};
+use crate::record::StateRecord;
+
+/// Knuth's multiplier (The Art of Computer Programming, volume 3, 6.4): numbers close to each other come to lie far apart.
+const SPREAD: u32 = 2_654_435_761;
+
+/// Where this node's instances have their control groups. The folder tells the nodes of a machine apart, also after a
+/// restart, by what no other folder of the machine has.
+pub(super) fn place(settings: &Settings, instances_dir: &Path) -> std::io::Result<Place> {
+    let folder = std::fs::metadata(instances_dir)?;
+    let node = format!("{:x}-{:x}", folder.dev(), folder.ino());
+    Ok(Place::here(&settings.cgroup_parent, &node))
+}
+
+impl Inner {
+    /// Blocking: a user that is new is written down.
+    pub(super) fn plan(&self, spec: &StartSpec) -> Result<Plan, DriverError> {
+        let is_root = nix::unistd::geteuid().is_root();
+        let enforce =
+            decide(self.settings.mode, spec.isolation, is_root).map_err(DriverError::Start)?;
+        let user = match enforce {
+            Enforce::All | Enforce::Possible if is_root => Some(self.user_of(&spec.deployment)?),
+            _ => None,
+        };
+        Ok(Plan {
+            enforce,
+            strict: spec.isolation.profile == Profile::Strict
+                || self.settings.mode == Mode::Required,
+            isolation: spec.isolation,
+            resources: spec.resources,
+            user,
+            groups: self.place.of(spec.instance),
+            readable: self.settings.readable.clone(),
+        })
+    }
+
+    fn user_of(&self, deployment: &DeploymentName) -> Result<u32, DriverError> {
+        let bad = |e| DriverError::io("cannot choose a user in the folder", &self.dir)(e);
+        // Read and written as one: two starts must not choose the same.
+        let _turn = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = Users::load(&self.dir).map_err(bad)?;
+        if let Some(user) = users.of(deployment) {
+            return Ok(user);
+        }
+        let in_use: BTreeSet<DeploymentName> = {
+            let runs = self.runs.borrow();
+            runs.values().map(|run| run.deployment.clone()).collect()
+        };
+        let folder = std::fs::metadata(&self.dir).map_err(bad)?;
+        let (first, count) = (self.settings.uid_first, self.settings.uid_count);
+        let range = Range {
+            first,
+            count,
+            // Its last bits: folders that were made one after the other have neighbouring numbers, so spread them.
+            seed: (folder.ino() as u32).wrapping_mul(SPREAD),
+        };
+        let user = users.choose(deployment, range, &in_use).ok_or_else(|| {
+            DriverError::Start(format!(
+                "all {count} users for deployments are taken: raise instances.uid_count of this node"
+            ))
+        })?;
+        users.store(&self.dir).map_err(bad)?;
+        Ok(user)
+    }
+
+    /// Ends what is left in control groups of instances that do not run: their shims were killed, and the daemon too.
+    pub(super) fn sweep_groups(&self, folders: &[(InstanceId, std::path::PathBuf)]) {
+        let runs = self.runs.borrow().clone();
+        let is_running = |instance: InstanceId, dir: &Path| {
+            let listed = runs.get(&instance);
+            listed.is_some_and(|run| run.status == RunStatus::Running)
+                // One that was started by a daemon that did not live to see it.
+                || record::try_lock(dir).is_ok_and(|lock| lock.is_none())
+        };
+        let running = folders
+            .iter()
+            .filter(|(instance, dir)| is_running(*instance, dir))
+            .map(|(instance, _)| *instance)
+            .collect();
+        sweep(&self.place, &running);
+    }
+
+    /// What an instance uses now, as far as control groups count it.
+    pub(super) fn usage(&self, instance: InstanceId) -> Option<Usage> {
+        let state = record::read::<StateRecord>(&self.dir_of(instance), record::STATE);
+        state.ok().flatten().map(|state| state.groups.usage())
+    }
+}

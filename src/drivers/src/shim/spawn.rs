@@ -1,0 +1,154 @@
+//! Starting the program: a forked process confines itself and becomes it ([`child`]), and the shim hears how that went.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use nebula_domain::isolation::Network;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, pipe2};
+
+use super::child::{self, CANNOT_RUN, Ends, Job, Report};
+use crate::confine::cgroup::Groups;
+use crate::confine::{Controls, Enforce, Failure};
+use crate::record::SpecRecord;
+
+/// Where a root folder is built, in the instance's own folder.
+const ROOT: &str = "root";
+
+/// A program that runs.
+pub(crate) struct Started {
+    /// The program, or the first process of its namespace.
+    pub pid: Pid,
+    pub out: File,
+    pub err: File,
+    /// Where the first process tells how the program ended.
+    pub status: Option<File>,
+    pub controls: Controls,
+    /// Held open: its closing is how the first process knows that the shim is gone.
+    pub alive: File,
+}
+
+/// Why it does not run.
+pub(crate) enum StartError {
+    Confined(Failure),
+    Exec(io::Error),
+    Lost(String),
+}
+
+/// Whether namespaces and a root folder are tried. Each try is a process of its own: a step that failed half-way is gone
+/// with it.
+pub(crate) fn start(
+    dir: &Path,
+    spec: &SpecRecord,
+    groups: &Groups,
+    controls: &Controls,
+) -> Result<Started, StartError> {
+    let plan = &spec.plan;
+    let apart = plan.enforce != Enforce::Limits;
+    // To have no network was asked for by name.
+    let may_lack = plan.enforce == Enforce::Possible && plan.isolation.network == Network::Host;
+    match attempt(dir, spec, groups, controls.clone(), apart) {
+        Err(StartError::Confined(failure)) if may_lack => {
+            let mut controls = controls.clone();
+            controls.lacks(failure);
+            attempt(dir, spec, groups, controls, false)
+        }
+        result => result,
+    }
+}
+
+fn attempt(
+    dir: &Path,
+    spec: &SpecRecord,
+    groups: &Groups,
+    controls: Controls,
+    apart: bool,
+) -> Result<Started, StartError> {
+    let lost =
+        |what: &str, error: &dyn std::fmt::Display| StartError::Lost(format!("{what}: {error}"));
+    let at = dir.join(ROOT);
+    if apart {
+        std::fs::create_dir_all(&at).map_err(|e| lost("cannot make the root's folder", &e))?;
+    }
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| lost("cannot make a pipe", &e));
+    let [out, err, report, status, alive] = [pipe()?, pipe()?, pipe()?, pipe()?, pipe()?];
+    let shim = nix::unistd::getpid();
+    let child = match child::fork().map_err(|e| lost("cannot fork", &e))? {
+        ForkResult::Child => {
+            let ends = Ends {
+                out: ManuallyDrop::new(out.1),
+                err: ManuallyDrop::new(err.1),
+                report: File::from(report.1),
+                status: status.1,
+                alive: File::from(alive.0),
+            };
+            let job = Job {
+                shim,
+                spec,
+                groups,
+                root: &at,
+                apart,
+                controls,
+            };
+            // A panic must not unwind into the shim's own code, of which this would be a second copy.
+            let code = catch_unwind(AssertUnwindSafe(|| job.run(ends)));
+            std::process::exit(code.unwrap_or(CANNOT_RUN));
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop((out.1, err.1, report.1, status.1, alive.0));
+    let (out, err) = (File::from(out.0), File::from(err.0));
+    let mut alive = File::from(alive.1);
+    let mut pid = child;
+    let mut told = None;
+    let result = hear(report.0, |said| match said {
+        Report::First(first) => {
+            // The one in between has done its part: the first process is the shim's own child from now on.
+            let _ = waitpid(child, None);
+            pid = Pid::from_raw(first);
+            let _ = alive.write_all(b"g");
+            Ok(())
+        }
+        Report::Controls(controls) => {
+            told = Some(controls);
+            Ok(())
+        }
+        Report::Failed(failure) => Err(StartError::Confined(failure)),
+        Report::Exec(code) => Err(StartError::Exec(io::Error::from_raw_os_error(code))),
+    });
+    match (result, told) {
+        (Ok(()), Some(controls)) => Ok(Started {
+            pid,
+            out,
+            err,
+            status: apart.then(|| File::from(status.0)),
+            controls,
+            alive,
+        }),
+        (result, _) => {
+            let _ = kill(pid, Signal::SIGKILL);
+            let ended = waitpid(pid, None);
+            Err(result.err().unwrap_or_else(|| {
+                StartError::Lost(format!("it ended before the program began ({ended:?})"))
+            }))
+        }
+    }
+}
+
+fn hear(
+    from: OwnedFd,
+    mut take: impl FnMut(Report) -> Result<(), StartError>,
+) -> Result<(), StartError> {
+    for line in BufReader::new(File::from(from)).lines() {
+        let said = line.map_err(|e| StartError::Lost(format!("nothing was heard: {e}")))?;
+        let said = serde_json::from_str(&said);
+        take(said.map_err(|e| StartError::Lost(format!("not understood: {e}")))?)?;
+    }
+    Ok(())
+}

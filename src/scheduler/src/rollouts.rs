@@ -1,0 +1,156 @@
+//! Takes releases on their way from stage to stage while this node leads. What follows from what is seen is
+//! `domain::rollout`'s decision; a leader that dies in between leaves nothing that the next one would need.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nebula_actors::{BoxError, Reconciler};
+use nebula_domain::observed::View;
+use nebula_domain::rollout::{self, Step, judge, look};
+use nebula_domain::state::Deployment;
+use nebula_domain::time::Millis;
+use nebula_domain::{Command, State};
+use nebula_registry::Status;
+use nebula_telemetry::{Clock, Metrics};
+use tokio::sync::watch;
+
+use crate::evidence::Evidence;
+use crate::metrics::RolloutMetrics;
+use crate::registrar::Registrar;
+
+/// Without a change, and when a stage's time is not over sooner, looks are so far apart.
+pub const PERIOD: Duration = Duration::from_secs(1);
+/// Looks are at least so far apart: a burst of gossip costs one look and not hundreds.
+pub const MIN_GAP: Duration = Duration::from_millis(20);
+
+/// Makes rollouts go on.
+pub struct Rollouts<R> {
+    registry: R,
+    clock: Clock,
+    state: watch::Receiver<Arc<State>>,
+    status: watch::Receiver<Status>,
+    view: watch::Receiver<Arc<View>>,
+    evidence: Arc<dyn Evidence>,
+    metrics: RolloutMetrics,
+    first: bool,
+}
+
+impl<R: Registrar> Rollouts<R> {
+    pub fn new(
+        registry: R,
+        view: watch::Receiver<Arc<View>>,
+        evidence: Arc<dyn Evidence>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Rollouts<R> {
+        Rollouts {
+            state: registry.watch(),
+            status: registry.status(),
+            registry,
+            clock,
+            view,
+            evidence,
+            metrics: RolloutMetrics::new(metrics),
+            first: true,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.status.borrow().is_leader
+    }
+
+    /// Until the time of some stage is over; at most [`PERIOD`].
+    fn next_look(&self) -> Duration {
+        let state = self.state.borrow();
+        let due = under_way(&state).filter_map(rollout::due).min();
+        let now = self.clock.now();
+        due.map_or(PERIOD, |at| at.since(now))
+            .clamp(MIN_GAP, PERIOD)
+    }
+
+    async fn take(&self, deployment: &Deployment, step: Step, now: Millis) {
+        let Some(rollout) = &deployment.rollout else {
+            return;
+        };
+        let (name, release) = (&deployment.name, deployment.target);
+        let command = Command::StepRollout {
+            name: name.clone(),
+            release,
+            seq: rollout.seq,
+            step: step.clone(),
+            now,
+        };
+        match self.registry.propose(command).await {
+            Ok(_) => match step {
+                Step::Fail { why } => {
+                    self.metrics.failed.inc();
+                    tracing::warn!(deployment = %name, %release, why, "a release has failed");
+                }
+                Step::Next { .. } => {
+                    self.metrics.stages.inc();
+                    tracing::info!(deployment = %name, %release, stage = ?rollout.stage, "a stage is over");
+                }
+                Step::Progress { ready } => {
+                    tracing::debug!(deployment = %name, %release, ready, "progress");
+                }
+            },
+            // Somebody was faster, or nobody can decide now; the next look sees how it stands.
+            Err(error) => tracing::debug!(deployment = %name, %error, "a step was not taken"),
+        }
+    }
+}
+
+fn under_way(state: &State) -> impl Iterator<Item = &Deployment> {
+    let deployments = state.deployments.values();
+    deployments.filter(|deployment| deployment.rollout.is_some() && !deployment.removing)
+}
+
+#[async_trait]
+impl<R: Registrar> Reconciler for Rollouts<R> {
+    async fn wake(&mut self) {
+        if std::mem::take(&mut self.first) {
+            return;
+        }
+        if !self.leads() {
+            changed(&mut self.status).await;
+            return;
+        }
+        tokio::time::sleep(MIN_GAP).await;
+        let next_look = self.next_look();
+        tokio::select! {
+            () = changed(&mut self.state) => {}
+            () = changed(&mut self.view) => {}
+            () = changed(&mut self.status) => {}
+            () = tokio::time::sleep(next_look) => {}
+        }
+    }
+
+    async fn pass(&mut self) -> Result<(), BoxError> {
+        self.status.borrow_and_update();
+        if !self.leads() {
+            return Ok(());
+        }
+        let state = self.state.borrow_and_update().clone();
+        let view = self.view.borrow_and_update().clone();
+        let now = self.clock.now();
+        let mut running = 0;
+        for deployment in under_way(&state) {
+            running += 1;
+            let seen = look(&state, &view, deployment);
+            let verdict = judge::verdict(deployment, &self.evidence.figures(&deployment.name));
+            if let Some(step) = rollout::step(deployment, &seen, verdict, now) {
+                self.take(deployment, step, now).await;
+            }
+        }
+        self.metrics.under_way.set(running);
+        Ok(())
+    }
+}
+
+/// A source that is gone never changes again.
+async fn changed<T>(watch: &mut watch::Receiver<T>) {
+    if watch.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
