@@ -170,6 +170,7 @@ async fn only_the_leader_judges() {
     assert_eq!(paper.state.borrow().deployments[&app()].target, NEW);
     let leads = Status {
         is_leader: true,
+        quorum: true,
         ..Status::default()
     };
     paper.status.send_replace(leads);
