@@ -1,33 +1,33 @@
-//! A client's connection of HTTP/2: its frames, its streams, and what ends it. All of it is one task.
+//! A client's connection of HTTP/2: what it reads and writes, its streams, and what ends it. All of it is one task.
 
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
-use http::Request;
 use tokio::task::coop::has_budget_remaining;
-use tokio::time::timeout;
 
 use super::bells::{Bell, Bells};
-use super::frames::{Signs, Watched};
-use super::stream::stream;
+use super::state::{Fatal, Goodbye, Greeting, Opened, State};
+use super::stream::{Shared, stream};
 use super::streams::{POLLS_PER_RUN, Streams};
 use super::workers::Job;
 use crate::client::{Client, Drain, Socket};
-use crate::config::Limits;
 use crate::edge::Edge;
-use crate::h1::Timer;
-use crate::metrics::Abuse;
+use crate::h1::{READ_BYTES, Timer, Wire};
 use crate::origin::Origin;
 
 /// Streams at work here for each that the client may have open: one that was cancelled is no longer counted by the client,
 /// and may take a moment to end.
 const LINGERING_STREAMS: usize = 2;
+
+/// Answers of the connection itself (settings, pings, resets) that a client does not take: beyond that nothing more is read of it.
+const UNTAKEN_BYTES: usize = 64 * 1024;
+
+/// A connection that has been idle for so long keeps no buffers: the next request is not likely to come at once.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
 
 /// Parts of a connection beside its streams: what comes and goes, and the word to stop.
 const FRAMES: usize = 0;
@@ -45,63 +45,58 @@ pub(crate) async fn serve<T>(
     T: Socket,
 {
     let limits = &edge.shared.limits;
-    let (mut io, signs) = Watched::new(io, ahead, limits);
-    let handshake = builder(limits).handshake(&mut io);
-    if let Ok(Ok(connection)) = timeout(limits.header_read_timeout, handshake).await {
-        let bells = Arc::new(Bells::default());
-        let (frames, stop) = (bells.hang(FRAMES), bells.hang(STOP));
-        let serving = Serving {
-            edge,
-            origin: Arc::new(origin.of_http2()),
-            connection,
-            signs,
-            frames_waker: Waker::from(Arc::clone(&frames)),
-            frames,
-            stop_waker: Waker::from(Arc::clone(&stop)),
-            stop,
-            streams: Streams::new(Arc::clone(&bells)),
-            bells,
-            malformed: 0,
-            timer: Timer::default(),
-            idle_since: Some(Instant::now()),
-            stage: Stage::Open,
-        };
-        serving.run(stopping).await;
-    }
+    let bells = Arc::new(Bells::default());
+    let (frames, stop) = (bells.hang(FRAMES), bells.hang(STOP));
+    let shared = Shared::new(State::new(limits), Arc::clone(&frames));
+    let mut serving = Serving {
+        edge,
+        origin: Arc::new(origin.of_http2()),
+        wire: Wire::new(io),
+        shared: Arc::new(shared),
+        opened: Vec::new(),
+        frames_waker: Waker::from(Arc::clone(&frames)),
+        frames,
+        stop_waker: Waker::from(Arc::clone(&stop)),
+        stop,
+        streams: Streams::new(Arc::clone(&bells)),
+        bells,
+        timer: Timer::default(),
+        idle_since: Some(Instant::now()),
+        stall: None,
+        is_tidy: false,
+        is_held_up: false,
+        stage: Stage::Open,
+    };
+    serving.receive(&ahead);
+    drop(ahead);
+    serving.run(stopping).await;
     // The last frames say why it ends, and are to arrive.
-    Client::new(io.io, Drain::never()).close(limits).await;
-}
-
-fn builder(limits: &Limits) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(limits.http2_streams)
-        .initial_window_size(limits.http2_stream_window)
-        .initial_connection_window_size(limits.http2_connection_window)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        // A client's cancelled streams may arrive with the streams themselves when a thread is late to read them.
-        .max_pending_accept_reset_streams(limits.http2_streams as usize)
-        .max_send_buffer_size(limits.http2_send_buffer)
-        .enable_connect_protocol();
-    builder
+    let (io, _) = serving.wire.into_parts();
+    Client::new(io, Drain::never()).close(limits).await;
 }
 
 struct Serving<'a, T> {
     edge: &'a Arc<Edge>,
     origin: Arc<Origin>,
-    connection: Connection<&'a mut Watched<T>, Bytes>,
-    signs: Signs,
+    wire: Wire<T>,
+    shared: Arc<Shared>,
+    /// Requests that are about to be begun.
+    opened: Vec<Opened>,
     bells: Arc<Bells>,
     frames: Arc<Bell>,
     frames_waker: Waker,
     stop: Arc<Bell>,
     stop_waker: Waker,
     streams: Streams,
-    /// Requests that were none.
-    malformed: u32,
     timer: Timer,
     /// Since when no stream has been open.
     idle_since: Option<Instant>,
+    /// Since when the client has taken nothing of what waits for it, and what it had taken by then.
+    stall: Option<(Instant, u64)>,
+    /// It has given back the memory that it has no use for.
+    is_tidy: bool,
+    /// Nothing is read before the client takes something.
+    is_held_up: bool,
     stage: Stage,
 }
 
@@ -114,11 +109,14 @@ enum Stage {
     Ending(Instant),
 }
 
+/// The connection is over.
+struct Over;
+
 impl<T: Socket> Serving<'_, T> {
-    async fn run(mut self, stopping: &mut (impl Future<Output = ()> + Unpin)) {
+    async fn run(&mut self, stopping: &mut (impl Future<Output = ()> + Unpin)) {
         poll_fn(|cx| self.poll(cx, stopping)).await;
-        drop(self.connection);
         // They have lost their client and end by themselves.
+        self.shared.with(State::break_all);
         let workers = &self.edge.workers;
         poll_fn(|cx| self.streams.poll_end(workers, cx)).await;
     }
@@ -129,15 +127,36 @@ impl<T: Socket> Serving<'_, T> {
         cx: &mut Context<'_>,
         stopping: &mut (impl Future<Output = ()> + Unpin),
     ) -> Poll<()> {
+        self.shared.with(|state| state.at_work = true);
+        let over = self.work(stopping).is_err();
+        self.shared.with(|state| state.at_work = false);
+        if over {
+            return Poll::Ready(());
+        }
+        while let Some(deadline) = self.deadline()
+            && self.timer.poll(cx, deadline).is_ready()
+        {
+            if self.late().is_err() {
+                return Poll::Ready(());
+            }
+        }
+        self.bells.rest(cx);
+        Poll::Pending
+    }
+
+    /// Sees to all parts that have something to do, and then sends what they have left.
+    fn work(&mut self, stopping: &mut (impl Future<Output = ()> + Unpin)) -> Result<(), Over> {
         for _ in 0..POLLS_PER_RUN {
-            let Some(part) = self.bells.next() else { break };
+            let mut part = self.bells.next();
+            if part.is_none() {
+                // Whoever waited for room may have more now.
+                self.write()?;
+                part = self.bells.next();
+            }
             match part {
-                FRAMES => {
-                    if self.poll_frames().is_ready() {
-                        return Poll::Ready(());
-                    }
-                }
-                STOP => {
+                None => return self.look(),
+                Some(FRAMES) => self.read()?,
+                Some(STOP) => {
                     self.stop.silence();
                     let mut cx = Context::from_waker(&self.stop_waker);
                     if self.stage == Stage::Open
@@ -146,119 +165,185 @@ impl<T: Socket> Serving<'_, T> {
                         self.drain();
                     }
                 }
-                part => self.streams.poll(&self.edge.workers, part),
+                Some(part) => self.streams.poll(&self.edge.workers, part),
             }
             // Reads that are put off say that they are ready.
             if !has_budget_remaining() {
                 break;
             }
         }
-        while let Some(deadline) = self.deadline()
-            && self.timer.poll(cx, deadline).is_ready()
-        {
-            if self.stage != Stage::Open || self.signs.is_stalled() {
-                return Poll::Ready(());
-            }
-            self.drain();
-        }
-        self.bells.rest(cx);
-        Poll::Pending
+        self.write()?;
+        self.look()
     }
 
-    /// Reads and writes what there is, and begins the requests that come. Ready when the connection has ended.
-    fn poll_frames(&mut self) -> Poll<()> {
+    /// Whether the connection has a reason to go on.
+    fn look(&self) -> Result<(), Over> {
+        let (leaves, waits) = self.shared.with(|state| {
+            let leaves = state.goodbye == Goodbye::Said;
+            (leaves, !state.out.is_empty() || !state.opened.is_empty())
+        });
+        let sent = !waits && !self.wire.has_unsent();
+        let done = match self.stage {
+            Stage::Ending(_) => sent,
+            _ => leaves && sent && self.streams.is_empty(),
+        };
+        match done {
+            true => Err(Over),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads what there is, and begins the requests that come.
+    fn read(&mut self) -> Result<(), Over> {
         self.frames.silence();
         let waker = self.frames_waker.clone();
         let mut cx = Context::from_waker(&waker);
-        loop {
-            let accepted = self.connection.poll_accept(&mut cx);
-            // Looked at before what came with it is begun.
-            if !matches!(self.stage, Stage::Ending(_))
-                && let Some(abuse) = self.signs.abuse()
-            {
-                self.end(abuse);
-                continue;
+        while !matches!(self.stage, Stage::Ending(_)) {
+            self.is_held_up = self.shared.with(|state| state.untaken()) > UNTAKEN_BYTES;
+            if self.is_held_up {
+                break;
             }
-            match ready!(accepted) {
-                Some(Ok((request, respond))) => self.begin(request, respond),
-                Some(Err(error)) => {
-                    let calmed = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-                    if calmed && error.is_library() {
-                        self.edge.shared.metrics.abused(Abuse::Protocol);
-                    }
-                    tracing::debug!(%error, "a connection of HTTP/2 broke");
-                    return Poll::Ready(());
-                }
-                None => return Poll::Ready(()),
+            let shared = &self.shared;
+            let read = self
+                .wire
+                .poll_read_with(&mut cx, READ_BYTES, |_, _, bytes| {
+                    let taken = shared.with(|state| state.receive(bytes));
+                    (bytes.is_empty(), taken)
+                });
+            match read {
+                Poll::Pending => break,
+                Poll::Ready(Ok((false, taken))) => self.received(taken),
+                Poll::Ready(Ok((true, _)) | Err(_)) => return Err(Over),
             }
         }
+        Ok(())
     }
 
-    /// No stream is open, and nothing of one waits to be sent.
-    fn is_idle(&self) -> bool {
-        self.streams.is_empty() && !self.connection.has_streams()
+    /// What was read before.
+    fn receive(&mut self, ahead: &[u8]) {
+        let taken = self.shared.with(|state| state.receive(ahead));
+        self.received(taken);
+    }
+
+    fn received(&mut self, taken: Result<(), Fatal>) {
+        if let Err(fatal) = taken {
+            return self.end(fatal);
+        }
+        let mut opened = mem::take(&mut self.opened);
+        self.shared
+            .with(|state| mem::swap(&mut opened, &mut state.opened));
+        for opened in opened.drain(..) {
+            self.begin(opened);
+        }
+        self.opened = opened;
+    }
+
+    /// Sends what waits, as far as the client takes it.
+    fn write(&mut self) -> Result<(), Over> {
+        loop {
+            if self.wire.unwritten() == 0 {
+                let wire = &mut self.wire;
+                self.shared.with(|state| state.hand_over(wire.outbox()));
+            }
+            if !self.wire.has_unsent() {
+                break;
+            }
+            let mut cx = Context::from_waker(&self.frames_waker);
+            match self.wire.poll_flush(&mut cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(Over),
+                Poll::Pending => {
+                    let sent = self.wire.sent;
+                    if self.stall.is_none_or(|(_, before)| before != sent) {
+                        self.stall = Some((Instant::now(), sent));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        self.stall = None;
+        if mem::take(&mut self.is_held_up) {
+            self.frames.ring();
+        }
+        Ok(())
     }
 
     fn deadline(&mut self) -> Option<Instant> {
         let limits = &self.edge.shared.limits;
-        let idle = match self.is_idle() {
-            true => Some(*self.idle_since.get_or_insert_with(Instant::now)),
-            false => {
-                self.idle_since = None;
-                None
-            }
-        };
-        let stall = self.signs.stall_deadline(limits.client_stall);
+        // Nothing of a stream waits to be sent either.
+        let is_idle = self.streams.is_empty() && !self.wire.has_unsent();
+        if !is_idle {
+            self.idle_since = None;
+            self.is_tidy = false;
+            let stall = self.stall.map(|(since, _)| since + limits.client_stall);
+            return match self.stage {
+                Stage::Ending(deadline) => Some(stall.map_or(deadline, |s| s.min(deadline))),
+                Stage::Open | Stage::Draining => stall,
+            };
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
         let end = match self.stage {
-            Stage::Open => idle.map(|since| since + limits.header_read_timeout),
+            Stage::Open => since + limits.header_read_timeout,
             // Time to hear that no more is wanted.
-            Stage::Draining => idle.map(|since| since + limits.linger),
-            Stage::Ending(deadline) => Some(deadline),
+            Stage::Draining => since + limits.linger,
+            Stage::Ending(deadline) => deadline,
         };
-        [stall, end].into_iter().flatten().min()
+        Some(match self.is_tidy || self.stage != Stage::Open {
+            true => end,
+            false => end.min(since + TIDY_AFTER),
+        })
+    }
+
+    /// A deadline has passed.
+    fn late(&mut self) -> Result<(), Over> {
+        let waited = self.idle_since.map(|since| since.elapsed());
+        let patience = self.edge.shared.limits.header_read_timeout;
+        if !self.is_tidy
+            && let Some(waited) = waited
+            && self.stage == Stage::Open
+            && waited < patience
+        {
+            self.is_tidy = true;
+            self.wire.shrink();
+            self.shared.with(State::shrink);
+            return Ok(());
+        }
+        let greeted = self.shared.with(|state| state.greeting == Greeting::Done);
+        if self.stage != Stage::Open || self.stall.is_some() || !greeted {
+            return Err(Over);
+        }
+        self.drain();
+        Ok(())
     }
 
     fn drain(&mut self) {
         self.stage = Stage::Draining;
         self.idle_since = None;
-        self.connection.graceful_shutdown();
+        self.shared.with(State::announce_goodbye);
         self.frames.ring();
     }
 
-    fn end(&mut self, abuse: Abuse) {
-        self.edge.shared.metrics.abused(abuse);
+    fn end(&mut self, fatal: Fatal) {
+        tracing::debug!(?fatal, "a connection of HTTP/2 ends");
+        if let Some(abuse) = fatal.abuse {
+            self.edge.shared.metrics.abused(abuse);
+        }
         self.stage = Stage::Ending(Instant::now() + self.edge.shared.limits.linger);
-        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        self.frames.ring();
+        self.shared.with(|state| state.end(fatal.code));
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        if matches!(self.stage, Stage::Ending(_)) {
-            return;
-        }
-        let limits = &self.edge.shared.limits;
-        let most = LINGERING_STREAMS.saturating_mul(limits.http2_streams as usize);
+    fn begin(&mut self, opened: Opened) {
+        let most = LINGERING_STREAMS * self.shared.with(|state| state.bounds.streams);
         if self.streams.len() >= most {
-            // RFC 9113 section 8.7: it may be sent again.
-            return respond.send_reset(Reason::REFUSED_STREAM);
+            return self.shared.with(|state| state.refuse_begun(opened.id));
         }
-        match stream(request, respond) {
-            Ok((stream, head)) => {
-                let job = Job {
-                    edge: Arc::clone(self.edge),
-                    origin: Arc::clone(&self.origin),
-                    stream,
-                    head,
-                };
-                self.streams.begin(&self.edge.workers, job);
-            }
-            Err(malformed) => {
-                tracing::debug!(?malformed, "a stream carried no request");
-                self.malformed += 1;
-                if self.malformed > limits.http2_resets {
-                    self.end(Abuse::Resets);
-                }
-            }
-        }
+        let stream = stream(&self.shared, opened.id, opened.method, opened.content);
+        let job = Job {
+            edge: Arc::clone(self.edge),
+            origin: Arc::clone(&self.origin),
+            stream,
+            head: opened.head,
+        };
+        self.streams.begin(&self.edge.workers, job);
     }
 }

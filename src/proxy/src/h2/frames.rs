@@ -1,267 +1,144 @@
-//! Looks at the frames that pass between a client and `h2`, and counts those that cost work and carry nothing. `h2` bounds
-//! what it holds; how often it may be made to do something for nothing it leaves to its user (docs/proxy-conformance.md
-//! lists what is bounded where).
+//! Frames as they are on the wire (RFC 9113 sections 4, 6 and 7).
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+/// What a client begins with (section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+pub(super) const HEAD_BYTES: usize = 9;
+/// Of a frame's payload, in both directions: what every peer takes (section 4.2). Larger ones would save little, and hold up other
+/// streams.
+pub(super) const PAYLOAD_BYTES: usize = 16 * 1024;
 
-use crate::config::Limits;
-use crate::metrics::Abuse;
-use crate::streams::{Allowance, BYTES_PER_FRAME};
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PUSH_PROMISE: u8 = 5;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 
-const HEADER_BYTES: usize = 9;
-/// RFC 9113 section 3.4.
-const PREFACE_BYTES: usize = 24;
-const END_STREAM: u8 = 1;
+pub(super) const ACK: u8 = 0x1;
+pub(super) const END_STREAM: u8 = 0x1;
+pub(super) const END_HEADERS: u8 = 0x4;
+pub(super) const PADDED: u8 = 0x8;
+pub(super) const WITH_PRIORITY: u8 = 0x20;
 
-/// RFC 9113 section 6.
+pub(super) const HEADER_TABLE_SIZE: u16 = 1;
+pub(super) const ENABLE_PUSH: u16 = 2;
+pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
+pub(super) const MAX_FRAME_SIZE: u16 = 5;
+pub(super) const MAX_HEADER_LIST_SIZE: u16 = 6;
+pub(super) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+
+/// The greatest size of a window (section 6.9.1), and of a stream's number.
+pub(super) const MAX_31_BITS: u32 = (1 << 31) - 1;
+const MAX_24_BITS: u32 = (1 << 24) - 1;
+
+/// What a stream or a connection ended for (section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Data,
-    Headers,
-    Reset,
-    WindowUpdate,
-    /// PRIORITY, SETTINGS, PING, GOAWAY, CONTINUATION, and what nobody knows.
-    Other,
+pub(super) struct Code(pub(super) u32);
+
+impl Code {
+    pub(super) const NO_ERROR: Code = Code(0);
+    pub(super) const PROTOCOL_ERROR: Code = Code(1);
+    pub(super) const INTERNAL_ERROR: Code = Code(2);
+    pub(super) const FLOW_CONTROL_ERROR: Code = Code(3);
+    pub(super) const STREAM_CLOSED: Code = Code(5);
+    pub(super) const FRAME_SIZE_ERROR: Code = Code(6);
+    pub(super) const REFUSED_STREAM: Code = Code(7);
+    pub(super) const COMPRESSION_ERROR: Code = Code(9);
+    pub(super) const CONNECT_ERROR: Code = Code(10);
+    pub(super) const ENHANCE_YOUR_CALM: Code = Code(11);
 }
 
+/// What a frame begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Frame {
-    kind: Kind,
-    flags: u8,
-    length: usize,
+pub(super) struct FrameHead {
+    pub(super) length: usize,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
 }
 
-/// Finds frames in the bytes of one direction, however they are cut.
-struct Scanner {
-    /// Bytes up to the next frame's header.
-    skip: usize,
-    header: [u8; HEADER_BYTES],
-    have: usize,
-}
-
-impl Scanner {
-    fn after(skip: usize) -> Scanner {
-        Scanner {
-            skip,
-            header: [0; HEADER_BYTES],
-            have: 0,
-        }
+impl FrameHead {
+    /// Of the frame that `bytes` begin with, as soon as its head is there.
+    pub(super) fn read(bytes: &[u8]) -> Option<FrameHead> {
+        let [a, b, c, kind, flags, s, t, u, v] = *bytes.first_chunk()?;
+        Some(FrameHead {
+            length: u32::from_be_bytes([0, a, b, c]) as usize,
+            kind,
+            flags,
+            // Section 4.1: the reserved bit is ignored.
+            stream: u32::from_be_bytes([s, t, u, v]) & MAX_31_BITS,
+        })
     }
 
-    fn scan(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame)) {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let taken = (HEADER_BYTES - self.have).min(bytes.len());
-            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have < HEADER_BYTES {
-                return;
-            }
-            let [high, middle, low, kind, flags, ..] = self.header;
-            self.have = 0;
-            self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
-            see(Frame {
-                kind: match kind {
-                    0 => Kind::Data,
-                    1 => Kind::Headers,
-                    3 => Kind::Reset,
-                    8 => Kind::WindowUpdate,
-                    _ => Kind::Other,
-                },
-                flags,
-                length: self.skip,
-            });
+    pub(super) fn bytes(self) -> [u8; HEAD_BYTES] {
+        let [_, a, b, c] = u32::try_from(self.length)
+            .unwrap_or(MAX_24_BITS)
+            .to_be_bytes();
+        let [s, t, u, v] = self.stream.to_be_bytes();
+        [a, b, c, self.kind, self.flags, s, t, u, v]
+    }
+
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What is left of a payload without its padding (section 6.1).
+    pub(super) fn unpadded<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], Code> {
+        if !self.has(PADDED) {
+            return Ok(payload);
         }
+        let (padding, rest) = payload.split_first().ok_or(Code::FRAME_SIZE_ERROR)?;
+        let left = rest.len().checked_sub(usize::from(*padding));
+        left.map(|left| &rest[..left]).ok_or(Code::PROTOCOL_ERROR)
     }
 }
 
-/// What was seen, for the connection that `h2` keeps from looking.
-#[derive(Clone, Default)]
-pub(super) struct Signs(Arc<Mutex<Seen>>);
-
-#[derive(Default)]
-struct Seen {
-    abuse: Option<Abuse>,
-    stalled_since: Option<Instant>,
+/// Writes a frame.
+pub(super) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let head = FrameHead {
+        length: payload.len(),
+        kind,
+        flags,
+        stream,
+    };
+    out.extend_from_slice(&head.bytes());
+    out.extend_from_slice(payload);
 }
 
-impl Signs {
-    /// What the client was found to do too often.
-    pub(super) fn abuse(&self) -> Option<Abuse> {
-        self.with(|seen| seen.abuse)
-    }
-
-    /// Something waits that the client does not take.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.with(|seen| seen.stalled_since.is_some())
-    }
-
-    /// Until when the client is to take something of what waits for it.
-    pub(super) fn stall_deadline(&self, patience: Duration) -> Option<Instant> {
-        self.with(|seen| seen.stalled_since.map(|since| since + patience))
-    }
-
-    fn with<R>(&self, look: impl FnOnce(&mut Seen) -> R) -> R {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+pub(super) fn put_reset(out: &mut Vec<u8>, stream: u32, code: Code) {
+    put(out, RST_STREAM, 0, stream, &code.0.to_be_bytes());
 }
 
-/// A client's connection, with what was read of it before it was known to be one of HTTP/2.
-pub(super) struct Watched<T> {
-    pub(super) io: T,
-    ahead: Vec<u8>,
-    received: Scanner,
-    sent: Scanner,
-    resets: Allowance,
-    frames: Allowance,
-    abused: bool,
-    stalled: bool,
-    signs: Signs,
+pub(super) fn put_window(out: &mut Vec<u8>, stream: u32, more: u32) {
+    put(out, WINDOW_UPDATE, 0, stream, &more.to_be_bytes());
 }
 
-impl<T> Watched<T> {
-    pub(super) fn new(io: T, ahead: Vec<u8>, limits: &Limits) -> (Watched<T>, Signs) {
-        let signs = Signs::default();
-        let watched = Watched {
-            io,
-            ahead,
-            received: Scanner::after(PREFACE_BYTES),
-            sent: Scanner::after(0),
-            resets: Allowance::of_resets(limits),
-            frames: Allowance::of_frames(limits),
-            abused: false,
-            stalled: false,
-            signs: signs.clone(),
-        };
-        (watched, signs)
-    }
-
-    fn receive(&mut self, bytes: &[u8]) {
-        let (resets, frames) = (&mut self.resets, &mut self.frames);
-        let mut abuse = None;
-        self.received.scan(bytes, |frame| {
-            let empty = frame.length == 0 && frame.flags & END_STREAM == 0;
-            let cost = match frame.kind {
-                Kind::Headers => 0,
-                Kind::Data => u32::from(empty),
-                Kind::WindowUpdate => 2,
-                Kind::Other => 1,
-                Kind::Reset => {
-                    if !resets.spend(1) {
-                        abuse = Some(Abuse::Resets);
-                    }
-                    0
-                }
-            };
-            if cost > 0 && !frames.spend(cost) {
-                abuse = Some(Abuse::Frames);
-            }
-        });
-        if abuse.is_some() && !self.abused {
-            self.abused = true;
-            self.signs.with(|seen| seen.abuse = abuse);
-        }
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        let (resets, frames) = (&mut self.resets, &mut self.frames);
-        self.sent.scan(bytes, |frame| match frame.kind {
-            Kind::Headers => {
-                resets.earn(1);
-                frames.earn(2);
-            }
-            Kind::Data => {
-                let earned = u32::try_from(frame.length / BYTES_PER_FRAME).unwrap_or(u32::MAX);
-                frames.earn(earned.saturating_add(1));
-            }
-            Kind::Reset | Kind::WindowUpdate | Kind::Other => {}
-        });
-    }
-
-    fn written(&mut self, written: &Poll<io::Result<usize>>) {
-        if written.is_pending() != self.stalled {
-            self.stalled = written.is_pending();
-            let since = self.stalled.then(Instant::now);
-            self.signs.with(|seen| seen.stalled_since = since);
-        }
-    }
+pub(super) fn put_goaway(out: &mut Vec<u8>, last: u32, code: Code) {
+    let mut payload = [0; 8];
+    payload[..4].copy_from_slice(&last.to_be_bytes());
+    payload[4..].copy_from_slice(&code.0.to_be_bytes());
+    put(out, GOAWAY, 0, 0, &payload);
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.abused {
-            // Nothing more is done for it; the connection is about to end.
-            return Poll::Pending;
-        }
-        let before = buffer.filled().len();
-        if !this.ahead.is_empty() {
-            let taken = this.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&this.ahead[..taken]);
-            this.ahead.drain(..taken);
-        } else if Pin::new(&mut this.io).poll_read(cx, buffer)?.is_pending() {
-            return Poll::Pending;
-        }
-        this.receive(&buffer.filled()[before..]);
-        Poll::Ready(Ok(()))
+pub(super) fn put_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
+    let mut payload = Vec::with_capacity(settings.len() * 6);
+    for (setting, value) in settings {
+        payload.extend_from_slice(&setting.to_be_bytes());
+        payload.extend_from_slice(&value.to_be_bytes());
     }
+    put(out, SETTINGS, 0, 0, &payload);
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.written(&written);
-        if let Poll::Ready(Ok(written)) = written {
-            self.send(&bytes[..written]);
-        }
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        self.written(&written);
-        if let Poll::Ready(Ok(mut left)) = written {
-            for part in parts {
-                let taken = left.min(part.len());
-                self.send(&part[..taken]);
-                left -= taken;
-            }
-        }
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+/// A payload that is one integer.
+pub(super) fn integer(payload: &[u8]) -> Result<u32, Code> {
+    let bytes = payload.try_into().map_err(|_| Code::FRAME_SIZE_ERROR)?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -269,72 +146,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
-        let length = u32::try_from(payload).unwrap().to_be_bytes();
-        let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
-        [&head[..], &vec![7; payload]].concat()
-    }
-
-    fn watched() -> (Watched<tokio::io::Empty>, Signs) {
-        let (mut watched, signs) = Watched::new(tokio::io::empty(), Vec::new(), &Limits::default());
-        watched.receive(&[0; PREFACE_BYTES]);
-        (watched, signs)
-    }
-
     #[test]
-    fn idle_frames_and_resets_are_bounded_apart() {
-        let limits = Limits::default();
-        for (kind, max, abuse) in [
-            (4, limits.http2_idle_frames, Abuse::Frames),
-            (6, limits.http2_idle_frames, Abuse::Frames),
-            (8, limits.http2_idle_frames / 2, Abuse::Frames),
-            (0x20, limits.http2_idle_frames, Abuse::Frames),
-            (0, limits.http2_idle_frames, Abuse::Frames),
-            (3, limits.http2_resets, Abuse::Resets),
-        ] {
-            let (mut watched, signs) = watched();
-            let one = frame(kind, 0, 0);
-            watched.receive(&one.repeat(max as usize));
-            assert_eq!(signs.abuse(), None, "{kind}");
-            // More than the time that this takes can earn.
-            watched.receive(&one.repeat(max as usize));
-            assert_eq!(signs.abuse(), Some(abuse), "{kind}");
-        }
-    }
-
-    #[test]
-    fn a_client_that_takes_much_may_say_much() {
-        let (mut watched, signs) = watched();
-        for _ in 0..10_000 {
-            watched.receive(&[frame(8, 0, 4), frame(8, 0, 4), frame(6, 0, 8)].concat());
-            watched.send(&frame(0, 0, 16_384));
-            watched.receive(&[frame(1, 4, 20), frame(3, 0, 4)].concat());
-            watched.send(&frame(1, 4, 50));
-        }
-        assert_eq!(signs.abuse(), None);
-        // A window that is opened byte by byte.
-        for _ in 0..3_000 {
-            watched.receive(&frame(8, 0, 4));
-            watched.send(&frame(0, 0, 1));
-        }
-        assert_eq!(signs.abuse(), Some(Abuse::Frames));
+    fn padding_is_no_content() {
+        let head = |flags| FrameHead {
+            length: 0,
+            kind: DATA,
+            flags,
+            stream: 1,
+        };
+        assert_eq!(head(0).unpadded(&[1, 2]), Ok(&[1, 2][..]));
+        assert_eq!(head(PADDED).unpadded(&[1, 2, 0]), Ok(&[2][..]));
+        assert_eq!(head(PADDED).unpadded(&[2, 0, 0]), Ok(&[][..]));
+        let wrong = head(PADDED).unpadded(&[3, 0, 0]);
+        assert_eq!(wrong, Err(Code::PROTOCOL_ERROR));
+        assert_eq!(head(PADDED).unpadded(&[]), Err(Code::FRAME_SIZE_ERROR));
     }
 
     proptest! {
         #[test]
-        fn however_they_are_cut_frames_are_the_same(
-            sizes in prop::collection::vec((0u8..12, 0usize..300), 1..20),
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-        ) {
-            let bytes: Vec<u8> = sizes.iter().flat_map(|(kind, size)| frame(*kind, 0, *size)).collect();
-            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
-            at.extend([0, bytes.len()]);
-            at.sort_unstable();
-            let (mut scanner, mut seen) = (Scanner::after(0), Vec::new());
-            for cut in at.windows(2) {
-                scanner.scan(&bytes[cut[0]..cut[1]], |frame| seen.push(frame.length));
-            }
-            prop_assert_eq!(seen, sizes.iter().map(|(_, size)| *size).collect::<Vec<_>>());
+        fn what_was_written_is_read(kind in any::<u8>(), flags in any::<u8>(), stream in 0..=MAX_31_BITS, length in 0_usize..300) {
+            let mut out = Vec::new();
+            put(&mut out, kind, flags, stream, &vec![7; length]);
+            let head = FrameHead { length, kind, flags, stream };
+            prop_assert_eq!(FrameHead::read(&out), Some(head));
+            prop_assert_eq!(FrameHead::read(&out[..8]), None);
+            out[5] |= 0x80;
+            prop_assert_eq!(FrameHead::read(&out), Some(head));
         }
     }
 }

@@ -1,125 +1,141 @@
 //! The two directions of a stream of HTTP/2, as `streams` takes them.
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method};
 
-use crate::h1::Spelling;
-use crate::streams::{Cut, Malformed, Reply, Sink, Source, Stream};
+use super::bells::Bell;
+use super::frames::Code;
+use super::state::State;
+use crate::streams::{Content, Cut, Head, Reply, Sink, Source, Stream};
 
-pub(super) type Http2Stream = Stream<RecvStream, Http2Reply>;
+pub(super) type Http2Stream = Stream<Incoming, Answer>;
 
-/// A stream that can be read as a connection, and its request's head.
-pub(super) fn stream(
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) -> Result<(Http2Stream, Spelling), Malformed> {
-    let (head, body) = request.into_parts();
-    let ended = body.is_end_stream();
-    Stream::new(&head, ended, body, Http2Reply::Head(respond))
+/// What a connection's task and its streams have in common. The streams are polled by that task, so that nobody waits for the lock.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    frames: Arc<Bell>,
 }
 
-impl Source for RecvStream {
-    type Error = h2::Error;
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, h2::Error>> {
-        RecvStream::poll_data(self, cx).map(Option::transpose)
+impl Shared {
+    /// `frames` is rung when there is something to send.
+    pub(super) fn new(state: State, frames: Arc<Bell>) -> Shared {
+        Shared {
+            state: Mutex::new(state),
+            frames,
+        }
     }
 
-    fn poll_trailers(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
-        RecvStream::poll_trailers(self, cx)
+    pub(super) fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = look(&mut state);
+        let unseen = !state.at_work && !state.out.is_empty();
+        drop(state);
+        if unseen {
+            self.frames.ring();
+        }
+        seen
+    }
+}
+
+/// The stream of a request by that method, behind its head.
+pub(super) fn stream(
+    shared: &Arc<Shared>,
+    id: u32,
+    method: Method,
+    content: Content,
+) -> Http2Stream {
+    let incoming = Incoming {
+        shared: Arc::clone(shared),
+        id,
+    };
+    let answer = Answer {
+        shared: Arc::clone(shared),
+        id,
+    };
+    Stream::new(method, content, incoming, answer)
+}
+
+pub(super) struct Incoming {
+    shared: Arc<Shared>,
+    id: u32,
+}
+
+impl Source for Incoming {
+    type Error = io::Error;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.shared.with(|state| {
+            let Some(entry) = state.live(self.id) else {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            };
+            if !entry.content.is_empty() {
+                let crumbs = std::mem::take(&mut entry.crumbs);
+                let content = std::mem::take(&mut entry.content);
+                state.crumbs -= crumbs;
+                return Poll::Ready(Ok(Some(content.into())));
+            }
+            if entry.received_end {
+                return Poll::Ready(Ok(None));
+            }
+            entry.wait(cx);
+            Poll::Pending
+        })
+    }
+
+    fn poll_trailers(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<HeaderMap>>> {
+        let trailers = self.shared.with(|state| {
+            let entry = state.live(self.id);
+            entry.and_then(|entry| entry.trailers.take())
+        });
+        Poll::Ready(Ok(trailers))
     }
 
     fn release(&mut self, bytes: usize) -> io::Result<()> {
-        let room = self.flow_control().release_capacity(bytes);
-        room.map_err(broken)
-    }
-
-    fn broken(error: h2::Error) -> io::Error {
-        broken(error)
-    }
-}
-
-impl Sink for SendStream<Bytes> {
-    /// As much as the other end takes and the buffer holds.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        last: bool,
-    ) -> Poll<io::Result<usize>> {
-        self.reserve_capacity(bytes.len());
-        while self.capacity() == 0 {
-            match ready!(self.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            }
-        }
-        let taken = self.capacity().min(bytes.len());
-        let data = Bytes::copy_from_slice(&bytes[..taken]);
-        let sent = self.send_data(data, last && taken == bytes.len());
-        Poll::Ready(sent.map(|()| taken).map_err(broken))
-    }
-
-    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
-        let ended = match trailers.is_empty() {
-            true => self.send_data(Bytes::new(), true),
-            false => self.send_trailers(trailers),
-        };
-        ended.map_err(broken)
-    }
-}
-
-/// Before the response's head has gone out, and after.
-pub(super) enum Http2Reply {
-    Head(SendResponse<Bytes>),
-    Content(SendStream<Bytes>),
-}
-
-impl Sink for Http2Reply {
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        last: bool,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Http2Reply::Content(stream) => stream.poll_send(cx, bytes, last),
-            Http2Reply::Head(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
-    }
-
-    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
-        match self {
-            Http2Reply::Content(stream) => stream.end(trailers),
-            Http2Reply::Head(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-}
-
-impl Reply for Http2Reply {
-    fn interim(&mut self, response: Response<()>) -> io::Result<()> {
-        match self {
-            Http2Reply::Head(respond) => respond.send_informational(response).map_err(broken),
-            Http2Reply::Content(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    fn head(&mut self, response: Response<()>, end: bool) -> io::Result<()> {
-        let Http2Reply::Head(respond) = self else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        let stream = respond.send_response(response, end);
-        *self = Http2Reply::Content(stream.map_err(broken)?);
+        // Of one read, which is at most 64 KiB.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.shared.with(|state| state.release(self.id, bytes));
         Ok(())
+    }
+
+    fn broken(error: io::Error) -> io::Error {
+        error
+    }
+}
+
+/// Ends the stream when it is let go of.
+pub(super) struct Answer {
+    shared: Arc<Shared>,
+    id: u32,
+}
+
+impl Sink for Answer {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
+        self.shared
+            .with(|state| state.poll_data(self.id, cx, bytes, last))
+    }
+
+    fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        self.shared.with(|state| state.send_end(self.id, &trailers))
+    }
+}
+
+impl Reply for Answer {
+    fn interim(&mut self, head: &Head<'_>) -> io::Result<()> {
+        self.shared.with(|state| state.send_interim(self.id, head))
+    }
+
+    fn head(&mut self, head: &Head<'_>, end: bool) -> io::Result<()> {
+        self.shared
+            .with(|state| state.send_head(self.id, head, end))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,41 +144,48 @@ impl Reply for Http2Reply {
     }
 
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let reset = match self {
-            Http2Reply::Head(respond) => ready!(respond.poll_reset(cx)),
-            Http2Reply::Content(stream) => ready!(stream.poll_reset(cx)),
-        };
-        Poll::Ready(match reset {
-            Ok(_) => io::ErrorKind::ConnectionReset.into(),
-            Err(error) => broken(error),
+        self.shared.with(|state| match state.live(self.id) {
+            Some(entry) => {
+                entry.wait(cx);
+                Poll::Pending
+            }
+            None => Poll::Ready(io::ErrorKind::ConnectionReset.into()),
         })
     }
 
     fn cut(&mut self, cut: Cut) {
-        let reason = match cut {
-            Cut::Answer => Reason::INTERNAL_ERROR,
+        let code = match cut {
+            Cut::Answer => Code::INTERNAL_ERROR,
             // RFC 9113 section 8.5.
-            Cut::Tunnel => Reason::CONNECT_ERROR,
-            Cut::Malformed => Reason::PROTOCOL_ERROR,
+            Cut::Tunnel => Code::CONNECT_ERROR,
         };
-        match self {
-            Http2Reply::Head(respond) => respond.send_reset(reason),
-            Http2Reply::Content(stream) => stream.send_reset(reason),
-        }
+        self.shared.with(|state| {
+            if state.live(self.id).is_some() {
+                state.say_reset(self.id, code);
+            }
+        });
     }
 }
 
-/// The stream was reset, or its connection has ended.
-pub(crate) fn broken(error: h2::Error) -> io::Error {
-    tracing::trace!(%error, "a stream has broken");
-    io::ErrorKind::ConnectionReset.into()
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.close(self.id));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
+    use crate::h1::Wire;
+    use crate::h2::bells::Bells;
+    use crate::h2::state::Opened;
+    use http::Request;
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::future::poll_fn;
+    use std::task::Waker;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::oneshot;
 
     /// A client's stream, as the client sees it, and the same stream here.
     async fn pair(
@@ -185,12 +208,65 @@ mod tests {
             tokio::spawn(connection);
             asked
         });
-        let mut connection = h2::server::handshake(here).await.unwrap();
-        let (request, respond) = connection.accept().await.unwrap().unwrap();
-        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        let bells = Bells::default();
+        let bell = bells.hang(0);
+        let state = State::new(&Limits::default());
+        let shared = Arc::new(Shared::new(state, Arc::clone(&bell)));
+        let (opening, opened) = oneshot::channel();
+        tokio::spawn(carry(
+            Arc::clone(&shared),
+            (bells, bell),
+            Wire::new(here),
+            opening,
+        ));
+        let opened = opened.await.unwrap();
         let (response, stream) = client.await.unwrap();
-        let (here, _) = super::stream(request, respond).unwrap();
+        let here = super::stream(&shared, opened.id, opened.method, opened.content);
         (response, stream, here)
+    }
+
+    /// What a connection's task does, for one stream.
+    async fn carry(
+        shared: Arc<Shared>,
+        (bells, bell): (Bells, Arc<Bell>),
+        mut wire: Wire<DuplexStream>,
+        opening: oneshot::Sender<Opened>,
+    ) {
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut opening = Some(opening);
+        poll_fn(|task| {
+            let mut cx = Context::from_waker(&waker);
+            while bells.next().is_some() {
+                bell.silence();
+                loop {
+                    let read = wire.poll_read_with(&mut cx, 1 << 16, |_, _, bytes| {
+                        shared.with(|state| state.receive(bytes)).unwrap();
+                        bytes.len()
+                    });
+                    match read {
+                        Poll::Pending => break,
+                        Poll::Ready(Ok(1..)) => {}
+                        Poll::Ready(_) => return Poll::Ready(()),
+                    }
+                }
+                if let Some(opened) = shared.with(|state| state.opened.pop())
+                    && let Some(opening) = opening.take()
+                {
+                    let _ = opening.send(opened);
+                }
+                loop {
+                    if wire.unwritten() == 0 {
+                        shared.with(|state| state.hand_over(wire.outbox()));
+                    }
+                    if !wire.has_unsent() || wire.poll_flush(&mut cx).is_pending() {
+                        break;
+                    }
+                }
+            }
+            bells.rest(task);
+            Poll::Pending
+        })
+        .await;
     }
 
     fn ask() -> Request<()> {

@@ -12,7 +12,7 @@ use tokio::task::coop::unconstrained;
 use super::stream::Http2Stream;
 use crate::client::{Client, Kit};
 use crate::edge::Edge;
-use crate::h1::{HeadLimits, Spelling};
+use crate::h1::{HeadLimits, Refusal, Spelling};
 use crate::handler;
 use crate::origin::Origin;
 
@@ -25,7 +25,8 @@ pub(super) struct Job {
     pub(super) edge: Arc<Edge>,
     pub(super) origin: Arc<Origin>,
     pub(super) stream: Http2Stream,
-    pub(super) head: Spelling,
+    /// Nothing when it was longer than heads may be.
+    pub(super) head: Option<Spelling>,
 }
 
 /// Answers one request at a time.
@@ -101,7 +102,10 @@ async fn work(desk: Arc<Desk>) {
             head,
         } = job.await;
         let limits = &edge.shared.limits;
-        let read = head.read(HeadLimits::of(limits), limits.max_header_bytes);
+        let read = match head {
+            Some(head) => head.read(HeadLimits::of(limits), limits.max_header_bytes),
+            None => Err(Refusal::HeadTooLarge),
+        };
         let (head, refusal) = match read {
             Ok(head) => (head, None),
             Err(refusal) => (Default::default(), Some(refusal)),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Request, request};
+use http::Method;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use crate::h1::{HeadLimits, Refusal, RequestHead};
 use crate::handler;
 use crate::metrics::{Abuse, ProxyMetrics};
 use crate::origin::{Origin, Scheme};
-use crate::streams::{Allowance, BYTES_PER_FRAME, Malformed, Stream};
+use crate::streams::{Allowance, BYTES_PER_FRAME, Content, Malformed, Stream};
 
 /// How often `client_stall` is waited for a client that takes the end of its answer slowly: what `http3_send_window` holds is
 /// with it by then at some 2 KB a second.
@@ -359,30 +359,26 @@ async fn answer(
 ) {
     let limits = &edge.shared.limits;
     let head = timeout(limits.header_read_timeout, receive.head()).await;
-    let (head, ended, refusal) = match head {
-        Ok(Ok((head, ended))) => (head, ended, None),
-        Ok(Err(Fault::TooLarge)) => (nobody(), true, Some(Refusal::HeadTooLarge)),
-        Err(_) => (nobody(), true, Some(Refusal::Slow)),
+    let (method, content, read) = match head {
+        Ok(Ok((section, asking, ended))) => {
+            let content = asking.content(ended);
+            let head = asking.spell(&section, content);
+            let read = head.read(HeadLimits::of(limits), limits.max_header_bytes);
+            (asking.method, content, read)
+        }
+        Ok(Err(Fault::TooLarge)) => (Method::GET, Content::Nothing, Err(Refusal::HeadTooLarge)),
+        Err(_) => (Method::GET, Content::Nothing, Err(Refusal::Slow)),
         Ok(Err(Fault::Incomplete)) => {
             signs.malformed(Malformed("it ended before its head"));
             return send.reset(Code::REQUEST_INCOMPLETE);
         }
         Ok(Err(Fault::Connection(_) | Fault::Malformed(_) | Fault::Gone)) => return,
     };
-    let (stream, head) = match Stream::new(&head, ended, receive, send) {
-        Ok(read) => read,
-        Err(malformed) => {
-            return signs.malformed(malformed);
-        }
-    };
-    let read = match refusal {
-        Some(refusal) => Err(refusal),
-        None => head.read(HeadLimits::of(limits), limits.max_header_bytes),
-    };
     let (head, refusal) = match read {
         Ok(head) => (head, None),
         Err(refusal) => (RequestHead::default(), Some(refusal)),
     };
+    let stream = Stream::new(method, content, receive, send);
     let mut client = Client::of_stream(stream, head, Kit::default());
     match refusal {
         // On the heap, for a task is moved several times before it runs.
@@ -391,9 +387,4 @@ async fn answer(
         }
         Some(refusal) => handler::refuse(edge, &mut client, refusal).await,
     }
-}
-
-/// In the place of a head that cannot be read.
-fn nobody() -> request::Parts {
-    Request::new(()).into_parts().0
 }

@@ -6,6 +6,7 @@ use nebula_testkit::fuzz::Target;
 use super::frames::{Frames, HEADERS, Piece, Role, put_frame};
 use super::qpack::{self, Encoder, Field};
 use super::{control, fields};
+use crate::streams::{Asking, trailers};
 
 const SECTION_BYTES: usize = 4096;
 
@@ -53,9 +54,10 @@ fn read(role: Role, input: &[u8]) -> bool {
                 understood |= control::understands(kind, &payload);
             } else if let Ok(section) = qpack::decode(&payload, SECTION_BYTES) {
                 check(&section);
-                understood |= fields::trailers(section.clone()).is_ok();
-                if let Ok(head) = fields::request(section) {
-                    let _ = fields::content_length(&head.headers);
+                let section = fields::section(&section);
+                understood |= trailers(&section).is_ok();
+                if let Ok(asking) = Asking::read(&section) {
+                    asking.spell(&section, asking.content(false));
                     understood = true;
                 }
             }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header, request};
+use http::{HeaderMap, Method};
 use quinn::{ReadError, RecvStream};
 
 use super::connection::{Common, Signs};
 use super::fields;
 use super::frames::{Code, FrameError, Frames, HEADERS, Piece, Role};
-use super::qpack::{self, DecodeError, Field};
-use crate::streams::{Malformed, Source};
+use super::qpack::{self, DecodeError};
+use crate::streams::{Asking, Malformed, Section, Source, expects_content, trailers};
 
 /// Taken of a stream at once. A packet holds less.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -83,8 +83,8 @@ impl Receive {
         }
     }
 
-    /// The request's head, and whether the stream ends with it.
-    pub(super) async fn head(&mut self) -> Result<(request::Parts, bool), Fault> {
+    /// The request's head, what it asks for, and whether the stream ends with it.
+    pub(super) async fn head(&mut self) -> Result<(Section, Asking, bool), Fault> {
         let section = loop {
             match poll_fn(|cx| self.poll_piece(cx)).await? {
                 Some(Piece::Whole(_, section)) => break section,
@@ -93,18 +93,16 @@ impl Receive {
                 None => return Err(self.failed(Fault::Incomplete)),
             }
         };
-        let fields = self.decode(&section)?;
-        let read = fields::request(fields)
-            .and_then(|head| Ok((fields::content_length(&head.headers)?, head)));
-        let (length, head) = read.map_err(|malformed| self.failed(malformed.into()))?;
+        let head = self.decode(&section)?;
+        let asking = Asking::read(&head).map_err(|malformed| self.failed(malformed.into()))?;
         self.stage = Stage::Content;
-        self.expected = length;
-        self.is_connect = head.method == Method::CONNECT;
-        let waits =
-            !expects_content(&head.method) && !head.headers.contains_key(header::CONTENT_LENGTH);
+        self.expected = asking.length;
+        self.is_connect = asking.method == Method::CONNECT;
+        // Of methods that usually have content it is not waited for: some clients wait for the answer's head before they send any.
+        let has = self.is_connect || expects_content(&asking.method) || asking.length.is_some();
         let ended = poll_fn(|cx| match self.poll_content(cx) {
             // The end may come in a packet of its own.
-            Poll::Pending if waits => Poll::Pending,
+            Poll::Pending if !has => Poll::Pending,
             Poll::Pending => Poll::Ready(Ok(false)),
             Poll::Ready(Ok(content)) => {
                 let ended = content.is_none() && self.trailers.is_none();
@@ -113,7 +111,7 @@ impl Receive {
             }
             Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
         });
-        Ok((head, ended.await?))
+        Ok((head, asking, ended.await?))
     }
 
     /// The next content, or nothing at the stream's end.
@@ -142,8 +140,7 @@ impl Receive {
                 Some(Piece::Whole(HEADERS, section))
                     if self.stage == Stage::Content && !self.is_connect =>
                 {
-                    let fields = self.decode(&section)?;
-                    let trailers = fields::trailers(fields);
+                    let trailers = trailers(&self.decode(&section)?);
                     self.trailers =
                         Some(trailers.map_err(|malformed| self.failed(malformed.into()))?);
                     self.stage = Stage::Trailed;
@@ -196,13 +193,16 @@ impl Receive {
         }
     }
 
-    fn decode(&mut self, section: &[u8]) -> Result<Vec<Field>, Fault> {
-        qpack::decode(section, self.common.section_bytes).map_err(|error| {
-            self.failed(match error {
-                DecodeError::Broken => Fault::Connection(Code::DECOMPRESSION_FAILED),
-                DecodeError::TooLarge => Fault::TooLarge,
+    fn decode(&mut self, section: &[u8]) -> Result<Section, Fault> {
+        let fields = qpack::decode(section, self.common.section_bytes);
+        fields
+            .map(|fields| fields::section(&fields))
+            .map_err(|error| {
+                self.failed(match error {
+                    DecodeError::Broken => Fault::Connection(Code::DECOMPRESSION_FAILED),
+                    DecodeError::TooLarge => Fault::TooLarge,
+                })
             })
-        })
     }
 
     /// RFC 9114 section 4.1: a frame that may not follow what was before it.
@@ -264,12 +264,4 @@ impl Drop for Receive {
             self.stop(Code::NO_ERROR);
         }
     }
-}
-
-/// Of methods that usually have content it is not waited for: some clients wait for the answer's head before they send any.
-fn expects_content(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::POST | Method::PUT | Method::PATCH | Method::CONNECT
-    )
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::HeaderMap;
 use quinn::{SendStream, StoppedError, VarInt, WriteError};
 
 use super::connection::{Common, Signs};
 use super::fields::{write_response, write_trailers};
 use super::frames::{Code, DATA, HEADERS, put_frame};
 use super::qpack::Encoder;
-use crate::streams::{Cut, Reply, Sink};
+use crate::streams::{Cut, Head, Reply, Sink};
 
 /// Content of one frame. Larger ones would save little, and are held here while the client does not take them.
 const FRAME_BYTES: usize = 16 * 1024;
@@ -122,16 +122,16 @@ impl Sink for Sending {
 }
 
 impl Reply for Sending {
-    fn interim(&mut self, response: Response<()>) -> io::Result<()> {
+    fn interim(&mut self, head: &Head<'_>) -> io::Result<()> {
         if self.pending.len() > FRAME_BYTES {
             // A client that takes none has no use for more of them.
             return Ok(());
         }
-        self.section(&write_response(&response))
+        self.section(&write_response(head))
     }
 
-    fn head(&mut self, response: Response<()>, end: bool) -> io::Result<()> {
-        self.section(&write_response(&response))?;
+    fn head(&mut self, head: &Head<'_>, end: bool) -> io::Result<()> {
+        self.section(&write_response(head))?;
         self.ends = end;
         self.common.answered();
         Ok(())
@@ -163,7 +163,6 @@ impl Reply for Sending {
     fn cut(&mut self, cut: Cut) {
         self.reset(match cut {
             // RFC 9114 section 4.1.2.
-            Cut::Malformed => Code::MESSAGE_ERROR,
             _ if self.signs.is_malformed() => Code::MESSAGE_ERROR,
             _ if self.signs.is_cancelled() => Code::REQUEST_CANCELLED,
             Cut::Answer => Code::INTERNAL_ERROR,

@@ -5,14 +5,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
 
 use super::outgoing::{Framing, invalid};
 use super::{Cut, Reply};
 use crate::h1::{End, FIELDS_MAX, Fields, Kind, Length, find_lenient_end};
-use crate::headers::X_REQUEST_ID;
+
+/// Names up to this length are put in lower case without memory of their own. None that is in use is longer.
+const NAME_BYTES: usize = 64;
 
 pub(super) struct Answer<R: Reply> {
     reply: R,
@@ -104,53 +105,57 @@ impl<R: Reply> Answer<R> {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let before = heading.bytes.len();
-        let head = if before > 0 {
-            heading.bytes.extend_from_slice(bytes);
-            match find_lenient_end(&heading.bytes, heading.searched) {
-                End::After(searched) => {
-                    heading.searched = searched;
-                    return Ok(bytes.len());
-                }
-                End::At(end) => {
-                    heading.bytes.truncate(end);
-                    Bytes::from(std::mem::take(heading).bytes)
-                }
-            }
-        } else {
-            match find_lenient_end(bytes, 0) {
+        if before == 0 {
+            // As nearly all are written.
+            return match find_lenient_end(bytes, 0) {
+                End::At(end) => self.whole(&bytes[..end]).map(|()| end),
                 End::After(searched) => {
                     heading.searched = searched;
                     heading.bytes.extend_from_slice(bytes);
-                    return Ok(bytes.len());
+                    Ok(bytes.len())
                 }
-                // As nearly all are written.
-                End::At(end) => Bytes::copy_from_slice(&bytes[..end]),
-            }
-        };
-        let taken = head.len() - before;
-        let head = Head::read(&head, self.tunnel)?;
-        if head.is_interim() {
-            self.reply.interim(head.response)?;
-        } else {
-            self.state = State::Broken;
-            self.state = self.begin(head)?;
+            };
         }
-        Ok(taken)
+        heading.bytes.extend_from_slice(bytes);
+        match find_lenient_end(&heading.bytes, heading.searched) {
+            End::After(searched) => {
+                heading.searched = searched;
+                Ok(bytes.len())
+            }
+            End::At(end) => {
+                let head = std::mem::take(heading).bytes;
+                self.whole(&head[..end]).map(|()| end - before)
+            }
+        }
+    }
+
+    /// Acts on a head.
+    fn whole(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let head = Head::read(bytes, &mut slots, self.tunnel)?;
+        if head.is_interim() {
+            return self.reply.interim(&head);
+        }
+        self.state = State::Broken;
+        self.state = self.begin(head)?;
+        Ok(())
     }
 
     /// Sends the head of the response proper.
-    fn begin(&mut self, head: Head) -> io::Result<State> {
-        let mut response = head.response;
-        let framing = match (response.status().as_u16(), self.tunnel) {
+    fn begin(&mut self, mut head: Head<'_>) -> io::Result<State> {
+        let framing = match (head.status, self.tunnel) {
             // RFC 8441 section 5: any 2xx says that the tunnel is open.
             (101, true) => {
-                *response.status_mut() = StatusCode::OK;
+                head.status = 200;
                 Some(Framing::Tunnel)
             }
             (200..300, true) => {
-                let mut refused = Response::new(());
-                *refused.status_mut() = StatusCode::BAD_GATEWAY;
-                self.reply.head(refused, true)?;
+                let refused = Head {
+                    status: 502,
+                    fields: &[],
+                    ..head
+                };
+                self.reply.head(&refused, true)?;
                 return Ok(State::Ended);
             }
             (100..200 | 204 | 304, _) => None,
@@ -162,7 +167,7 @@ impl<R: Reply> Answer<R> {
                 Length::UntilClose => return Err(invalid("its content has no end")),
             },
         };
-        self.reply.head(response, framing.is_none())?;
+        self.reply.head(&head, framing.is_none())?;
         Ok(framing.map_or(State::Ended, State::Content))
     }
 
@@ -193,57 +198,79 @@ impl<R: Reply> Drop for Answer<R> {
 }
 
 /// A response's head as it is sent, and where HTTP/1.1 says that its content ends.
-struct Head {
-    response: Response<()>,
+pub(crate) struct Head<'a> {
+    pub(crate) status: u16,
+    fields: &'a [httparse::Header<'a>],
     length: Length,
+    /// It answers a request for a tunnel.
+    tunnel: bool,
 }
 
-impl Head {
-    /// `bytes` are one whole head. Its fields' values stay where they are.
-    fn read(bytes: &Bytes, tunnel: bool) -> io::Result<Head> {
-        let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+impl<'a> Head<'a> {
+    /// `bytes` are one whole head.
+    pub(crate) fn read(
+        bytes: &'a [u8],
+        slots: &'a mut [MaybeUninit<httparse::Header<'a>>],
+        tunnel: bool,
+    ) -> io::Result<Head<'a>> {
         let mut parsed = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
-        let read = parser.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots);
+        let read = parser.parse_response_with_uninit_headers(&mut parsed, bytes, slots);
         let (Ok(httparse::Status::Complete(_)), Some(status)) = (read, parsed.code) else {
             return Err(invalid("it is no response"));
         };
-        let mut response = Response::new(());
-        *response.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
-        let headers = response.headers_mut();
-        headers.reserve(parsed.headers.len());
+        if status < 100 {
+            return Err(invalid("its status is none"));
+        }
+        let fields: &[_] = parsed.headers;
         let mut length = Length::UntilClose;
-        for field in parsed.headers.iter() {
-            let kind = Kind::of(field.name.as_bytes());
-            match kind {
+        for field in fields {
+            match Kind::of(field.name.as_bytes()) {
                 Kind::TransferEncoding => length = Length::Chunked,
                 Kind::ContentLength => length = Length::Sized(size(field.value)?),
                 _ => {}
             }
-            if stays(kind) {
-                continue;
-            }
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
-            let mut value = value.map_err(io::Error::other)?;
-            // No other answer has the one, and soon none the other: in the table of a connection's fields they would take the place
-            // of those that come again, and each would be looked for among all that came before (RFC 7541 section 7.1.3).
-            value.set_sensitive(matches!(kind, Kind::RequestId | Kind::Date));
-            if kind == Kind::RequestId {
-                headers.append(X_REQUEST_ID, value);
-                continue;
-            }
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(io::Error::other)?;
-            // The key that it answers was made here.
-            if !(tunnel && name == SEC_WEBSOCKET_ACCEPT) {
-                headers.append(name, value);
-            }
         }
-        Ok(Head { response, length })
+        Ok(Head {
+            status,
+            fields,
+            length,
+            tunnel,
+        })
     }
 
     fn is_interim(&self) -> bool {
-        let status = self.response.status();
-        status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+        (100..200).contains(&self.status) && self.status != 101
+    }
+
+    /// Three digits.
+    pub(crate) fn status_text(&self) -> [u8; 3] {
+        let digit = |place: u16| b"0123456789"[usize::from(self.status / place % 10)];
+        [digit(100), digit(10), digit(1)]
+    }
+
+    /// Shows each field that goes out: its name in lower case, its value, and whether it is likely to be another's in the next answer.
+    /// In the table of a connection's fields such a one would take the place of those that come again.
+    pub(crate) fn each(&self, mut show: impl FnMut(&[u8], &[u8], bool)) {
+        let mut lower = [0; NAME_BYTES];
+        for field in self.fields {
+            let name = field.name.as_bytes();
+            let kind = Kind::of(name);
+            // The key that the one answers was made here.
+            let ours = self.tunnel && name.eq_ignore_ascii_case(b"sec-websocket-accept");
+            if stays(kind) || ours {
+                continue;
+            }
+            let alone = matches!(kind, Kind::RequestId | Kind::Date | Kind::ContentLength);
+            match lower.get_mut(..name.len()) {
+                Some(lower) => {
+                    lower.copy_from_slice(name);
+                    lower.make_ascii_lowercase();
+                    show(lower, field.value, alone);
+                }
+                None => show(&name.to_ascii_lowercase(), field.value, alone),
+            }
+        }
     }
 }
 
@@ -284,29 +311,35 @@ pub(crate) fn copy_fields(
 mod tests {
     use super::*;
 
-    fn read(text: &'static str, tunnel: bool) -> io::Result<Head> {
-        Head::read(&Bytes::from_static(text.as_bytes()), tunnel)
+    /// Status, length, and the fields that go out.
+    type Seen = (u16, Length, Vec<(String, bool)>);
+
+    fn read(text: &str, tunnel: bool) -> io::Result<Seen> {
+        let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let head = Head::read(text.as_bytes(), &mut slots, tunnel)?;
+        let mut seen = Vec::new();
+        head.each(|name, _, alone| {
+            seen.push((String::from_utf8(name.to_vec()).unwrap(), alone));
+        });
+        Ok((head.status, head.length, seen))
     }
 
     #[test]
     fn what_no_other_answer_has_stays_out_of_tables() {
         let text = "HTTP/1.1 200 OK\r\nServer: x\r\nDate: now\r\nX-Request-Id: a-1\r\nContent-Length: 3\r\n\
                     Connection: close\r\nKeep-Alive: 5\r\n\r\n";
-        let head = read(text, false).unwrap();
-        assert_eq!(
-            (head.response.status(), head.length),
-            (StatusCode::OK, Length::Sized(3))
-        );
-        let headers = head.response.headers();
-        for (name, alone) in [
+        let (status, length, fields) = read(text, false).unwrap();
+        assert_eq!((status, length), (200, Length::Sized(3)));
+        let expected = [
             ("server", false),
-            ("content-length", false),
             ("date", true),
             ("x-request-id", true),
-        ] {
-            assert_eq!(headers[name].is_sensitive(), alone, "{name}");
-        }
-        assert_eq!(headers.len(), 4, "{headers:?}");
+            ("content-length", true),
+        ];
+        assert_eq!(
+            fields,
+            expected.map(|(name, alone)| (name.to_owned(), alone))
+        );
     }
 
     #[test]
@@ -314,12 +347,19 @@ mod tests {
         for bad in [
             "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
             "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\n",
         ] {
             assert!(read(bad, false).is_err(), "{bad:?}");
         }
         let text = "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n";
-        assert!(read(text, true).unwrap().response.headers().is_empty());
-        assert_eq!(read(text, false).unwrap().response.headers().len(), 1);
+        assert!(read(text, true).unwrap().2.is_empty());
+        assert_eq!(read(text, false).unwrap().2.len(), 1);
+        let long = format!(
+            "HTTP/1.1 200 OK\r\n{}: y\r\n\r\n",
+            "X".repeat(NAME_BYTES + 1)
+        );
+        let name = "x".repeat(NAME_BYTES + 1);
+        assert_eq!(read(&long, false).unwrap().2, [(name, false)]);
     }
 }

@@ -1,27 +1,32 @@
 //! What HTTP/2 and HTTP/3 have in common here: a stream is carried as one HTTP/1.1 connection with one request on it.
 //!
-//! `stream` makes of a stream's two directions what `client` reads from and writes to; `request` and `answer` translate heads,
-//! `incoming` and `outgoing` content (also for instances that speak HTTP/2, see `upstream`); `allowance` bounds what a client may
-//! ask for in vain. Frames are the protocols' own.
+//! `stream` makes of a stream's two directions what `client` reads from and writes to; `request` and `answer` translate heads, which
+//! are a `section` of fields; `incoming` and `outgoing` content (also for instances that speak HTTP/2, see `upstream`); `allowance`
+//! bounds what a client may ask for in vain. `coding` and `huffman` are what HPACK and QPACK are written in. Frames and tables are the
+//! protocols' own.
 
 mod allowance;
 mod answer;
+pub(crate) mod coding;
+pub(crate) mod huffman;
 mod incoming;
 mod outgoing;
 mod request;
+mod section;
 mod stream;
 
 use std::io;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::HeaderMap;
 
 pub(crate) use allowance::{Allowance, BYTES_PER_FRAME};
-pub(crate) use answer::{copy_fields, stays};
+pub(crate) use answer::{Head, copy_fields, stays};
 pub(crate) use incoming::Incoming;
 pub(crate) use outgoing::{Framing, invalid};
-pub(crate) use request::Malformed;
+pub(crate) use request::{Asking, Content, Malformed, expects_content, trailers};
+pub(crate) use section::Section;
 pub(crate) use stream::Stream;
 
 /// The direction of a stream that comes in, behind its head.
@@ -59,10 +64,10 @@ pub(crate) trait Sink: Unpin {
 
 /// The response's direction of a stream, with its head.
 pub(crate) trait Reply: Sink {
-    fn interim(&mut self, response: Response<()>) -> io::Result<()>;
+    fn interim(&mut self, head: &Head<'_>) -> io::Result<()>;
 
     /// `end` says that nothing follows.
-    fn head(&mut self, response: Response<()>, end: bool) -> io::Result<()>;
+    fn head(&mut self, head: &Head<'_>, end: bool) -> io::Result<()>;
 
     /// Ready when nothing waits here any more of what was taken.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -79,6 +84,4 @@ pub(crate) trait Reply: Sink {
 pub(crate) enum Cut {
     Answer,
     Tunnel,
-    /// It carried no request.
-    Malformed,
 }

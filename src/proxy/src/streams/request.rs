@@ -1,13 +1,13 @@
-//! A request of HTTP/2 or HTTP/3 as a head of HTTP/1.1 (RFC 9113 section 8.3, RFC 9114 section 4.3), for those who
-//! read requests here. What is checked there is not checked twice: here is only what HTTP/1.1 has no words for.
+//! A request of HTTP/2 or HTTP/3 as a head of HTTP/1.1 (RFC 9113 section 8.3, RFC 9114 section 4.3): what is none is found here, and
+//! what is one is put down for those who read requests here. What is checked there is not checked twice.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use h2::ext::Protocol;
-use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, request};
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
 
-use crate::h1::Spelling;
+use super::Section;
+use crate::h1::{Spelling, is_host};
 
 /// Of fields that are put down beside those that came: Host, and what is said of connection and content.
 const OWN_FIELDS: usize = 4;
@@ -16,7 +16,7 @@ const OWN_BYTES: usize = 128;
 
 /// How the content behind a head is framed where it is read as HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// There is none.
     Nothing,
     /// By the head's Content-Length, against which the stream's frames were counted.
@@ -30,145 +30,284 @@ pub(super) enum Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
-/// The head, and how its content is framed. `ended` says that the stream ends with it.
-pub(super) fn spell(head: &request::Parts, ended: bool) -> Result<(Spelling, Content), Malformed> {
-    let fields = &head.headers;
-    let content = content(head, ended);
-    let host = host(head)?;
-    // RFC 8441 section 5: what is CONNECT here is GET there.
-    let method = match content {
-        Content::Tunnel => Method::GET,
-        _ => head.method.clone(),
-    };
-    let mut bytes = OWN_BYTES;
-    for (name, value) in fields {
-        bytes += name.as_str().len() + value.len() + ": \r\n".len();
-    }
-    let target = target(head, host, content)?;
-    let mut out = Spelling::new(method, target, fields.len() + OWN_FIELDS, bytes);
-    if let Some(host) = host {
-        out.field(b"Host", host);
-    }
-    put_fields(&mut out, fields, content)?;
-    match content {
-        Content::Tunnel => {
-            let key = STANDARD.encode(rand::random::<[u8; 16]>());
-            out.field(b"Sec-WebSocket-Key", key.as_bytes());
-            out.field(b"Upgrade", b"websocket");
-            out.field(b"Connection", b"close, upgrade");
-            return Ok((out, content));
-        }
-        Content::Chunked => out.field(b"Transfer-Encoding", b"chunked"),
-        // RFC 9110 section 8.6: of methods that usually have content it is said when there is none.
-        Content::Nothing
-            if expects_content(&head.method) && !fields.contains_key(header::CONTENT_LENGTH) =>
-        {
-            out.field(b"Content-Length", b"0");
-        }
-        Content::Nothing | Content::Plain => {}
-    }
-    // A stream carries one request.
-    out.field(b"Connection", b"close");
-    Ok((out, content))
+/// What a section's fields ask for. Fields are told by their place in it.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) method: Method,
+    /// How much content there is by its own word.
+    pub(crate) length: Option<u64>,
+    /// Extended CONNECT for WebSocket.
+    is_websocket: bool,
+    /// `:authority`, or `Host`.
+    host: Option<usize>,
+    /// `:path`; nothing for a CONNECT to somewhere.
+    path: Option<usize>,
+    /// There are pieces of a cookie.
+    has_cookie: bool,
 }
 
-fn content(head: &request::Parts, ended: bool) -> Content {
-    if head.method == Method::CONNECT {
-        let protocol = head.extensions.get::<Protocol>();
-        return match protocol.is_some_and(|protocol| protocol.as_str() == "websocket") && !ended {
-            true => Content::Tunnel,
-            // Nobody opens one here; whoever reads the head says so.
-            false => Content::Nothing,
-        };
-    }
-    match (ended, head.headers.contains_key(header::CONTENT_LENGTH)) {
-        (true, _) => Content::Nothing,
-        (false, true) => Content::Plain,
-        (false, false) => Content::Chunked,
-    }
+/// Fields whose names begin with a colon. Each may be there once.
+#[derive(Default)]
+struct Pseudo {
+    method: Option<usize>,
+    scheme: Option<usize>,
+    authority: Option<usize>,
+    path: Option<usize>,
+    protocol: Option<usize>,
 }
 
-fn expects_content(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
-}
-
-/// The one host that a request names. RFC 9113 section 8.3.1: `Host` must not contradict `:authority`, and a user has
-/// no place in either.
-fn host(head: &request::Parts) -> Result<Option<&[u8]>, Malformed> {
-    let authority = head
-        .uri
-        .authority()
-        .map(|authority| authority.as_str().as_bytes());
-    let mut fields = head
-        .headers
-        .get_all(header::HOST)
-        .iter()
-        .map(HeaderValue::as_bytes);
-    let (field, second) = (fields.next(), fields.next());
-    if second.is_some() {
-        return Err(Malformed("it has more than one Host"));
-    }
-    let host = match (authority, field) {
-        (Some(authority), Some(field)) if !authority.eq_ignore_ascii_case(field) => {
-            return Err(Malformed("its Host is not its authority"));
-        }
-        (authority, field) => authority.or(field),
-    };
-    match host {
-        Some(host) if host.contains(&b'@') => Err(Malformed("its authority has a user")),
-        host => Ok(host),
-    }
-}
-
-fn target<'a>(
-    head: &'a request::Parts,
-    host: Option<&'a [u8]>,
-    content: Content,
-) -> Result<&'a [u8], Malformed> {
-    if head.method == Method::CONNECT && content != Content::Tunnel {
-        return host.ok_or(Malformed("it names nothing to connect to"));
-    }
-    // RFC 9113 section 8.3.1.
-    if head.uri.scheme_str() == Some("") {
-        return Err(Malformed("its scheme is none"));
-    }
-    let path = head.uri.path_and_query().map(|path| path.as_str());
-    match path {
-        Some("*") if head.method == Method::OPTIONS => Ok(b"*"),
-        Some(path) if path.starts_with('/') => Ok(path.as_bytes()),
-        // In HTTP/1.1 it could be a whole URL, with another host.
-        _ => Err(Malformed("its path is not one")),
-    }
-}
-
-fn put_fields(out: &mut Spelling, fields: &HeaderMap, content: Content) -> Result<(), Malformed> {
-    let mut has_cookie = false;
-    for (name, value) in fields {
-        let value = value.as_bytes();
-        if value.first().is_some_and(is_space) || value.last().is_some_and(is_space) {
-            // RFC 9113 section 8.2.1.
-            return Err(Malformed("a field's value begins or ends with a space"));
-        }
-        let stays = match *name {
-            header::HOST => true,
-            header::COOKIE => {
-                has_cookie = true;
-                true
+impl Asking {
+    pub(crate) fn read(section: &Section) -> Result<Asking, Malformed> {
+        let mut pseudo = Pseudo::default();
+        let (mut host, mut length, mut has_cookie) = (None, None, false);
+        let mut behind = false;
+        for (at, (name, value)) in section.iter().enumerate() {
+            if let Some(name) = name.strip_prefix(b":") {
+                // Before all others.
+                if behind {
+                    return Err(Malformed("a pseudo-header comes behind a field"));
+                }
+                pseudo.take(at, name)?;
+                continue;
             }
-            header::CONTENT_LENGTH | header::SEC_WEBSOCKET_KEY => content == Content::Tunnel,
-            _ => false,
+            behind = true;
+            check(name, value)?;
+            match name {
+                b"host" if host.is_some() => return Err(Malformed("it has more than one Host")),
+                b"host" => host = Some(at),
+                b"content-length" if length.is_some() => {
+                    return Err(Malformed("it has more than one Content-Length"));
+                }
+                b"content-length" => length = Some(number(value)?),
+                b"cookie" => has_cookie = true,
+                _ => {}
+            }
+        }
+        let mut asking = Asking {
+            method: Method::GET,
+            length,
+            is_websocket: false,
+            host,
+            path: None,
+            has_cookie,
         };
-        if !stays {
-            out.field(name.as_str().as_bytes(), value);
+        asking.place(section, &pseudo)?;
+        Ok(asking)
+    }
+
+    fn place(&mut self, section: &Section, pseudo: &Pseudo) -> Result<(), Malformed> {
+        let value = |at: usize| section.at(at).1;
+        let method = pseudo.method.ok_or(Malformed("it has no method"))?;
+        self.method = Method::from_bytes(value(method))
+            .map_err(|_| Malformed("its method is not a token"))?;
+        if let Some(authority) = pseudo.authority.map(value) {
+            // Neither has a user any place there.
+            if !is_host(authority) {
+                return Err(Malformed("its authority is not one"));
+            }
+            if let Some(host) = self.host.map(value)
+                && !host.eq_ignore_ascii_case(authority)
+            {
+                return Err(Malformed("its Host is not its authority"));
+            }
+        }
+        if self.host.is_some_and(|host| value(host).contains(&b'@')) {
+            return Err(Malformed("its Host has a user"));
+        }
+        self.host = pseudo.authority.or(self.host);
+        let is_connect = self.method == Method::CONNECT;
+        let protocol = pseudo.protocol.map(value);
+        if protocol.is_some() && !is_connect {
+            return Err(Malformed("it has a protocol and is no CONNECT"));
+        }
+        if is_connect && protocol.is_none() {
+            // RFC 9113 section 8.5: where to connect to, and nothing else.
+            let names = pseudo.scheme.or(pseudo.path).is_some() || pseudo.authority.is_none();
+            return match names {
+                true => Err(Malformed("a CONNECT names what it may not")),
+                false => Ok(()),
+            };
+        }
+        match pseudo.scheme.map(value) {
+            Some(b"http" | b"https") => {}
+            Some(scheme) if is_web(scheme) => {}
+            Some(_) => return Err(Malformed("its scheme is not one of HTTP")),
+            None => return Err(Malformed("it has no scheme")),
+        }
+        let path = pseudo.path.ok_or(Malformed("it has no path"))?;
+        match value(path) {
+            b"*" if self.method == Method::OPTIONS => {}
+            // In HTTP/1.1 anything else could be a whole URL, with another host. What is behind a # is not sent.
+            [b'/', rest @ ..] if !rest.iter().any(|b| *b <= b' ' || matches!(b, b'#' | 0x7f)) => {}
+            _ => return Err(Malformed("its path is not one")),
+        }
+        // Of these schemes each has an authority, by either name.
+        if self.host.is_none() {
+            return Err(Malformed("it names no host"));
+        }
+        self.path = Some(path);
+        self.is_websocket = protocol == Some(&b"websocket"[..]);
+        Ok(())
+    }
+
+    /// How the content is framed that follows; `ended` says that none does.
+    pub(crate) fn content(&self, ended: bool) -> Content {
+        match (ended, self.length) {
+            _ if self.is_websocket && !ended => Content::Tunnel,
+            // Nobody opens a tunnel to anywhere here; whoever reads the head says so.
+            _ if self.method == Method::CONNECT => Content::Nothing,
+            (true, _) => Content::Nothing,
+            (false, Some(_)) => Content::Plain,
+            (false, None) => Content::Chunked,
         }
     }
-    if has_cookie {
-        // Section 8.2.3: sent in pieces, for the sake of compression.
-        let pieces = fields.get_all(header::COOKIE).iter();
-        let pieces: Vec<_> = pieces.map(HeaderValue::as_bytes).collect();
-        out.joined(b"cookie", &pieces);
+
+    /// The head of a request that `section` was read as.
+    pub(crate) fn spell(&self, section: &Section, content: Content) -> Spelling {
+        // RFC 8441 section 5: what is CONNECT here is GET there.
+        let method = match content {
+            Content::Tunnel => Method::GET,
+            _ => self.method.clone(),
+        };
+        let host = self.host.map_or(&b""[..], |host| section.at(host).1);
+        // Somewhere to connect to.
+        let target = self.path.map_or(host, |path| section.at(path).1);
+        let fields = section.len() + OWN_FIELDS;
+        let bytes = section.text_bytes() + section.len() * ": \r\n".len() + OWN_BYTES;
+        let mut out = Spelling::new(method, target, fields, bytes);
+        out.field(b"Host", host);
+        self.put_fields(&mut out, section, content);
+        match content {
+            Content::Tunnel => {
+                let key = STANDARD.encode(rand::random::<[u8; 16]>());
+                out.field(b"Sec-WebSocket-Key", key.as_bytes());
+                out.field(b"Upgrade", b"websocket");
+                out.field(b"Connection", b"close, upgrade");
+                return out;
+            }
+            Content::Chunked => out.field(b"Transfer-Encoding", b"chunked"),
+            // RFC 9110 section 8.6: of methods that usually have content it is said when there is none.
+            Content::Nothing if expects_content(&self.method) && self.length.is_none() => {
+                out.field(b"Content-Length", b"0");
+            }
+            Content::Nothing | Content::Plain => {}
+        }
+        // A stream carries one request.
+        out.field(b"Connection", b"close");
+        out
     }
-    Ok(())
+
+    fn put_fields(&self, out: &mut Spelling, section: &Section, content: Content) {
+        let tunnel = content == Content::Tunnel;
+        for (name, value) in section.iter() {
+            let stays = match name {
+                [b':', ..] | b"host" | b"cookie" => true,
+                b"content-length" | b"sec-websocket-key" => tunnel,
+                _ => false,
+            };
+            if !stays {
+                out.field(name, value);
+            }
+        }
+        if self.has_cookie {
+            // RFC 9113 section 8.2.3: sent in pieces, for the sake of compression.
+            let pieces = section.iter().filter(|(name, _)| *name == b"cookie");
+            let pieces: Vec<_> = pieces.map(|(_, value)| value).collect();
+            out.joined(b"cookie", &pieces);
+        }
+    }
+}
+
+impl Pseudo {
+    fn take(&mut self, at: usize, name: &[u8]) -> Result<(), Malformed> {
+        let place = match name {
+            b"method" => &mut self.method,
+            b"scheme" => &mut self.scheme,
+            b"authority" => &mut self.authority,
+            b"path" => &mut self.path,
+            b"protocol" => &mut self.protocol,
+            _ => return Err(Malformed("it has a pseudo-header of no request")),
+        };
+        match place.replace(at) {
+            Some(_) => Err(Malformed("a pseudo-header is there twice")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// RFC 9113 section 8.3, RFC 9114 section 4.3: in trailers there are no pseudo-headers.
+pub(crate) fn trailers(section: &Section) -> Result<HeaderMap, Malformed> {
+    let mut trailers = HeaderMap::with_capacity(section.len());
+    for (name, value) in section.iter() {
+        check(name, value)?;
+        let name = HeaderName::from_lowercase(name);
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else {
+            return Err(Malformed("a trailer field is not one"));
+        };
+        trailers
+            .try_append(name, value)
+            // No section is as long.
+            .map_err(|_| Malformed("it has too many fields"))?;
+    }
+    Ok(trailers)
+}
+
+/// A field as it may be in a head or behind one: names in lower case, values without control characters or spaces around
+/// them, nothing that belongs to a connection of HTTP/1.1 (RFC 9113 section 8.2, RFC 9114 section 4.2).
+fn check(name: &[u8], value: &[u8]) -> Result<(), Malformed> {
+    if name.is_empty() || !name.iter().all(|byte| is_name_byte(*byte)) {
+        return Err(Malformed("a field's name is not one"));
+    }
+    let wrong = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+    if value.iter().any(wrong) {
+        return Err(Malformed("a field's value is not one"));
+    }
+    if value.first().is_some_and(is_space) || value.last().is_some_and(is_space) {
+        return Err(Malformed("a field's value begins or ends with a space"));
+    }
+    let of_connection = match name {
+        b"te" => !value.eq_ignore_ascii_case(b"trailers"),
+        b"connection" | b"transfer-encoding" | b"upgrade" | b"keep-alive" | b"proxy-connection" => {
+            true
+        }
+        _ => false,
+    };
+    match of_connection {
+        true => Err(Malformed("it has a field of a connection of HTTP/1.1")),
+        false => Ok(()),
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    /// Tokens (RFC 9110 section 5.6.2) without upper case.
+    static NAMES: [bool; 256] = {
+        let mut names = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            names[byte] = matches!(byte as u8,
+                b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
+                | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+            byte += 1;
+        }
+        names
+    };
+    NAMES[usize::from(byte)]
+}
+
+fn is_web(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
+}
+
+fn number(digits: &[u8]) -> Result<u64, Malformed> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| is_number);
+    let number = text.and_then(|text| text.parse().ok());
+    number.ok_or(Malformed("its Content-Length is no length"))
+}
+
+/// Whether requests of a method usually have content.
+pub(crate) fn expects_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 fn is_space(byte: &u8) -> bool {
@@ -180,27 +319,37 @@ mod tests {
     use super::*;
     use crate::h1::{End, find_end};
     use crate::headers::tests::request as parse;
-    use http::{HeaderName, Request};
     use proptest::prelude::*;
 
-    fn written(build: request::Builder, ended: bool) -> Result<(String, Content), Malformed> {
-        let (head, ()) = build.body(()).unwrap().into_parts();
-        let (spelling, content) = spell(&head, ended)?;
-        Ok((spelling.text(), content))
+    type Pair = (&'static str, &'static str);
+
+    const GET: [Pair; 4] = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "api.example.test"),
+        (":path", "/a?b=c"),
+    ];
+
+    fn written(pairs: &[&[Pair]], ended: bool) -> Result<(String, Content), Malformed> {
+        let section: Section = pairs.concat().into_iter().collect();
+        let asking = Asking::read(&section)?;
+        let content = asking.content(ended);
+        Ok((asking.spell(&section, content).text(), content))
     }
 
-    fn get(uri: &str) -> request::Builder {
-        Request::builder().uri(uri)
+    fn with(method: &'static str, more: &[Pair], ended: bool) -> (String, Content) {
+        written(&[&[(":method", method)], &GET[1..], more], ended).unwrap()
     }
 
     #[test]
     fn a_head_is_read_as_what_it_was() {
-        let build = get("http://api.example.test/a?b=c")
-            .header("cookie", "a=1")
-            .header("te", "trailers")
-            .header("cookie", "b=2")
-            .header("x-mine", "1");
-        let (text, content) = written(build, true).unwrap();
+        let fields = [
+            ("cookie", "a=1"),
+            ("te", "trailers"),
+            ("cookie", "b=2"),
+            ("x-mine", "1"),
+        ];
+        let (text, content) = with("GET", &fields, true);
         assert_eq!(content, Content::Nothing);
         assert_eq!(text.matches("cookie: ").count(), 1, "{text}");
         assert!(text.contains("cookie: a=1; b=2\r\n"), "{text}");
@@ -208,92 +357,159 @@ mod tests {
         assert_eq!(head.target(), "/a?b=c");
         assert_eq!(head.host(), Some(&b"api.example.test"[..]));
         assert!(head.accepts_trailers() && !head.has_body() && !head.persistent);
+        let host = [("host", "a")];
+        let (text, _) = written(&[&GET[..2], &GET[3..], &host], true).unwrap();
+        assert!(text.contains("Host: a\r\n"), "{text}");
     }
 
     #[test]
     fn content_is_framed_as_it_is_known() {
-        let post = |uri| get(uri).method("POST");
-        let (text, content) = written(post("http://a/"), true).unwrap();
+        let (text, content) = with("POST", &[], true);
         assert_eq!(content, Content::Nothing);
         assert!(text.contains("Content-Length: 0\r\n"), "{text}");
-        let (text, content) =
-            written(post("http://a/").header("content-length", "3"), false).unwrap();
+        let (text, content) = with("POST", &[("content-length", "3")], false);
         assert_eq!(content, Content::Plain);
         assert!(!text.contains("Transfer"), "{text}");
-        let (text, content) = written(post("http://a/"), false).unwrap();
+        let (text, content) = with("POST", &[], false);
         assert_eq!(content, Content::Chunked);
         assert!(parse(&text).has_body());
     }
 
     #[test]
-    fn a_request_that_could_be_read_as_another_is_malformed() {
-        let (text, _) = written(get("/").header("host", "a"), true).unwrap();
-        assert!(text.contains("Host: a\r\n"), "{text}");
-        for bad in [
-            get("http://a/").header("host", "b"),
-            get("/").header("host", "a").header("host", "a"),
-            get("http://user@a/"),
-            get("http://a/").header("x", " padded"),
-            get("*"),
+    fn what_is_no_request_is_malformed() {
+        // RFC 9113 sections 8.2 and 8.3, RFC 9114 sections 4.2, 4.3 and 4.3.1.
+        for wrong in [
+            ("Upper", "x"),
+            ("a b", "x"),
+            ("", "x"),
+            ("x", "a\nb"),
+            ("x", " padded"),
+            ("x", "padded\t"),
+            ("connection", "close"),
+            ("keep-alive", "x"),
+            ("proxy-connection", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "x"),
+            ("te", "gzip"),
+            ("host", "other.test"),
+            (":method", "GET"),
+            (":authority", "a"),
+            (":status", "200"),
+            (":other", "x"),
+            (":protocol", "websocket"),
         ] {
-            assert!(written(bad, true).is_err());
+            assert!(written(&[&GET, &[wrong]], true).is_err(), "{wrong:?}");
         }
-        let (text, _) = written(get("*").method("OPTIONS"), true).unwrap();
+        assert!(written(&[&GET, &[("x", "y"), (":protocol", "x")]], true).is_err());
+        let hosts = [("host", "a"), ("host", "a")];
+        assert!(written(&[&GET[..2], &GET[3..], &hosts], true).is_err());
+        assert!(written(&[&GET[..2], &GET[3..], &[("host", "u@a")]], true).is_err());
+        for without in 0..4 {
+            let left = written(&[&GET[..without], &GET[without + 1..]], true);
+            assert!(left.is_err(), "{without}");
+        }
+        for (place, wrong) in [
+            (0, ""),
+            (0, "G T"),
+            (1, ""),
+            (1, "ftp"),
+            (2, ""),
+            (2, "a b"),
+            (2, "user@a"),
+            (3, ""),
+            (3, "*"),
+            (3, "a"),
+            (3, "http://b/"),
+            (3, "/a b"),
+            (3, "/a#b"),
+        ] {
+            let mut all = GET;
+            all[place].1 = wrong;
+            assert!(written(&[&all], true).is_err(), "{wrong}");
+        }
+        let connect = [(":method", "CONNECT")];
+        assert!(written(&[&connect], true).is_err());
+        assert!(written(&[&connect, &GET[1..]], true).is_err());
+        let options = [(":method", "OPTIONS"), (":path", "*")];
+        let (text, _) = written(&[&options, &GET[1..3]], true).unwrap();
         assert!(text.starts_with("OPTIONS * HTTP/1.1\r\n"), "{text}");
+        let fields = |pairs: &[Pair]| trailers(&pairs.iter().copied().collect());
+        assert!(fields(&[(":path", "/")]).is_err());
+        assert!(fields(&[("x-sum", "1")]).is_ok());
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        let length = |said: &[Pair]| {
+            let section: Section = [&GET[..], said].concat().into_iter().collect();
+            Asking::read(&section).map(|asking| asking.length)
+        };
+        assert_eq!(length(&[]), Ok(None));
+        assert_eq!(length(&[("content-length", "12")]), Ok(Some(12)));
+        assert!(length(&[("content-length", "1"), ("content-length", "1")]).is_err());
+        for wrong in ["", "+1", "-1", "1,1", " 1", "99999999999999999999"] {
+            assert!(length(&[("content-length", wrong)]).is_err(), "{wrong}");
+        }
     }
 
     #[test]
     fn a_websocket_becomes_an_upgrade() {
-        let connect = |protocol: &'static str| {
-            get("http://a/chat")
-                .method("CONNECT")
-                .extension(Protocol::from_static(protocol))
-                .header("sec-websocket-version", "13")
-                .header("sec-websocket-key", "theirs")
+        let fields = [
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "theirs"),
+        ];
+        let connect = |protocol| {
+            let pseudo = [(":method", "CONNECT"), (":protocol", protocol)];
+            written(&[&pseudo, &GET[1..], &fields], false).unwrap()
         };
-        let (text, content) = written(connect("websocket"), false).unwrap();
+        let (text, content) = connect("websocket");
         assert_eq!(content, Content::Tunnel);
-        assert!(
-            text.starts_with("GET /chat HTTP/1.1\r\nHost: a\r\n"),
-            "{text}"
-        );
+        let start = "GET /a?b=c HTTP/1.1\r\nHost: api.example.test\r\n";
+        assert!(text.starts_with(start), "{text}");
         assert!(!text.contains("theirs"), "{text}");
         let head = parse(&text);
         assert_eq!(head.upgrade(), Some(&b"websocket"[..]));
         assert_eq!(head.fields().get("sec-websocket-key").unwrap().len(), 24);
-        let (text, content) = written(connect("connect-udp"), false).unwrap();
+        // No tunnels for other protocols, nor to anywhere.
+        let (text, content) = connect("connect-udp");
         assert_eq!(content, Content::Nothing);
-        assert!(text.starts_with("CONNECT a HTTP/1.1\r\n"), "{text}");
+        assert!(text.starts_with("CONNECT /a?b=c HTTP/1.1\r\n"), "{text}");
+        let somewhere = [(":method", "CONNECT"), (":authority", "a:1")];
+        let (text, _) = written(&[&somewhere], false).unwrap();
+        assert!(text.starts_with("CONNECT a:1 HTTP/1.1\r\n"), "{text}");
     }
 
     proptest! {
-        /// Whatever `http` takes for a request, nothing in it ends its head early or adds to it.
+        /// Whatever is taken for a request, nothing in it ends its head early or adds to it.
         #[test]
         fn a_head_has_one_end(
             path in "/[ -~]{0,30}",
             fields in prop::collection::vec(("[a-z_-]{1,10}", prop::collection::vec(any::<u8>(), 0..20)), 0..8),
             ended in any::<bool>(),
         ) {
-            let mut build = get("/").header("host", "a");
-            if let Ok(uri) = http::Uri::try_from(format!("http://a{path}")) {
-                build = build.uri(uri);
+            let mut section: Section = GET[..3].iter().copied().collect();
+            section.push(b":path", path.as_bytes());
+            for (name, value) in &fields {
+                section.push(name.as_bytes(), value);
             }
-            let mut sent = 0;
-            for (name, value) in fields {
-                let value = HeaderValue::from_bytes(&value);
-                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value) {
-                    build = build.header(name, value);
-                    sent += 1;
-                }
-            }
-            let (head, ()) = build.body(()).unwrap().into_parts();
-            if let Ok((spelling, _)) = spell(&head, ended) {
-                let bytes = spelling.bytes();
+            if let Ok(asking) = Asking::read(&section) {
+                let bytes = asking.spell(&section, asking.content(ended)).bytes();
                 prop_assert!(matches!(find_end(&bytes, 0), Ok(End::At(end)) if end == bytes.len()));
                 let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
                 // The request line, Host, perhaps Transfer-Encoding, Connection, and the empty line.
-                prop_assert!((sent + 4..=sent + 5).contains(&lines));
+                prop_assert!((fields.len() + 4..=fields.len() + 5).contains(&lines));
             }
+        }
+
+        #[test]
+        fn nothing_breaks_it(fields in prop::collection::vec((
+            prop::collection::vec(any::<u8>(), 0..12), prop::collection::vec(any::<u8>(), 0..12)), 0..8)) {
+            let mut section = Section::default();
+            for (name, value) in &fields {
+                section.push(name, value);
+            }
+            let _ = Asking::read(&section);
+            let _ = trailers(&section);
         }
     }
 }

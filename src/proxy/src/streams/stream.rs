@@ -4,15 +4,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use http::request as http_request;
+use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::answer::Answer;
 use super::incoming::Incoming;
-use super::request::{self, Content, Malformed};
-use super::{Cut, Reply, Source};
+use super::{Content, Reply, Source};
 use crate::client::Socket;
-use crate::h1::Spelling;
 
 /// What comes next of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,31 +29,17 @@ pub(crate) struct Stream<S, R: Reply> {
 }
 
 impl<S: Source, R: Reply> Stream<S, R> {
-    /// The stream, and its request's head. `ended` says that the stream ends with that.
-    pub(crate) fn new(
-        head: &http_request::Parts,
-        ended: bool,
-        source: S,
-        mut reply: R,
-    ) -> Result<(Stream<S, R>, Spelling), Malformed> {
-        match request::spell(head, ended) {
-            Ok((spelling, content)) => {
-                let stream = Stream {
-                    incoming: Incoming::new(source, Vec::new(), content == Content::Chunked),
-                    content,
-                    phase: match content {
-                        Content::Nothing => Phase::End,
-                        _ => Phase::Content,
-                    },
-                    answer: Answer::new(reply, head.method.clone(), content == Content::Tunnel),
-                    reader: None,
-                };
-                Ok((stream, spelling))
-            }
-            Err(malformed) => {
-                reply.cut(Cut::Malformed);
-                Err(malformed)
-            }
+    /// The stream of a request by that method, behind its head.
+    pub(crate) fn new(method: Method, content: Content, source: S, reply: R) -> Stream<S, R> {
+        Stream {
+            incoming: Incoming::new(source, Vec::new(), content == Content::Chunked),
+            content,
+            phase: match content {
+                Content::Nothing => Phase::End,
+                _ => Phase::Content,
+            },
+            answer: Answer::new(reply, method, content == Content::Tunnel),
+            reader: None,
         }
     }
 

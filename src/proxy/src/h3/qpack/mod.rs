@@ -1,17 +1,15 @@
 //! Field sections (RFC 9204), as far as they need no dynamic table: its size is zero here, which is what a peer has to assume
 //! before it is told otherwise, and so it stays. No section waits for another stream.
 
-mod huffman;
 mod table;
 
 use std::borrow::Cow;
 
+use crate::streams::coding::{self, Reader, put_integer, put_string};
 use table::{Found, TABLE, find};
 
 /// What RFC 9204 section 3.2.1 adds to a field's name and value, as RFC 9114 section 4.2.2 counts the size of a section.
 const FIELD_BYTES: usize = 32;
-/// Bytes that follow an integer's first: no length or index of a section has more.
-const INTEGER_BYTES_MAX: u32 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Field {
@@ -25,6 +23,12 @@ pub(super) enum DecodeError {
     Broken,
     /// More than is allowed; the rest was not looked at.
     TooLarge,
+}
+
+impl From<coding::Broken> for DecodeError {
+    fn from(_: coding::Broken) -> DecodeError {
+        DecodeError::Broken
+    }
 }
 
 /// The fields of a section, up to a size of `max`.
@@ -53,13 +57,13 @@ pub(super) fn decode(section: &[u8], max: usize) -> Result<Vec<Field>, DecodeErr
                 let (name, _) = entry(rest.integer(4)?)?;
                 Field {
                     name: Cow::Borrowed(name.as_bytes()),
-                    value: Cow::Owned(rest.string(7)?),
+                    value: Cow::Owned(string(&mut rest, 7)?),
                 }
             }
             // Section 4.5.6.
             0b0010_0000..=0b0011_1111 => Field {
-                name: Cow::Owned(rest.string(3)?),
-                value: Cow::Owned(rest.string(7)?),
+                name: Cow::Owned(string(&mut rest, 3)?),
+                value: Cow::Owned(string(&mut rest, 7)?),
             },
             // The dynamic table.
             _ => return Err(DecodeError::Broken),
@@ -77,47 +81,10 @@ fn entry(index: usize) -> Result<(&'static str, &'static str), DecodeError> {
     TABLE.get(index).copied().ok_or(DecodeError::Broken)
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn peek(&self) -> Result<u8, DecodeError> {
-        self.0.first().copied().ok_or(DecodeError::Broken)
-    }
-
-    fn byte(&mut self) -> Result<u8, DecodeError> {
-        let (first, rest) = self.0.split_first().ok_or(DecodeError::Broken)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    /// An integer that begins in the last `bits` bits of a byte (RFC 7541 section 5.1).
-    fn integer(&mut self, bits: u32) -> Result<usize, DecodeError> {
-        let most = (1_usize << bits) - 1;
-        let mut integer = usize::from(self.byte()?) & most;
-        if integer < most {
-            return Ok(integer);
-        }
-        for place in 0..INTEGER_BYTES_MAX {
-            let byte = self.byte()?;
-            integer += usize::from(byte & 0x7f) << (7 * place);
-            if byte & 0x80 == 0 {
-                return Ok(integer);
-            }
-        }
-        Err(DecodeError::Broken)
-    }
-
-    /// A string whose length begins in the last `bits` bits of a byte; the bit before them says how it is coded.
-    fn string(&mut self, bits: u32) -> Result<Vec<u8>, DecodeError> {
-        let coded = self.peek()? & (1 << bits) != 0;
-        let length = self.integer(bits)?;
-        let (string, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Broken)?;
-        self.0 = rest;
-        match coded {
-            true => huffman::decode(string).ok_or(DecodeError::Broken),
-            false => Ok(string.to_vec()),
-        }
-    }
+fn string(from: &mut Reader<'_>, bits: u32) -> Result<Vec<u8>, DecodeError> {
+    let mut string = Vec::new();
+    from.string(bits, &mut string)?;
+    Ok(string)
 }
 
 /// A section in the making.
@@ -138,31 +105,16 @@ impl Encoder {
     /// Names are in lower case.
     pub(super) fn field(&mut self, name: &str, value: &[u8]) {
         self.size += name.len() + value.len() + FIELD_BYTES;
+        let section = &mut self.section;
         match find(name, value) {
-            Found::Field(index) => return self.integer(0b1100_0000, 6, index),
-            Found::Name(index) => self.integer(0b0101_0000, 4, index),
+            Found::Field(index) => return put_integer(section, 0b1100_0000, 6, index),
+            Found::Name(index) => put_integer(section, 0b0101_0000, 4, index),
             Found::Nothing => {
-                self.integer(0b0010_0000, 3, name.len() as u64);
-                self.section.extend_from_slice(name.as_bytes());
+                put_integer(section, 0b0010_0000, 3, name.len() as u64);
+                section.extend_from_slice(name.as_bytes());
             }
         }
-        self.integer(0, 7, value.len() as u64);
-        self.section.extend_from_slice(value);
-    }
-
-    fn integer(&mut self, first: u8, bits: u32, integer: u64) {
-        let most = (1_u64 << bits) - 1;
-        // The casts keep the bits that are meant.
-        if integer < most {
-            return self.section.push(first | integer as u8);
-        }
-        self.section.push(first | most as u8);
-        let mut left = integer - most;
-        while left >= 0x80 {
-            self.section.push(left as u8 | 0x80);
-            left >>= 7;
-        }
-        self.section.push(left as u8);
+        put_string(section, value);
     }
 }
 
@@ -190,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_string_may_be_coded() {
-        let value = huffman::tests::encode(b"www.example.com");
+        let value = crate::streams::huffman::tests::encode(b"www.example.com");
         let mut section = vec![0, 0, 0x50, 0x80 | value.len() as u8];
         section.extend_from_slice(&value);
         let fields = decode(&section, MAX).unwrap();

@@ -8,6 +8,7 @@
 
 mod empties;
 mod greeting;
+mod halves;
 mod heads;
 mod link;
 mod links;

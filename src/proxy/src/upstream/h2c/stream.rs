@@ -12,11 +12,11 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
+use super::halves::broken;
 use super::heads::{self, Asked, Content};
 use super::link::Handle;
 use super::links::Slot;
 use crate::h1::{End, find_lenient_end};
-use crate::h2::broken;
 use crate::streams::{Framing, Incoming, Sink};
 
 /// What an instance has said of a request that it does not answer.

@@ -19,6 +19,8 @@ const LENGTHS: [u8; 256] = [
 
 const SHORTEST: usize = 5;
 const LONGEST: usize = 30;
+/// Bits of the longest code that is found by one look. Nearly all that is said in fields has no longer ones.
+const SHORT: usize = 8;
 
 /// The codes of one length.
 #[derive(Clone, Copy, Default)]
@@ -31,6 +33,8 @@ struct Group {
 }
 
 struct Codes {
+    /// By the next [`SHORT`] bits: the byte whose code they begin with, and its bits; none where it is longer.
+    short: [(u8, u8); 1 << SHORT],
     groups: [Group; LONGEST + 1],
     /// In the order of their codes.
     bytes: [u8; 256],
@@ -41,6 +45,7 @@ impl Codes {
         static CODES: OnceLock<Codes> = OnceLock::new();
         CODES.get_or_init(|| {
             let mut codes = Codes {
+                short: [(0, 0); 1 << SHORT],
                 groups: [Group::default(); LONGEST + 1],
                 bytes: [0; 256],
             };
@@ -55,6 +60,12 @@ impl Codes {
                 for byte in 0..=u8::MAX {
                     if usize::from(LENGTHS[usize::from(byte)]) == bits {
                         codes.bytes[at] = byte;
+                        if bits <= SHORT {
+                            let first = (next as usize) << (SHORT - bits);
+                            let more = 1 << (SHORT - bits);
+                            codes.short[first..first + more]
+                                .fill((byte, LENGTHS[usize::from(byte)]));
+                        }
                         codes.groups[bits].count += 1;
                         (next, at) = (next + 1, at + 1);
                     }
@@ -65,10 +76,14 @@ impl Codes {
     }
 }
 
-/// Nothing if `coded` is not in the code. What comes out is at most 8/5 as long.
-pub(super) fn decode(coded: &[u8]) -> Option<Vec<u8>> {
+/// What says that a string is not in the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Uncoded;
+
+/// Puts what `coded` stands for behind what `out` holds: at most 8/5 as much.
+pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Uncoded> {
     let codes = Codes::get();
-    let mut out = Vec::with_capacity(coded.len() * 8 / SHORTEST);
+    out.reserve(coded.len() * 8 / SHORTEST);
     // Bits that were not decoded yet, the next ones first.
     let (mut bits, mut have) = (0_u64, 0);
     let mut rest = coded.iter();
@@ -79,17 +94,16 @@ pub(super) fn decode(coded: &[u8]) -> Option<Vec<u8>> {
             bits |= u64::from(*byte) << (56 - have);
             have += 8;
         }
-        let found = (SHORTEST..=LONGEST.min(have)).find_map(|length| {
-            let group = codes.groups[length];
-            // At most 30 bits.
-            let code = u32::try_from(bits >> (64 - length)).ok()?;
-            let place = code.checked_sub(group.first)?;
-            (place < group.count).then(|| (length, codes.bytes[group.at + place as usize]))
-        });
-        let Some((length, byte)) = found else {
+        let (byte, length) = codes.short[(bits >> (64 - SHORT)) as usize];
+        let length = usize::from(length);
+        let (length, byte) = if length > 0 && length <= have {
+            (length, byte)
+        } else if let Some(found) = codes.long(bits, have) {
+            found
+        } else {
             // RFC 7541 section 5.2: what is left are fewer than eight ones, the beginning of a code that stands for nothing.
             let padded = have < 8 && bits == !(u64::MAX >> have);
-            return padded.then_some(out);
+            return padded.then_some(()).ok_or(Uncoded);
         };
         out.push(byte);
         bits <<= length;
@@ -97,12 +111,30 @@ pub(super) fn decode(coded: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+impl Codes {
+    /// The code that `bits` begin with, of which there are `have`, and its byte.
+    fn long(&self, bits: u64, have: usize) -> Option<(usize, u8)> {
+        (SHORT + 1..=LONGEST.min(have)).find_map(|length| {
+            let group = self.groups[length];
+            // At most 30 bits.
+            let code = u32::try_from(bits >> (64 - length)).ok()?;
+            let place = code.checked_sub(group.first)?;
+            (place < group.count).then(|| (length, self.bytes[group.at + place as usize]))
+        })
+    }
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(in crate::h3) fn encode(text: &[u8]) -> Vec<u8> {
+    fn decode(coded: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        super::decode(coded, &mut out).ok().map(|()| out)
+    }
+
+    pub(crate) fn encode(text: &[u8]) -> Vec<u8> {
         let codes = Codes::get();
         let mut bits = String::new();
         for byte in text {
