@@ -154,9 +154,12 @@ async fn frames_that_carry_nothing_are_bounded() {
 
 #[tokio::test]
 async fn empty_content_is_bounded() {
-    let mut flood = get(1, 0);
-    flood.extend(frame(DATA, 0, 1, &[]).repeat(10_000));
-    is_calmed(flood).await;
+    const PADDED: u8 = 8;
+    for empty in [frame(DATA, 0, 1, &[]), frame(DATA, PADDED, 1, &[0])] {
+        let mut flood = get(1, 0);
+        flood.extend(empty.repeat(10_000));
+        is_calmed(flood).await;
+    }
 }
 
 #[tokio::test]

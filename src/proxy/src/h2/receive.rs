@@ -3,28 +3,23 @@
 
 use std::mem;
 
-use http::Method;
-
+use super::entry::ResetBy;
 use super::frames::{
-    ACK, CONTINUATION, Code, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, FrameHead, GOAWAY,
-    HEAD_BYTES, HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_31_BITS, MAX_FRAME_SIZE,
-    PAYLOAD_BYTES, PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
-    WITH_PRIORITY, integer, put, put_goaway, put_reset,
+    ACK, CONTINUATION, Code, DATA, ENABLE_PUSH, END_STREAM, FrameHead, GOAWAY, HEAD_BYTES,
+    HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_31_BITS, MAX_FRAME_SIZE, PAYLOAD_BYTES,
+    PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, integer, put,
+    put_goaway, put_reset,
 };
-use super::hpack::DecodeError;
-use super::state::{Block, Entry, Fatal, Goodbye, Greeting, Opened, ResetBy, State};
+use super::state::{Fatal, Goodbye, Greeting, State};
 use crate::metrics::Abuse;
-use crate::streams::{Asking, Content, Malformed, Section, trailers};
 
 /// Of PRIORITY, and of what says the same in HEADERS.
-const PRIORITY_BYTES: usize = 5;
+pub(super) const PRIORITY_BYTES: usize = 5;
 const SETTING_BYTES: usize = 6;
 const PING_BYTES: usize = 8;
 const GOAWAY_BYTES: usize = 8;
 /// Our own PING asks whether what was said before it has been heard.
 const HEARD: [u8; PING_BYTES] = *b"goodbye?";
-/// A list of fields needs as many frames as its bytes do, and may have a few small ones.
-const SPARE_PIECES: usize = 5;
 /// What a frame of content that nobody has taken costs beside its bytes.
 const CRUMB_BYTES: usize = 64;
 /// Streams that may go wrong in a connection's life, each of which is answered by a RST_STREAM (CVE-2025-8671).
@@ -133,19 +128,36 @@ impl State {
     /// What costs work and carries nothing may come now and then.
     fn charge(&mut self, head: &FrameHead) -> Result<(), Fatal> {
         let cost = match head.kind {
-            HEADERS | RST_STREAM => 0,
-            DATA => u32::from(head.length == 0 && !head.has(END_STREAM)),
+            // What is in them is looked at.
+            DATA | HEADERS | RST_STREAM => return Ok(()),
             WINDOW_UPDATE => 2,
             _ => 1,
         };
-        if cost > 0 && !self.frames.spend(cost) {
-            return Err(Fatal::calm(Abuse::Frames));
+        self.idle(cost)
+    }
+
+    /// So much was spent on what carried nothing.
+    pub(super) fn idle(&mut self, cost: u32) -> Result<(), Fatal> {
+        match self.frames.spend(cost) {
+            true => Ok(()),
+            false => Err(Fatal::calm(Abuse::Frames)),
         }
-        Ok(())
+    }
+
+    /// A request was taken back, or was none.
+    pub(super) fn in_vain(&mut self) -> Result<(), Fatal> {
+        match self.resets.spend(1) {
+            true => Ok(()),
+            false => Err(Fatal::calm(Abuse::Resets)),
+        }
     }
 
     fn data(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fatal> {
         let content = head.unpadded(payload)?;
+        let ended = head.has(END_STREAM);
+        if content.is_empty() && !ended {
+            self.idle(1)?;
+        }
         // At most 16 KiB.
         let bytes = payload.len() as u32;
         self.room -= i64::from(bytes);
@@ -166,7 +178,6 @@ impl State {
             self.give_back(bytes);
             return self.fail(at, Code::FLOW_CONTROL_ERROR);
         }
-        let ended = head.has(END_STREAM);
         let left = entry
             .expected
             .map(|left| left.checked_sub(content.len() as u64));
@@ -196,178 +207,12 @@ impl State {
         Ok(())
     }
 
-    fn headers(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fatal> {
-        // Section 5.1.1: a client's streams are odd.
-        if head.stream.is_multiple_of(2) {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        let mut payload = head.unpadded(payload)?;
-        if head.has(WITH_PRIORITY) {
-            let (said, rest) = payload
-                .split_at_checked(PRIORITY_BYTES)
-                .ok_or(Code::FRAME_SIZE_ERROR)?;
-            priority(head.stream, said)?;
-            payload = rest;
-        }
-        let ended = head.has(END_STREAM);
-        if head.has(END_HEADERS) {
-            return self.fields(head.stream, ended, payload);
-        }
-        self.block = Some(Block {
-            stream: head.stream,
-            ended,
-            bytes: payload.to_vec(),
-            pieces: 0,
-        });
-        Ok(())
-    }
-
-    fn continuation(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fatal> {
-        let most = self.bounds.section_bytes;
-        let block = self.block.as_mut().ok_or(Code::PROTOCOL_ERROR)?;
-        block.bytes.extend_from_slice(payload);
-        block.pieces += 1;
-        if block.pieces > most / PAYLOAD_BYTES + SPARE_PIECES || block.bytes.len() > 4 * most {
-            return Err(Fatal::calm(Abuse::Protocol));
-        }
-        if !head.has(END_HEADERS) {
-            return Ok(());
-        }
-        match self.block.take() {
-            Some(block) => self.fields(block.stream, block.ended, &block.bytes),
-            None => Ok(()),
-        }
-    }
-
-    /// A whole block of fields, which is read whatever becomes of its stream: those behind it build upon it.
-    fn fields(&mut self, stream: u32, ended: bool, block: &[u8]) -> Result<(), Fatal> {
-        let mut section = mem::take(&mut self.section);
-        section.clear();
-        let most = self.bounds.section_bytes;
-        let read = self.decoder.decode(block, most, &mut section);
-        let taken = match read {
-            Ok(whole) => self.message(stream, ended, &section, whole),
-            Err(DecodeError::Endless) => Err(Fatal::calm(Abuse::Protocol)),
-            Err(error) => Err(Code::from(error).into()),
-        };
-        self.section = section;
-        taken
-    }
-
-    fn message(
-        &mut self,
-        stream: u32,
-        ended: bool,
-        section: &Section,
-        whole: bool,
-    ) -> Result<(), Fatal> {
-        if let Some(at) = self.find(stream) {
-            return self.trailers(at, ended, section, whole);
-        }
-        if stream <= self.last {
-            // Section 5.1.1: numbers only grow.
-            return match self.ended.contains(&stream) || self.forgotten.contains(&stream) {
-                true => self.on_nobody(stream),
-                false => Err(Code::PROTOCOL_ERROR.into()),
-            };
-        }
-        self.last = stream;
-        if self.goodbye == Goodbye::Said || self.is_full() {
-            // Section 8.7: it may be sent again.
-            self.refuse(stream);
-            return Ok(());
-        }
-        if !whole {
-            self.begin(stream, ended, None).received_end = ended;
-            return Ok(());
-        }
-        let asking = Asking::read(section).and_then(|asking| match asking.length {
-            Some(1..) if ended => Err(Malformed("its content is not as long as it says")),
-            _ => Ok(asking),
-        });
-        match asking {
-            Ok(asking) => {
-                let is_connect = asking.method == Method::CONNECT;
-                let expected = asking.length.filter(|_| !is_connect);
-                let entry = self.begin(stream, ended, Some((section, asking)));
-                entry.received_end = ended;
-                entry.is_connect = is_connect;
-                entry.expected = expected;
-                Ok(())
-            }
-            Err(malformed) => {
-                tracing::debug!(?malformed, "a stream carried no request");
-                put_reset(&mut self.out, stream, Code::PROTOCOL_ERROR);
-                self.forget(stream);
-                self.malformed += 1;
-                match self.malformed > self.bounds.malformed {
-                    true => Err(Fatal::calm(Abuse::Resets)),
-                    false => Ok(()),
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, id: u32, ended: bool, read: Option<(&Section, Asking)>) -> &mut Entry {
-        let opened = match read {
-            Some((section, asking)) => {
-                let content = asking.content(ended);
-                Opened {
-                    id,
-                    content,
-                    head: Some(asking.spell(section, content)),
-                    method: asking.method,
-                }
-            }
-            None => Opened {
-                id,
-                method: Method::GET,
-                content: Content::Nothing,
-                head: None,
-            },
-        };
-        self.opened.push(opened);
-        self.open(id)
-    }
-
-    /// Fields behind the content (section 8.1).
-    fn trailers(
-        &mut self,
-        at: usize,
-        ended: bool,
-        section: &Section,
-        whole: bool,
-    ) -> Result<(), Fatal> {
-        let entry = &mut self.entries[at];
-        if entry.reset.is_some() || entry.received_end {
-            return self.on_closed(at);
-        }
-        let is_short = matches!(entry.expected, Some(1..));
-        if !ended || !whole || entry.is_connect || is_short {
-            return self.fail(at, Code::PROTOCOL_ERROR);
-        }
-        match trailers(section) {
-            Ok(trailers) => {
-                entry.trailers = Some(trailers);
-                entry.received_end = true;
-                entry.wake();
-                Ok(())
-            }
-            Err(malformed) => {
-                tracing::debug!(?malformed, "a stream's trailers are none");
-                self.fail(at, Code::PROTOCOL_ERROR)
-            }
-        }
-    }
-
     fn reset_by_client(&mut self, stream: u32, payload: &[u8]) -> Result<(), Fatal> {
         integer(payload)?;
         if stream > self.last {
             return Err(Code::PROTOCOL_ERROR.into());
         }
-        if !self.resets.spend(1) {
-            return Err(Fatal::calm(Abuse::Resets));
-        }
+        self.in_vain()?;
         let Some(at) = self.find(stream) else {
             return Ok(());
         };
@@ -481,7 +326,7 @@ impl State {
     }
 
     /// HEADERS or DATA of a stream that nobody answers here.
-    fn on_nobody(&self, stream: u32) -> Result<(), Fatal> {
+    pub(super) fn on_nobody(&self, stream: u32) -> Result<(), Fatal> {
         if stream > self.last || stream.is_multiple_of(2) {
             return Err(Code::PROTOCOL_ERROR.into());
         }
@@ -493,7 +338,7 @@ impl State {
     }
 
     /// The same of one on which the client may say nothing more.
-    fn on_closed(&mut self, at: usize) -> Result<(), Fatal> {
+    pub(super) fn on_closed(&mut self, at: usize) -> Result<(), Fatal> {
         match self.entries[at].reset {
             Some(ResetBy::Us) => Ok(()),
             Some(ResetBy::Client) => Err(Code::STREAM_CLOSED.into()),
@@ -502,7 +347,7 @@ impl State {
     }
 
     /// A stream has gone wrong (section 5.4.2).
-    fn fail(&mut self, at: usize, code: Code) -> Result<(), Fatal> {
+    pub(super) fn fail(&mut self, at: usize, code: Code) -> Result<(), Fatal> {
         let id = self.entries[at].id;
         self.say_reset(id, code);
         self.errors += 1;
@@ -535,7 +380,7 @@ impl State {
 }
 
 /// Section 5.3.1 of RFC 7540, whose priorities nobody looks at any more.
-fn priority(stream: u32, payload: &[u8]) -> Result<(), Fatal> {
+pub(super) fn priority(stream: u32, payload: &[u8]) -> Result<(), Fatal> {
     let Some((on, [_weight])) = payload.split_at_checked(PRIORITY_BYTES - 1) else {
         return Err(Code::FRAME_SIZE_ERROR.into());
     };

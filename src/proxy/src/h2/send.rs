@@ -5,11 +5,12 @@ use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
+use super::entry::ResetBy;
 use super::frames::{
     CONTINUATION, Code, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS,
     PAYLOAD_BYTES, put, put_reset,
 };
-use super::state::{ResetBy, State};
+use super::state::State;
 use crate::streams::{BYTES_PER_FRAME, Head};
 
 /// Interim responses for a client that takes none wait up to this: beyond that it has no use for more of them.

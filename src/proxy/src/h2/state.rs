@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::task::{Context, Waker};
 
-use http::{HeaderMap, Method};
+use http::Method;
 
+use super::entry::{Entry, ResetBy};
 use super::frames::{
     Code, ENABLE_CONNECT_PROTOCOL, INITIAL_WINDOW_SIZE, MAX_31_BITS, MAX_CONCURRENT_STREAMS,
     MAX_HEADER_LIST_SIZE, put_goaway, put_settings, put_window,
@@ -58,7 +58,6 @@ pub(super) struct Bounds {
     pub(super) section_bytes: usize,
     /// Of each answer.
     pub(super) send_buffer: usize,
-    pub(super) malformed: u32,
 }
 
 /// A request that has come.
@@ -96,87 +95,6 @@ pub(super) struct Block {
     pub(super) pieces: usize,
 }
 
-/// A stream that is being answered, or whose worker has not noticed yet that nobody wants it any more.
-pub(super) struct Entry {
-    pub(super) id: u32,
-    /// Content that has come and was not taken.
-    pub(super) content: Vec<u8>,
-    /// Frames of it beside the first, as far as their size does not count them.
-    pub(super) crumbs: usize,
-    /// Content that has come and was not released.
-    pub(super) held: u32,
-    /// What the client may send more of it, and what it was not told yet that it may.
-    pub(super) room: i64,
-    pub(super) owed: u32,
-    /// Of the content that is to come by the head's word.
-    pub(super) expected: Option<u64>,
-    pub(super) trailers: Option<HeaderMap>,
-    /// It takes no trailers.
-    pub(super) is_connect: bool,
-    /// The client has sent all.
-    pub(super) received_end: bool,
-    /// So has the edge.
-    pub(super) sent_end: bool,
-    pub(super) reset: Option<ResetBy>,
-    /// What the client takes more of the answer; below nothing after a change.
-    pub(super) send_window: i64,
-    /// Of the answer, what lies in [`State::out`].
-    pub(super) queued: usize,
-    /// The worker, and whether it waits for something to send or to take.
-    pub(super) waker: Option<Waker>,
-    pub(super) waits: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ResetBy {
-    Client,
-    Us,
-}
-
-impl Entry {
-    fn new(id: u32, room: i64, send_window: i64) -> Entry {
-        Entry {
-            id,
-            content: Vec::new(),
-            crumbs: 0,
-            held: 0,
-            room,
-            owed: 0,
-            expected: None,
-            trailers: None,
-            is_connect: false,
-            received_end: false,
-            sent_end: false,
-            reset: None,
-            send_window,
-            queued: 0,
-            waker: None,
-            waits: false,
-        }
-    }
-
-    /// The client counts it among those that it has open.
-    fn is_open(&self) -> bool {
-        self.reset.is_none() && !(self.received_end && self.sent_end)
-    }
-
-    /// It is polled again when something has changed.
-    pub(super) fn wait(&mut self, cx: &Context<'_>) {
-        self.waits = true;
-        if !self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            self.waker = Some(cx.waker().clone());
-        }
-    }
-
-    pub(super) fn wake(&mut self) {
-        if mem::take(&mut self.waits)
-            && let Some(waker) = &self.waker
-        {
-            waker.wake_by_ref();
-        }
-    }
-}
-
 pub(super) struct State {
     pub(super) bounds: Bounds,
     /// Frames that wait to be sent, and how much of them is content of answers.
@@ -211,8 +129,7 @@ pub(super) struct State {
     pub(super) first_window: i64,
     pub(super) resets: Allowance,
     pub(super) frames: Allowance,
-    /// Requests that were none, and streams that went wrong in other ways.
-    pub(super) malformed: u32,
+    /// Streams that went wrong behind their heads.
     pub(super) errors: u32,
     /// The connection's task is at work, and sends what waits before it rests.
     pub(super) at_work: bool,
@@ -228,7 +145,6 @@ impl State {
             connection_window: window.max(FIRST_WINDOW as u32),
             section_bytes: limits.max_header_bytes,
             send_buffer: limits.http2_send_buffer,
-            malformed: limits.http2_resets,
         };
         let mut out = Vec::new();
         let section = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
@@ -268,7 +184,6 @@ impl State {
             first_window: FIRST_WINDOW,
             resets: Allowance::of_resets(limits),
             frames: Allowance::of_frames(limits),
-            malformed: 0,
             errors: 0,
             at_work: false,
         }
