@@ -262,6 +262,9 @@ impl Shim<'_> {
         };
         self.limits.end();
         // A full disk frees itself at times; without a record the daemon says "unseen".
+                if let Some(why) = self.limits.say() {
+                    self.output.note(now(), &why);
+                }
         let _ = record::write(self.dir, record::EXIT, &record);
     }
 
