@@ -10,7 +10,11 @@ use std::time::Duration;
 use nebula_domain::time::Millis;
 
 use super::flood::{DROPPED, Dropped, Flood};
-use super::{Bounds, SEGMENTS_MAX, Stream, current, format_line, mark, numbered, time_of};
+use super::segments::segments;
+use super::{
+    Bounds, SEGMENTS_MAX, Stream, current, format_line, line_bytes, mark, numbered, push_line,
+    time_of, time_text,
+};
 use crate::record;
 
 pub(crate) struct Writer {
@@ -30,6 +34,8 @@ pub(crate) struct Writer {
     dropped: u64,
     batch: String,
     batch_lines: u64,
+    /// Of the line before, as lines show it: many come at one moment.
+    time: Option<(Millis, String)>,
 }
 
 impl Writer {
@@ -46,14 +52,21 @@ impl Writer {
             dropped: 0,
             batch: String::new(),
             batch_lines: 0,
+            time: None,
         }
     }
 
     /// Adds a line to the batch, unless there are too many.
     pub(crate) fn line(&mut self, at: Millis, stream: Stream, text: &str) {
-        if self.flood.admits(at, text.len() + 1) {
+        // What the file grows by: empty lines are more than nothing.
+        if self.flood.admits(at, line_bytes(stream, text)) {
             self.add(at, stream, text);
         }
+    }
+
+    /// Adds a line of the platform's own, of which there are never many.
+    pub(crate) fn note(&mut self, at: Millis, text: &str) {
+        self.add(at, Stream::Nebula, text);
     }
 
     /// Whether something is to be told once a moment has passed.
@@ -62,7 +75,11 @@ impl Writer {
     }
 
     fn add(&mut self, at: Millis, stream: Stream, text: &str) {
-        self.batch.push_str(&format_line(at, stream, text));
+        if self.time.as_ref().is_none_or(|(of, _)| *of != at) {
+            self.time = Some((at, time_text(at)));
+        }
+        let time = self.time.as_ref().map_or("", |(_, text)| text);
+        push_line(&mut self.batch, time, stream, text);
         self.batch_lines += 1;
     }
 
@@ -94,9 +111,16 @@ impl Writer {
             );
             text.insert_str(0, &format_line(at, Stream::Nebula, &note));
         }
+        let noted = u64::from(self.dropped > 0);
         match self.append(at, text.as_bytes()) {
             Ok(()) => self.dropped = 0,
-            Err(_) => self.dropped += lines,
+            Err(cut) => {
+                // The note is the first line.
+                if cut.lines > 0 {
+                    self.dropped = 0;
+                }
+                self.dropped += lines - cut.lines.saturating_sub(noted);
+            }
         }
         text.clear();
         // One burst must not keep its memory for the life of a quiet program.
@@ -115,31 +139,34 @@ impl Writer {
         let _ = record::write(&self.dir, DROPPED, &all);
     }
 
-    fn append(&mut self, at: Millis, bytes: &[u8]) -> io::Result<()> {
+    fn append(&mut self, at: Millis, bytes: &[u8]) -> Result<(), Cut> {
+        self.make_room(at, bytes.len() as u64)?;
+        let Some(file) = self.file.as_mut() else {
+            return Err(Cut::default());
+        };
+        let before = file.metadata()?.len();
+        let written = write_lines(file, bytes);
+        self.size = before + bytes.len() as u64;
+        if let Err(cut) = &written {
+            // Half a line would be read as part of the next one. Whole ones stay: readers have them already.
+            self.size = before + cut.bytes;
+            let _ = file.set_len(self.size);
+        }
+        written
+    }
+
+    /// Begins a new file, if so many bytes are too many for this one.
+    fn make_room(&mut self, at: Millis, bytes: u64) -> io::Result<()> {
         if self.file.is_none() {
             self.reopen(at)?;
         }
         let has_output = self.size > self.mark_bytes;
-        let full = self.size + bytes.len() as u64 > self.bounds.segment_bytes;
+        let full = self.size + bytes > self.bounds.segment_bytes;
         let age = self.begun.map_or(Duration::ZERO, |begun| at.since(begun));
         if has_output && (full || age > self.bounds.segment_age()) {
             self.rotate(at)?;
         }
-        let Some(file) = self.file.as_mut() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let before = file.metadata()?.len();
-        match file.write_all(bytes) {
-            Ok(()) => {
-                self.size = before + bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // Half a line would be read as part of the next one.
-                let _ = file.set_len(before);
-                Err(error)
-            }
-        }
+        Ok(())
     }
 
     fn rotate(&mut self, at: Millis) -> io::Result<()> {
@@ -184,11 +211,15 @@ impl Writer {
 
     /// Makes the current file with its mark in it, unless there is one: written aside and linked into
     /// its place, so that no reader sees it without, and no note is lost that came first.
-    fn begin(&self, at: Millis) -> io::Result<()> {
+    fn begin(&mut self, at: Millis) -> io::Result<()> {
         let path = current(&self.dir);
         if path.exists() {
             return Ok(());
         }
+        // It was deleted, or an earlier shim ended while it made a new one: positions are not used again.
+        let newest = segments(&self.dir)?.pop();
+        let end = newest.and_then(|newest| Some(newest.begins? + newest.bytes));
+        self.begins = self.begins.max(end.unwrap_or(0));
         let aside = self.dir.join("log.new");
         match fs::remove_file(&aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -204,6 +235,38 @@ impl Writer {
         fs::remove_file(&aside)?;
         linked
     }
+}
+
+/// How much was written of lines that could not all be: whole ones.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cut {
+    lines: u64,
+    bytes: u64,
+}
+
+impl From<io::Error> for Cut {
+    fn from(_: io::Error) -> Cut {
+        Cut::default()
+    }
+}
+
+fn write_lines(to: &mut impl io::Write, bytes: &[u8]) -> Result<(), Cut> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match to.write(&bytes[written..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => {
+                let whole = bytes[..written].iter().rposition(|b| *b == b'\n');
+                let whole = &bytes[..whole.map_or(0, |at| at + 1)];
+                return Err(Cut {
+                    lines: whole.iter().filter(|b| **b == b'\n').count() as u64,
+                    bytes: whole.len() as u64,
+                });
+            }
+            Ok(taken) => written += taken,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -323,7 +386,8 @@ mod tests {
     fn a_flood_is_dropped_told_and_counted() {
         let dir = tempfile::tempdir().unwrap();
         let bounds = Bounds {
-            rate_bytes: 100,
+            // A tenth of what is written, each line with its time and stream.
+            rate_bytes: 420,
             ..Bounds::default()
         };
         let mut writer = Writer::open(dir.path().to_owned(), bounds);
@@ -338,11 +402,11 @@ mod tests {
         let text = fs::read_to_string(current(dir.path())).unwrap();
         assert_eq!(text.matches("123456789").count(), 80);
         assert!(
-            text.contains(" nebula 20 lines (200 bytes) were dropped"),
+            text.contains(" nebula 20 lines (840 bytes) were dropped"),
             "{text}"
         );
         assert!(
-            text.contains(" nebula 100 lines (1000 bytes) were dropped"),
+            text.contains(" nebula 100 lines (4200 bytes) were dropped"),
             "{text}"
         );
         let all: Option<Dropped> = record::read(dir.path(), DROPPED).unwrap();
@@ -350,8 +414,77 @@ mod tests {
             all.unwrap(),
             Dropped {
                 lines: 120,
-                bytes: 1200
+                bytes: 5040
             }
         );
+    }
+
+    #[test]
+    fn empty_lines_are_not_written_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds {
+            rate_bytes: 1_000,
+            ..Bounds::default()
+        };
+        let mut writer = Writer::open(dir.path().to_owned(), bounds);
+        for _ in 0..10_000 {
+            writer.line(Millis(0), Stream::Stdout, "");
+        }
+        writer.end(Millis(0));
+        let bytes = fs::metadata(current(dir.path())).unwrap().len();
+        // Eight seconds of the rate, the mark and the note.
+        assert!(bytes < 8_000 + 200, "{bytes}");
+    }
+
+    #[test]
+    fn output_goes_on_where_the_files_that_are_left_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: &str| {
+            // Each by a shim of its own.
+            let mut writer = Writer::open(dir.path().to_owned(), bytes(100));
+            writer.line(Millis(0), Stream::Stdout, text);
+            writer.flush(Millis(0));
+        };
+        for n in 0..4 {
+            write(&format!("line {n}"));
+        }
+        let before = crate::logfile::segments(dir.path()).unwrap();
+        assert!(before.len() > 1);
+        fs::remove_file(current(dir.path())).unwrap();
+        write("after");
+        let all = crate::logfile::segments(dir.path()).unwrap();
+        let (earlier, newest) = (&all[all.len() - 2], &all[all.len() - 1]);
+        let end = earlier.begins.unwrap() + earlier.bytes;
+        assert!(end > 0 && newest.begins == Some(end));
+    }
+
+    /// Takes so many bytes and no more, as a full disk does.
+    struct Full(Vec<u8>, usize);
+
+    impl io::Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = self.1 - self.0.len();
+            if room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(room).min(2);
+            self.0.extend(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_took_of_a_batch_is_kept_by_whole_lines() {
+        let write = |room| write_lines(&mut Full(Vec::new(), room), b"aa\nbbb\nc\n");
+        assert_eq!(write(9), Ok(()));
+        let cut = |lines, bytes| Err(Cut { lines, bytes });
+        assert_eq!(write(8), cut(2, 7));
+        assert_eq!(write(6), cut(1, 3));
+        assert_eq!(write(2), cut(0, 0));
+        assert_eq!(write(0), cut(0, 0));
     }
 }
