@@ -81,6 +81,11 @@ pub(crate) struct StopRecord {
     pub grace: Duration,
 }
 
+/// Where a file is written before it takes its place.
+pub(crate) fn aside(name: &str) -> String {
+    format!("{name}.new")
+}
+
 /// Replaces `dir/name`.
 pub(crate) fn write<T: Serialize>(dir: &Path, name: &str, record: &T) -> io::Result<()> {
     let (aside, _) = write_aside(dir, name, record)?;
@@ -98,7 +103,7 @@ pub(crate) fn write_synced<T: Serialize>(dir: &Path, name: &str, record: &T) -> 
 fn write_aside<T: Serialize>(dir: &Path, name: &str, record: &T) -> io::Result<(PathBuf, File)> {
     let aside = dir.join(self::aside(name));
     // A leftover could have another mode.
-    remove(dir, &format!("{name}.new"))?;
+    remove(dir, &self::aside(name))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
