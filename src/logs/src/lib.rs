@@ -36,7 +36,7 @@ mod tail;
 pub use copies::{COPY_EVERY, COPY_RATE_BYTES, Copier};
 pub use error::LogsError;
 pub use feed::{ANSWER_WITHIN, RETRY_AFTER};
-pub use files::{POLL, SEARCH_BYTES};
+pub use files::{POLL, SEARCH_BYTES, SEARCH_WITHIN};
 pub use filter::GREP_BYTES;
 pub use keeper::Keeper;
 pub use logs::{Config, LogStream, Logs, Query, READERS, TAIL_DEFAULT};

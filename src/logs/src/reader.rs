@@ -21,6 +21,7 @@ use crate::LogsError;
 use crate::copies::holder;
 use crate::feed::{self, Ask, Event};
 use crate::filter::Filter;
+use crate::local::Turn;
 use crate::logs::{Logs, Query, READERS};
 use crate::merge::Window;
 use crate::placed::Placed;
@@ -55,6 +56,7 @@ pub(crate) struct Reader {
     out: mpsc::Sender<LogLine>,
 }
 
+    turn: Turn,
 /// The reader of the stream has gone.
 struct Gone;
 
@@ -79,10 +81,11 @@ impl Reader {
             out,
         }
     }
+            turn: None,
 
     pub(crate) async fn run(mut self) {
         let readers = self.logs.readers.clone();
-        let Ok(_reader) = readers.try_acquire() else {
+        let Ok(turn) = readers.try_acquire_owned() else {
             let text = format!(
                 "this node has {READERS} log readers already (log_readers); ask another node, or later"
             );
@@ -91,6 +94,7 @@ impl Reader {
         };
         // Only a reader that has gone ends a follower.
         let _: Result<(), Gone> = self.read().await;
+        self.turn = Some(Arc::new(turn));
     }
 
     async fn read(&mut self) -> Result<(), Gone> {
@@ -346,7 +350,8 @@ impl Reader {
         let (sender, mut events) = mpsc::channel(EVENTS);
         let local = self.logs.local.clone();
         let task = if ask.node == local.me {
-            self.feeds.spawn(feed::own(local, ask, sender))
+            let turn = self.turn.clone();
+            self.feeds.spawn(feed::own(local, ask, sender, turn))
         } else {
             let (mesh, begun) = (self.logs.mesh.clone(), self.begun.clone());
             self.feeds

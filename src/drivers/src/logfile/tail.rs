@@ -48,6 +48,8 @@ impl Tail {
                 since: None,
                 budget_bytes: &mut TAIL_BYTES.clone(),
                 keep: &mut |_| true,
+                stop: &|| false,
+                is_full: &mut false,
             },
         )
     }
@@ -343,7 +345,6 @@ mod tests {
         append(dir.path(), " whole\n");
         assert_eq!(tail.read().unwrap(), ["half whole"]);
     }
-}
 
     #[test]
     fn of_a_file_that_was_cut_nothing_is_read_again() {
@@ -359,3 +360,4 @@ mod tests {
         append(dir.path(), "c\n");
         assert_eq!(tail.read().unwrap(), ["c"]);
     }
+}
