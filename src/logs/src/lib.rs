@@ -40,7 +40,7 @@ pub use files::{POLL, SEARCH_BYTES, SEARCH_WITHIN};
 pub use filter::GREP_BYTES;
 pub use keeper::Keeper;
 pub use logs::{Config, LogStream, Logs, Query, READERS, TAIL_DEFAULT};
-pub use merge::{WINDOW, WINDOW_LINES};
+pub use merge::{WINDOW, WINDOW_BYTES, WINDOW_LINES};
 pub use nebula_drivers::logfile::time_text;
 pub use retain::Retention;
 pub use tail::{MAX_TAIL, TAIL_BYTES};
