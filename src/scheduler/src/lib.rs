@@ -17,6 +17,7 @@ mod metrics;
 mod registrar;
 mod rollouts;
 mod scheduler;
+mod stages;
 
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use evidence::Evidence;
