@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use nebula_domain::observed::{Health, LocalInstance, LocalInstances};
 use nebula_domain::routes::{self, RouteTable};
+use nebula_domain::state::Instance;
 use nebula_domain::{InstanceId, NodeId, State, View};
 use nebula_proxy::{Config, Proxy};
 use nebula_testkit::Cluster;
@@ -106,7 +107,8 @@ fn half_ill(view: &View, kept: InstanceId) -> View {
 
 /// All instances are the one upstream.
 fn locals(state: &State, stage: &Stage) -> LocalInstances {
-    let local = LocalInstance {
+    let local = |instance: &Instance| LocalInstance {
+        deployment: instance.deployment.clone(),
         address: stage.upstream,
         probes: Arc::default(),
         surroundings: Arc::default(),
@@ -114,7 +116,7 @@ fn locals(state: &State, stage: &Stage) -> LocalInstances {
         run: 1,
     };
     let ids = state.instances_on(NodeId(1));
-    ids.map(|instance| (instance.id, local.clone())).collect()
+    ids.map(|instance| (instance.id, local(instance))).collect()
 }
 
 /// The load's figures, and how often the table was replaced meanwhile.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
+use crate::names::DeploymentName;
 use crate::spec::Probes;
 use crate::time::Millis;
 
@@ -160,6 +161,7 @@ pub type LocalInstances = BTreeMap<InstanceId, LocalInstance>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalInstance {
+    pub deployment: DeploymentName,
     pub address: std::net::SocketAddr,
     pub probes: Arc<Probes>,
     /// Counts the program's starts, so that a probe's verdict on an earlier run is not taken for this one's.

@@ -81,18 +81,36 @@ pub(crate) struct StopRecord {
     pub grace: Duration,
 }
 
+/// Where a file is written before it takes its place.
+pub(crate) fn aside(name: &str) -> String {
+    format!("{name}.new")
+}
+
 /// Replaces `dir/name`.
 pub(crate) fn write<T: Serialize>(dir: &Path, name: &str, record: &T) -> io::Result<()> {
-    let aside = dir.join(format!("{name}.new"));
+    let (aside, _) = write_aside(dir, name, record)?;
+    fs::rename(&aside, dir.join(name))
+}
+
+/// The same; it is there too when the machine loses its power right after.
+pub(crate) fn write_synced<T: Serialize>(dir: &Path, name: &str, record: &T) -> io::Result<()> {
+    let (aside, file) = write_aside(dir, name, record)?;
+    file.sync_all()?;
+    fs::rename(&aside, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+fn write_aside<T: Serialize>(dir: &Path, name: &str, record: &T) -> io::Result<(PathBuf, File)> {
+    let aside = dir.join(self::aside(name));
     // A leftover could have another mode.
-    remove(dir, &format!("{name}.new"))?;
+    remove(dir, &self::aside(name))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&aside)?;
     file.write_all(&serde_json::to_vec(record)?)?;
-    fs::rename(&aside, dir.join(name))
+    Ok((aside, file))
 }
 
 /// `None` when there is no such file, or it is not of our making (such as cut by a crash).

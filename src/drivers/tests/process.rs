@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use common::{Folder, ONE, PATIENCE, eventually, exit_of, is_alive, is_gone, run_of, signal};
 use nebula_domain::ids::InstanceId;
-use nebula_drivers::process::stop_everything;
-use nebula_drivers::{Driver as _, DriverError, Exit};
+use nebula_drivers::process::{self, ProcessDriver, stop_everything};
+use nebula_drivers::{Driver as _, DriverError, Exit, confine};
+use nebula_telemetry::{Clock, Random};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -362,4 +363,35 @@ async fn a_folder_without_a_run_stops_nothing_and_can_be_removed() {
     );
     driver.remove(unreadable).await.unwrap();
     assert!(driver.leftovers().is_empty() && !folder.dir(unreadable).exists());
+}
+
+#[tokio::test]
+async fn a_start_without_a_shim_leaves_no_secrets_behind() {
+    let folder = Folder::new();
+    let config = process::Config {
+        dir: folder.instances(),
+        output: folder.bounds,
+        kept_dir: None,
+        shim: vec!["/nonexistent/shim".into()],
+        confine: confine::Settings::default(),
+    };
+    let driver = ProcessDriver::open(config, Clock::system(), Random::system()).unwrap();
+    driver.start(folder.spec(ONE, "true")).await.unwrap_err();
+    assert!(folder.dir(ONE).exists() && !folder.dir(ONE).join("spec.json").exists());
+}
+
+#[tokio::test]
+async fn a_start_beside_a_shim_leaves_no_secrets_behind() {
+    let folder = Folder::new();
+    let driver = folder.open();
+    // A shim that this driver does not know of has the folder.
+    std::fs::create_dir_all(folder.dir(ONE)).unwrap();
+    let lock = std::fs::File::create(folder.dir(ONE).join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let refused = driver.start(folder.spec(ONE, "true")).await.unwrap_err();
+    assert!(
+        matches!(refused, DriverError::AlreadyRuns(ONE)),
+        "{refused}"
+    );
+    assert!(!folder.dir(ONE).join("spec.json").exists());
 }

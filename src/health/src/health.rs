@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
-use nebula_domain::InstanceId;
 use nebula_domain::observed::Health::Unknown;
 use nebula_domain::observed::{GivenUpRun, LocalInstances};
 use nebula_domain::probe::{Event, Verdict};
 use nebula_domain::spec::{ProbeKind, ProbeRole};
+use nebula_domain::{DeploymentName, InstanceId};
 use nebula_drivers::Exec;
 use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::{Semaphore, watch};
@@ -25,6 +25,8 @@ use crate::verdicts::Verdicts;
 /// Probes under way at once, each one socket: a node full of instances that all hang until their
 /// time-out must not use up its file descriptors. Further ones wait for their turn.
 pub const PROBES_AT_ONCE: usize = 64;
+/// Of one deployment: programs that hang hold up the probes of their own deployment, and not those of all others.
+pub const PROBES_OF_ONE: usize = 16;
 /// Commands of exec probes under way at once: each is some processes, on a machine that the data plane shares.
 pub const COMMANDS_AT_ONCE: usize = 8;
 
@@ -153,11 +155,18 @@ impl<V: Verdicts> Health<V> {
             .filter(|(due, ..)| *due <= now)
             .collect();
         due.sort_unstable();
-        let free = PROBES_AT_ONCE.saturating_sub(self.under_way.len());
-        for (_, instance, role) in due.into_iter().take(free) {
+        let mut room = self.room();
+        for (_, instance, role) in due {
+            if self.under_way.len() >= PROBES_AT_ONCE {
+                return;
+            }
             let Some(target) = self.targets.get_mut(&instance) else {
                 continue;
             };
+            if !room.is_for(target, role) {
+                continue;
+            }
+            room.take(target, 1);
             let asked = Asked {
                 instance,
                 address: target.local.address,
@@ -168,13 +177,15 @@ impl<V: Verdicts> Health<V> {
                 continue;
             };
             let spec = probe.spec.clone();
-            let (exec, commands) = (self.parts.exec.clone(), self.commands.clone());
+            let exec = self.parts.exec.clone();
+            // Before the probe begins: one that waited for its command would have a turn that others could use.
+            let turn = match is_command(&spec.kind) {
+                true => self.commands.clone().try_acquire_owned().ok(),
+                false => None,
+            };
+            room.commands = self.commands.available_permits();
             probe.under_way = Some(self.under_way.spawn(async move {
-                let _turn = match spec.kind {
-                    // Never closed.
-                    ProbeKind::Exec { .. } => commands.acquire_owned().await.ok(),
-                    _ => None,
-                };
+                let _turn = turn;
                 Ended {
                     instance,
                     run,
@@ -190,9 +201,50 @@ impl<V: Verdicts> Health<V> {
         if self.under_way.len() >= PROBES_AT_ONCE {
             return None;
         }
-        let waiting = self.targets.values().flat_map(Target::waiting);
+        let room = &self.room();
+        let waiting = self.targets.values().flat_map(|target| {
+            let waiting = target.waiting();
+            waiting.filter(move |(_, role)| room.is_for(target, *role))
+        });
         waiting.map(|(due, _)| due).min()
     }
+
+    fn room(&self) -> Room {
+        let mut room = Room {
+            under_way: BTreeMap::new(),
+            commands: self.commands.available_permits(),
+        };
+        for target in self.targets.values() {
+            room.take(target, target.under_way());
+        }
+        room
+    }
+}
+
+/// Which probes may begin now, if any may.
+struct Room {
+    /// Of deployments that have any.
+    under_way: BTreeMap<DeploymentName, usize>,
+    commands: usize,
+}
+
+impl Room {
+    fn is_for(&self, target: &Target, role: ProbeRole) -> bool {
+        let probes = self.under_way.get(&target.local.deployment);
+        let needs_command = target.kind(role).is_some_and(is_command);
+        probes.is_none_or(|probes| *probes < PROBES_OF_ONE) && (self.commands > 0 || !needs_command)
+    }
+
+    fn take(&mut self, target: &Target, probes: usize) {
+        if probes > 0 {
+            let deployment = target.local.deployment.clone();
+            *self.under_way.entry(deployment).or_default() += probes;
+        }
+    }
+}
+
+fn is_command(kind: &ProbeKind) -> bool {
+    matches!(kind, ProbeKind::Exec { .. })
 }
 
 #[async_trait]

@@ -15,6 +15,6 @@ mod verdicts;
 
 pub use book::{BOOK_INSTANCES, Book};
 pub use dial::{ProbeError, RESPONSE_HEAD_BYTES};
-pub use health::{COMMANDS_AT_ONCE, Health, PROBES_AT_ONCE, Parts};
+pub use health::{COMMANDS_AT_ONCE, Health, PROBES_AT_ONCE, PROBES_OF_ONE, Parts};
 pub use reports::{ANSWER_WITHIN, Report, ReportError, Reports};
 pub use verdicts::{Published, Verdicts};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nebula_domain::observed::{Health, LocalInstance};
 use nebula_domain::probe::{Event, Trio, Verdict};
-use nebula_domain::spec::{ProbeRole, ProbeSpec};
+use nebula_domain::spec::{ProbeKind, ProbeRole, ProbeSpec};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -71,6 +71,17 @@ impl Target {
             probe.under_way.is_none() && self.trio.asks(&self.local.probes, probe.role)
         });
         waiting.map(|probe| (probe.due, probe.role))
+    }
+
+    /// Probes that have begun and not ended.
+    pub(crate) fn under_way(&self) -> usize {
+        let begun = self.probes.iter().filter(|probe| probe.under_way.is_some());
+        begun.count()
+    }
+
+    pub(crate) fn kind(&self, role: ProbeRole) -> Option<&ProbeKind> {
+        let probe = self.probes.iter().find(|probe| probe.role == role);
+        probe.map(|probe| &probe.spec.kind)
     }
 
     pub(crate) fn probe(&mut self, role: ProbeRole) -> Option<&mut Probe> {

@@ -13,6 +13,7 @@ use nebula_domain::observed::{GivenUpRun, Health as Verdict, LocalInstance, Loca
 use nebula_domain::probe::Standing;
 use nebula_domain::spec::{ProbeKind, ProbeRole, ProbeSpec, Probes};
 use nebula_drivers::fake::FakeDriver;
+use nebula_drivers::{DriverError, Exec, ExecSpec};
 use nebula_health::{Book, Health, PROBES_AT_ONCE, Parts, Verdicts};
 use nebula_telemetry::{Clock, Metrics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +64,12 @@ struct Bench {
 
 impl Bench {
     fn start() -> Bench {
+        let driver = FakeDriver::new(Clock::system());
+        let exec = Arc::new(driver.clone());
+        Bench::start_with(driver, exec)
+    }
+
+    fn start_with(driver: FakeDriver, exec: Arc<dyn Exec>) -> Bench {
         let (locals, seen) = watch::channel(Arc::new(LocalInstances::new()));
         let (changes, verdicts) = mpsc::unbounded_channel();
         let (given_up_tx, given_up) = mpsc::unbounded_channel();
@@ -73,10 +80,10 @@ impl Bench {
             given_up: given_up_tx,
         };
         let (known, reasons) = (record.known.clone(), record.reasons.clone());
-        let (driver, book) = (FakeDriver::new(Clock::system()), Book::default());
+        let book = Book::default();
         let parts = Parts {
             verdicts: record,
-            exec: Arc::new(driver.clone()),
+            exec,
             book: book.clone(),
             clock: Clock::system(),
         };
@@ -131,6 +138,7 @@ fn quick(path: &str, failure_threshold: u32) -> ProbeSpec {
 
 fn with(address: SocketAddr, run: u64, probes: Probes) -> LocalInstance {
     LocalInstance {
+        deployment: "api".parse().unwrap(),
         address,
         probes: Arc::new(probes),
         run,
@@ -367,4 +375,64 @@ async fn a_startup_probe_goes_first_and_a_liveness_probe_gives_the_run_up() {
     );
     bench.guardian.stop().await;
     assert!(bench.given_up.try_recv().is_err(), "said once");
+}
+
+/// Commands that do not end.
+struct Stuck;
+
+#[async_trait::async_trait]
+impl Exec for Stuck {
+    async fn exec(&self, _: ExecSpec) -> Result<(), DriverError> {
+        std::future::pending().await
+    }
+}
+
+fn patient(kind: ProbeKind) -> Probes {
+    Probes {
+        readiness: ProbeSpec {
+            kind,
+            timeout: Duration::from_secs(3600),
+            ..quick("", 1)
+        },
+        ..Probes::default()
+    }
+}
+
+#[tokio::test]
+async fn commands_that_wait_for_their_turn_take_none_of_other_probes() {
+    let mut bench = Bench::start_with(FakeDriver::new(Clock::system()), Arc::new(Stuck));
+    let server = server(200).await;
+    let command = "stuck".to_owned();
+    let probes = patient(ProbeKind::Exec { command });
+    let count = PROBES_AT_ONCE as u64 + 6;
+    let stuck = |id: u64| LocalInstance {
+        deployment: format!("d{id}").parse().unwrap(),
+        ..with(server.address, 1, probes.clone())
+    };
+    let all = (1..=count).map(|id| (id, stuck(id)));
+    bench.set(all.chain([(count + 1, local(server.address, 1))]));
+    let good = (InstanceId(count + 1), Verdict::Healthy);
+    assert_eq!(bench.verdict().await, good);
+    bench.guardian.stop().await;
+}
+
+#[tokio::test]
+async fn probes_of_one_deployment_that_hang_hold_up_no_other() {
+    let mut bench = Bench::start();
+    // Accepts and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hangs = patient(ProbeKind::http("/"));
+    let count = PROBES_AT_ONCE as u64 + 6;
+    let server = server(200).await;
+    let good = LocalInstance {
+        deployment: "other".parse().unwrap(),
+        ..local(server.address, 1)
+    };
+    let hanging = (1..=count).map(|id| (id, with(address, 1, hangs.clone())));
+    bench.set(hanging.chain([(count + 1, good)]));
+    let good = (InstanceId(count + 1), Verdict::Healthy);
+    assert_eq!(bench.verdict().await, good);
+    bench.guardian.stop().await;
+    drop(listener);
 }

@@ -11,16 +11,19 @@ use nebula_wire::peer::Protocol;
 use nebula_wire::peer::log_search::{Filter as Filters, Found, Place, Search};
 use nebula_wire::peer::logs::{Answer, FRAME_BYTES, Line, Request};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::LogsError;
+use crate::files::SEARCH_WITHIN;
 use crate::filter::Filter;
-use crate::local::{ANSWERS, Local};
+use crate::local::{ANSWERS, Local, Turn};
 use crate::placed::Placed;
 use crate::tail::MAX_TAIL;
 
 /// A node that says nothing for this long while its tail is awaited is reported as missing.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// A node whose tail is not whole by then is reported as missing, however often it says that it is still searching.
+const TAIL_WITHIN: Duration = SEARCH_WITHIN.saturating_add(ANSWER_WITHIN);
 /// A follower asks a lost node again this often.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Lines this much older than the last one may still be missing: those of several instances are read one
@@ -76,22 +79,39 @@ impl Ask {
 }
 
 /// Reports the lines that lie on this node.
-pub(crate) async fn own(local: Local, ask: Ask, events: mpsc::Sender<Event>) {
-    let (sender, mut answers) = mpsc::channel(ANSWERS);
+pub(crate) async fn own(local: Local, ask: Ask, events: mpsc::Sender<Event>, turn: Turn) {
+    let (sender, answers) = mpsc::channel(ANSWERS);
     let search = ask.search.clone();
-    let forward = async {
-        while let Some(answer) = answers.recv().await {
-            let Some(event) = ask.event(answer) else {
-                continue;
-            };
-            if events.send(event).await.is_err() {
-                // Dropping the receiver ends the answer.
-                answers.close();
-                return;
+    // Dropping the receiver ends the answer.
+    let forward = forward(&ask, answers, &events);
+    tokio::join!(local.answer(search, sender, turn), forward);
+}
+
+/// Ends when there is nothing more to report, or nobody to report to. A disk that hangs is a node that is missing.
+async fn forward(ask: &Ask, mut answers: mpsc::Receiver<Found>, events: &mpsc::Sender<Event>) {
+    let mut patience = Patience::new();
+    let (mut live, mut missing) = (false, false);
+    loop {
+        let event = if live || missing {
+            answers.recv().await.map(|answer| ask.event(answer))
+        } else {
+            match patience.wait(TAIL_WITHIN, answers.recv()).await {
+                Ok(answer) => answer.map(|answer| ask.event(answer)),
+                Err(error) => Some(Some(Event::Missing(error))),
             }
+        };
+        let Some(event) = event else { return };
+        let Some(event) = event else { continue };
+        live |= matches!(event, Event::Live);
+        let is_missing = matches!(event, Event::Missing(_));
+        let again = std::mem::replace(&mut missing, is_missing) && !is_missing;
+        if (again && events.send(Event::Again).await.is_err())
+            || events.send(event).await.is_err()
+            || (is_missing && !ask.search.follow)
+        {
+            return;
         }
-    };
-    tokio::join!(local.answer(search, sender), forward);
+    }
 }
 
 /// Reports the lines that lie on another node. When following, a lost node is asked again, from shortly
@@ -176,9 +196,10 @@ impl Asked {
         let mut stream = mesh
             .open(ask.node, Protocol::LogSearch, ANSWER_WITHIN)
             .await?;
+        let mut patience = Patience::new();
         let asked = stream.write_frame(codec::encode(&ask.search)?).await;
         let first = match asked {
-            Ok(()) => next(&mut stream).await,
+            Ok(()) => next(&mut stream, &mut patience).await,
             Err(error) => Err(error.into()),
         };
         match first {
@@ -191,7 +212,7 @@ impl Asked {
                 }
             }
             first => {
-                self.read(&mut stream, first?, events, |frame| {
+                self.read(&mut stream, first?, patience, events, |frame| {
                     Ok(ask.event(codec::decode(frame)?))
                 })
                 .await
@@ -208,8 +229,9 @@ impl Asked {
     ) -> Result<Ended, LogsError> {
         let mut stream = mesh.open(ask.node, Protocol::Logs, ANSWER_WITHIN).await?;
         stream.write_frame(codec::encode(&request)?).await?;
-        let first = next(&mut stream).await?;
-        self.read(&mut stream, first, events, |frame| {
+        let mut patience = Patience::new();
+        let first = next(&mut stream, &mut patience).await?;
+        self.read(&mut stream, first, patience, events, |frame| {
             let found = match codec::decode(frame)? {
                 Answer::Lines(lines) => Found::Lines(lines),
                 Answer::Live => Found::Live,
@@ -224,6 +246,7 @@ impl Asked {
         &mut self,
         stream: &mut Stream,
         first: Option<bytes::Bytes>,
+        mut patience: Patience,
         events: &mpsc::Sender<Event>,
         event: impl Fn(&[u8]) -> Result<Option<Event>, LogsError>,
     ) -> Result<Ended, LogsError> {
@@ -264,16 +287,39 @@ impl Asked {
                     () = events.closed() => return Ok(Ended::Reader),
                 }
             } else {
-                next(stream).await?
+                next(stream, &mut patience).await?
             };
         }
     }
 }
 
 /// The next frame of a tail.
-async fn next(stream: &mut Stream) -> Result<Option<bytes::Bytes>, LogsError> {
-    let frame = timeout(ANSWER_WITHIN, stream.next_frame(FRAME_BYTES));
-    Ok(frame.await.map_err(|_| LogsError::Timeout)??)
+async fn next(
+    stream: &mut Stream,
+    patience: &mut Patience,
+) -> Result<Option<bytes::Bytes>, LogsError> {
+    let frame = stream.next_frame(FRAME_BYTES);
+    Ok(patience.wait(ANSWER_WITHIN, frame).await??)
+}
+
+/// What is left of the time that a whole tail may take. While the lines are taken from here it does not pass.
+struct Patience(Duration);
+
+impl Patience {
+    fn new() -> Patience {
+        Patience(TAIL_WITHIN)
+    }
+
+    async fn wait<T>(
+        &mut self,
+        most: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, LogsError> {
+        let begun = Instant::now();
+        let answer = timeout(most.min(self.0), answer).await;
+        self.0 = self.0.saturating_sub(begun.elapsed());
+        answer.map_err(|_| LogsError::Timeout)
+    }
 }
 
 /// The same for a node without filters: of all its latest lines the wanted ones are chosen here.
@@ -294,4 +340,61 @@ fn old(ask: &Ask) -> Option<Request> {
         after: None,
         follow: search.follow,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(follow: bool) -> Ask {
+        let said = Filters::default();
+        Ask {
+            node: NodeId(1),
+            search: Search {
+                deployment: "api".parse().unwrap(),
+                tail: 10,
+                follow,
+                place: Place::Own,
+                filter: said.clone(),
+            },
+            filter: Arc::new(Filter::new(said).unwrap()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_only_searches_is_missing_and_may_come_back() {
+        for follow in [false, true] {
+            let (answers, from) = mpsc::channel(ANSWERS);
+            let (events, mut told) = mpsc::channel(ANSWERS);
+            let searching = async {
+                for _ in 0..200 {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    if answers.send(Found::Searching).await.is_err() {
+                        return;
+                    }
+                }
+                answers.send(Found::Live).await.unwrap();
+                drop(answers);
+            };
+            let ask = ask(follow);
+            let forward = async {
+                forward(&ask, from, &events).await;
+                drop(events);
+            };
+            let told = async {
+                let begun = Instant::now();
+                let first = told.recv().await;
+                assert!(matches!(first, Some(Event::Missing(LogsError::Timeout))));
+                // Timers are exact to a millisecond.
+                let late = begun.elapsed().saturating_sub(TAIL_WITHIN);
+                assert!(begun.elapsed() >= TAIL_WITHIN && late < ANSWER_WITHIN);
+                if follow {
+                    assert!(matches!(told.recv().await, Some(Event::Again)));
+                    assert!(matches!(told.recv().await, Some(Event::Live)));
+                }
+                assert!(told.recv().await.is_none());
+            };
+            tokio::join!(searching, forward, told);
+        }
+    }
 }

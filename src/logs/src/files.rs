@@ -21,12 +21,22 @@ use crate::tail::Tail;
 pub const POLL: Duration = Duration::from_millis(200);
 /// Output that one request looks at on one node before it says that it did not see all: seconds of work.
 pub const SEARCH_BYTES: u64 = 512 * 1024 * 1024;
+/// How long it looks: an expression may cost a thousand times what an ordinary one does, and a disk may hang.
+pub const SEARCH_WITHIN: Duration = Duration::from_secs(30);
 
 /// The readers of one request.
 pub(crate) struct Files {
     open: BTreeMap<PathBuf, Followed>,
     /// Not all output was looked at.
     pub(crate) cut: bool,
+}
+
+/// How far one look at a folder goes.
+struct Look<'a> {
+    lines: usize,
+    budget: &'a mut u64,
+    stop: &'a dyn Fn() -> bool,
+    is_full: &'a mut bool,
 }
 
 struct Followed {
@@ -39,13 +49,17 @@ struct Followed {
 
 impl Files {
     /// The tail of all folders together, in the order of time, and the place after it. `stop` is asked
-    /// between folders.
+    /// before each line.
     pub(crate) fn open(
         folders: Vec<Folder>,
         filter: &Filter,
         tail: usize,
         stop: impl Fn() -> bool,
     ) -> io::Result<(Vec<Written>, Files)> {
+        // Everything since a time is wanted: then what is left out is missing, and otherwise it is older than what was asked for.
+        let all = filter.said.since.is_some() && tail >= crate::MAX_TAIL;
+        let lines = tail.min(crate::MAX_TAIL) + usize::from(all);
+        let mut is_full = false;
         let mut found = Tail::new(tail);
         let mut files = Files {
             open: BTreeMap::new(),
@@ -56,9 +70,15 @@ impl Files {
             if stop() {
                 break;
             }
-            found.add(files.take_up(folder, filter, tail, &mut budget)?);
+            let mut look = Look {
+                lines,
+                budget: &mut budget,
+                stop: &stop,
+                is_full: &mut is_full,
+            };
+            found.add(files.take_up(folder, filter, &mut look)?);
         }
-        files.cut = budget == 0;
+        files.cut = budget == 0 || stop() || (all && (is_full || found.is_cut()));
         Ok((found.into_lines().into(), files))
     }
 
@@ -67,6 +87,7 @@ impl Files {
         &mut self,
         folders: Vec<Folder>,
         filter: &Filter,
+        stop: impl Fn() -> bool,
     ) -> io::Result<Vec<Written>> {
         let mut begun = Vec::new();
         let mut budget = SEARCH_BYTES;
@@ -77,7 +98,13 @@ impl Files {
             if self.open.contains_key(&folder.dir) || self.open.values().any(same) {
                 continue;
             }
-            begun.extend(self.take_up(folder, filter, crate::MAX_TAIL, &mut budget)?);
+            let mut look = Look {
+                lines: crate::MAX_TAIL,
+                budget: &mut budget,
+                stop: &stop,
+                is_full: &mut false,
+            };
+            begun.extend(self.take_up(folder, filter, &mut look)?);
         }
         Ok(begun)
     }
@@ -86,13 +113,14 @@ impl Files {
         &mut self,
         folder: Folder,
         filter: &Filter,
-        lines: usize,
-        budget: &mut u64,
+        look: &mut Look<'_>,
     ) -> io::Result<Vec<Written>> {
         let want = Want {
-            lines: lines.min(crate::MAX_TAIL),
+            lines: look.lines,
             since: filter.said.since.as_deref(),
-            budget_bytes: budget,
+            budget_bytes: look.budget,
+            stop: look.stop,
+            is_full: look.is_full,
             keep: &mut |text| {
                 logfile::parse(text).is_some_and(|entry| {
                     filter.wants_text(entry.time_text, source(entry.stream), entry.text)

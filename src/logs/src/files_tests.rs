@@ -193,7 +193,10 @@ fn follows_from_the_tail_on_and_takes_up_new_instances_whole() {
     write(&node.instance(3), &[(3, "x"), (4, "y")]);
     known = releases(&[1, 2, 3]);
     let folders = node.folders(Said::default(), &Place::Own, Some(0), &known);
-    assert_eq!(texts(&files.add(folders, &all()).unwrap()), ["x", "y"]);
+    assert_eq!(
+        texts(&files.add(folders, &all(), || false).unwrap()),
+        ["x", "y"]
+    );
     write(&node.instance(3), &[(5, "z")]);
     assert_eq!(texts(&read(&mut files, &known).unwrap()), ["z"]);
 
@@ -281,4 +284,48 @@ fn copies_are_found_by_their_owner() {
     assert_eq!(lines[0].owner, Some((NodeId(2), "n9".to_owned())));
     assert_eq!(texts(&find(Place::CopiesOf(NodeId(3)))), ["of 3"]);
     assert!(find(Place::Own).is_empty());
+}
+
+#[test]
+fn a_search_ends_within_a_folder_when_it_has_to() {
+    let node = Node::new();
+    let lines: Vec<(u32, &str)> = (0..20_000).map(|_| (1, "x")).collect();
+    write(&node.instance(1), &lines);
+    let folders = || node.folders(Said::default(), &Place::Own, Some(0), &releases(&[1]));
+    let asked = std::cell::Cell::new(0);
+    let stop = || asked.replace(asked.get() + 1) >= 1_000;
+    let (found, files) = Files::open(folders(), &all(), crate::MAX_TAIL, stop).unwrap();
+    assert!(found.len() <= 1_000 && files.cut, "{}", found.len());
+    assert!(asked.get() < 1_100, "{}", asked.get());
+    let (found, files) = Files::open(folders(), &all(), crate::MAX_TAIL, || false).unwrap();
+    assert!(found.len() == crate::MAX_TAIL && !files.cut);
+}
+
+#[test]
+fn more_than_is_told_of_a_time_is_said_to_be_missing() {
+    let node = Node::new();
+    let text = "x".repeat(300);
+    let write = |id, count| {
+        let lines: Vec<(u32, &str)> = (0..count).map(|_| (5, "x")).collect();
+        write(&node.instance(id), &[(1, text.as_str())]);
+        write(&node.instance(id), &lines);
+    };
+    let is_cut = |ids: &[u64], since: Option<&str>, tail| {
+        let said = Said {
+            since: since.map(str::to_owned),
+            ..Said::default()
+        };
+        let folders = node.folders(said.clone(), &Place::Own, Some(0), &releases(ids));
+        let filter = Filter::new(said).unwrap();
+        Files::open(folders, &filter, tail, || false).unwrap().1.cut
+    };
+    let since = Some("2026-01-31T12:00:05.000Z");
+    write(1, 10_000);
+    assert!(!is_cut(&[1], since, crate::MAX_TAIL));
+    write(2, 1);
+    assert!(is_cut(&[1, 2], since, crate::MAX_TAIL));
+    write(3, 10_001);
+    assert!(is_cut(&[3], since, crate::MAX_TAIL));
+    assert!(!is_cut(&[3], since, 200), "so many were asked for");
+    assert!(!is_cut(&[3], None, crate::MAX_TAIL));
 }

@@ -1,15 +1,16 @@
 //! Keeps output within its bounds, and knows which of it is of deployments that are there now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use nebula_actors::{BoxError, Reconciler};
-use nebula_domain::State;
 use nebula_domain::time::Millis;
+use nebula_domain::{InstanceId, State};
 use nebula_drivers::Runs;
 use nebula_drivers::logfile::{self, DROPPED, Dropped, SEGMENTS_MAX};
 use nebula_telemetry::Metrics;
@@ -76,8 +77,14 @@ impl Keeper {
         let places = self.logs.local.places.clone();
         let (retention, runs) = (self.retention, self.runs.borrow().clone());
         let (now, last) = (self.logs.clock.now(), self.counted.take());
-        let swept =
-            tokio::task::spawn_blocking(move || sweep(&places, &retention, &runs, last, now));
+        let assigned: BTreeSet<InstanceId> = {
+            let (state, me) = (self.state.borrow(), self.logs.local.me);
+            state.instances_on(me).map(|instance| instance.id).collect()
+        };
+        let swept = tokio::task::spawn_blocking(move || {
+            let writes = |id: &InstanceId| may_write(*id, &assigned, &runs);
+            sweep(&places, &retention, writes, last, now)
+        });
         let swept = swept.await??;
         self.counters.written.inc_by(swept.written);
         self.counters.dropped_lines.inc_by(swept.dropped.lines);
@@ -119,20 +126,24 @@ struct Swept {
     copies_bytes: u64,
 }
 
+/// Whether output may yet come. An instance that waits to be started again is not over, and its latest words are why it
+/// waits; one without a run may be about to have one.
+fn may_write(id: InstanceId, assigned: &BTreeSet<InstanceId>, runs: &Runs) -> bool {
+    assigned.contains(&id) || runs.get(&id).is_none_or(nebula_drivers::Run::is_running)
+}
+
 fn sweep(
     places: &Places,
     retention: &Retention,
-    runs: &Runs,
+    may_write: impl Fn(&InstanceId) -> bool,
     last: Option<Counted>,
     now: Millis,
 ) -> io::Result<Swept> {
     let mut swept = Swept::default();
     let mut own = Vec::new();
     for (name, dir) in dirs(&places.instances)? {
-        let running = name
-            .parse()
-            .is_ok_and(|id| runs.get(&id).is_none_or(nebula_drivers::Run::is_running));
-        files(&dir, running, &mut own)?;
+        let written = name.parse().is_ok_and(|id| may_write(&id));
+        files(&dir, written, &mut own)?;
         swept.count(&dir, last.as_ref())?;
     }
     for (_, deployment) in dirs(&places.kept())? {
@@ -151,9 +162,8 @@ fn sweep(
     swept.own_bytes = own.iter().map(|file| file.bytes).sum();
     swept.copies_bytes = copies.iter().map(|file| file.bytes).sum();
     for files in [own, copies] {
-        for path in surplus(files, retention, now) {
-            delete(places, &path)?;
-            swept.deleted += 1;
+        for file in surplus(files, retention, now) {
+            swept.deleted += u64::from(delete(places, &file)?);
         }
     }
     Ok(swept)
@@ -182,7 +192,7 @@ impl Swept {
     }
 }
 
-/// The segments of a folder. One without a run may be about to have one, and counts as running.
+/// The segments of a folder.
 fn files(dir: &Path, running: bool, found: &mut Vec<File>) -> io::Result<()> {
     for n in 0..SEGMENTS_MAX {
         let path = match n {
@@ -199,6 +209,7 @@ fn files(dir: &Path, running: bool, found: &mut Vec<File>) -> io::Result<()> {
         found.push(File {
             path,
             bytes: about.len(),
+            inode: (about.dev(), about.ino()),
             changed: Millis(u64::try_from(changed).unwrap_or(u64::MAX)),
             whose: match (running, n) {
                 (false, _) => Whose::Ended,
@@ -210,14 +221,18 @@ fn files(dir: &Path, running: bool, found: &mut Vec<File>) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes a segment, and the folder of gone output with its last one.
-fn delete(places: &Places, path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// Deletes a segment, and the folder of gone output with its last one. False when another has its name by now: then it is
+/// found again at the next look.
+fn delete(places: &Places, file: &File) -> io::Result<bool> {
+    match fs::symlink_metadata(&file.path) {
+        Ok(about) if (about.dev(), about.ino()) != file.inode => return Ok(false),
+        Ok(_) => fs::remove_file(&file.path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    let Some(dir) = path.parent().filter(|dir| dir.starts_with(&places.logs)) else {
-        return Ok(());
+    let above = file.path.parent();
+    let Some(dir) = above.filter(|dir| dir.starts_with(&places.logs)) else {
+        return Ok(true);
     };
     let mut left = Vec::new();
     files(dir, false, &mut left)?;
@@ -230,7 +245,7 @@ fn delete(places: &Places, path: &Path) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
@@ -243,7 +258,7 @@ pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use nebula_domain::{InstanceId, NodeId};
+    use nebula_domain::NodeId;
     use nebula_drivers::logfile::About;
 
     use super::*;
@@ -275,16 +290,79 @@ mod tests {
             ..Retention::default()
         };
         let now = Millis(UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
-        let first = sweep(&places, &retention, &Runs::new(), None, now).unwrap();
+        let first = sweep(&places, &retention, |_| true, None, now).unwrap();
         assert_eq!((first.own_bytes, first.copies_bytes), (400, 200));
         assert_eq!((first.deleted, first.written), (2, 0));
         assert!(!places.kept().exists() && copy.exists());
         fs::write(logfile::current(&running), "x".repeat(170)).unwrap();
         let late = now.plus(Retention::default().keep * 2);
         let last = Some(first.counted);
-        let second = sweep(&places, &retention, &Runs::new(), last, late).unwrap();
+        let second = sweep(&places, &retention, |_| true, last, late).unwrap();
         assert_eq!((second.written, second.deleted), (70, 3));
         assert!(!places.copies().exists() || dirs(&places.copies()).unwrap().is_empty());
         assert!(logfile::current(&running).exists(), "it is written to");
+    }
+
+    #[test]
+    fn a_file_that_took_the_name_of_another_is_not_deleted() {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places {
+            instances: root.path().join("instances"),
+            logs: root.path().join("logs"),
+        };
+        let dir = places.instance(InstanceId(1));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(logfile::current(&dir), "newer").unwrap();
+        fs::write(logfile::numbered(&dir, 1), "older").unwrap();
+        let mut found = Vec::new();
+        files(&dir, true, &mut found).unwrap();
+        let retention = Retention {
+            total_bytes: 0,
+            ..Retention::default()
+        };
+        let surplus = surplus(found, &retention, Millis(0));
+        assert_eq!(surplus.len(), 1);
+        // The instance goes on in a new file meanwhile.
+        fs::rename(logfile::numbered(&dir, 1), logfile::numbered(&dir, 2)).unwrap();
+        fs::rename(logfile::current(&dir), logfile::numbered(&dir, 1)).unwrap();
+        assert!(!delete(&places, &surplus[0]).unwrap());
+        let left = |n| fs::read_to_string(logfile::numbered(&dir, n)).unwrap();
+        assert_eq!((left(1), left(2)), ("newer".to_owned(), "older".to_owned()));
+    }
+
+    #[test]
+    fn the_latest_output_of_an_instance_that_waits_for_its_next_start_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places {
+            instances: root.path().join("instances"),
+            logs: root.path().join("logs"),
+        };
+        let run = nebula_drivers::Run {
+            run: 3,
+            deployment: "api".parse().unwrap(),
+            release: nebula_domain::ReleaseNumber(1),
+            port: 20_000,
+            started_at: Millis(0),
+            status: nebula_drivers::RunStatus::Ended {
+                exit: nebula_drivers::Exit::Code(1),
+                at: Millis(1),
+            },
+            isolation: nebula_drivers::confine::Controls::default(),
+        };
+        let runs: Runs = [1, 2].map(|id| (InstanceId(id), run.clone())).into();
+        for id in [1, 2] {
+            let dir = places.instance(InstanceId(id));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(logfile::current(&dir), "why it ended").unwrap();
+        }
+        let retention = Retention {
+            total_bytes: 0,
+            ..Retention::default()
+        };
+        let assigned = BTreeSet::from([InstanceId(1)]);
+        let writes = |id: &InstanceId| may_write(*id, &assigned, &runs);
+        sweep(&places, &retention, writes, None, Millis(0)).unwrap();
+        let has_log = |id| logfile::current(&places.instance(InstanceId(id))).exists();
+        assert!(has_log(1) && !has_log(2));
     }
 }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nebula_domain::{NodeId, State};
 use nebula_wire::peer::log_search::{Found, Place, Search};
 use nebula_wire::peer::logs::{BATCH_BYTES, BATCH_LINES};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::LogsError;
-use crate::files::{Files, POLL};
+use crate::files::{Files, POLL, SEARCH_WITHIN};
 use crate::filter::Filter;
 use crate::origins::Origins;
 use crate::placed::Written;
@@ -35,12 +35,17 @@ pub(crate) struct Local {
     pub(crate) state: watch::Receiver<Arc<State>>,
 }
 
+/// A reader's turn. Whatever looks at files for the reader holds it too: one that has gone leaves its turn to the next only
+/// when nothing is done for it any more. None: it does not have one yet.
+pub(crate) type Turn = Option<Arc<OwnedSemaphorePermit>>;
+
 /// One request under way. Ends the search of its folders when it is dropped.
 struct Work {
     local: Local,
     search: Arc<Search>,
     filter: Arc<Filter>,
     stop: Arc<AtomicBool>,
+    turn: Turn,
 }
 
 impl Drop for Work {
@@ -52,13 +57,14 @@ impl Drop for Work {
 impl Local {
     /// Sends the tail, [`Found::Live`], and, when following, what comes, until the reader goes
     /// away. A failure is the last answer.
-    pub(crate) async fn answer(self, search: Search, answers: mpsc::Sender<Found>) {
+    pub(crate) async fn answer(self, search: Search, answers: mpsc::Sender<Found>, turn: Turn) {
         let answered = async {
             let work = Work {
                 local: self,
                 filter: Arc::new(Filter::new(search.filter.clone())?),
                 search: Arc::new(search),
                 stop: Arc::default(),
+                turn,
             };
             work.run(&answers).await
         };
@@ -91,14 +97,17 @@ impl Work {
                 known = self.known();
                 let folders = self.folders(known.clone());
                 let filter = self.filter.clone();
-                (begun, files) =
-                    blocking(move || Ok((files.add(folders()?, &filter)?, files))).await?;
+                let stopped = self.stopped();
+                (begun, files) = self
+                    .blocking(move || Ok((files.add(folders()?, &filter, stopped)?, files)))
+                    .await?;
             }
             let (instances, filter) = (known.clone(), self.filter.clone());
             let places = self.local.places.clone();
             let added;
-            (added, files) =
-                blocking(move || Ok((files.read(&filter, &places, &instances)?, files))).await?;
+            (added, files) = self
+                .blocking(move || Ok((files.read(&filter, &places, &instances)?, files)))
+                .await?;
             let idle = added.is_none() && begun.is_empty();
             begun.extend(added.unwrap_or_default());
             if !send(answers, begun).await {
@@ -123,11 +132,8 @@ impl Work {
     ) -> Result<(Vec<Written>, Files), LogsError> {
         let (folders, filter) = (self.folders(known), self.filter.clone());
         let tail = usize::try_from(self.search.tail).unwrap_or(usize::MAX);
-        let stop = self.stop.clone();
-        let found = blocking(move || {
-            let stopped = || stop.load(Ordering::Relaxed);
-            Files::open(folders()?, &filter, tail, stopped)
-        });
+        let stopped = self.stopped();
+        let found = self.blocking(move || Files::open(folders()?, &filter, tail, stopped));
         tokio::pin!(found);
         let mut tick = tokio::time::interval(SEARCHING_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -142,6 +148,29 @@ impl Work {
             if answers.is_closed() {
                 return found.await;
             }
+        }
+    }
+
+    /// Whether a look at files that begins now has to end: nobody waits for it, or it takes too long.
+    fn stopped(&self) -> impl Fn() -> bool + Send + use<> {
+        let (stop, begun) = (self.stop.clone(), Instant::now());
+        move || stop.load(Ordering::Relaxed) || begun.elapsed() >= SEARCH_WITHIN
+    }
+
+    async fn blocking<T, F>(&self, work: F) -> Result<T, LogsError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> std::io::Result<T> + Send + 'static,
+    {
+        let turn = self.turn.clone();
+        let work = move || {
+            let done = work();
+            drop(turn);
+            done
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(LogsError::Read(std::io::Error::other(error))),
         }
     }
 
@@ -179,17 +208,6 @@ impl Work {
             .filter(|instance| instance.deployment == self.search.deployment)
             .map(|instance| (instance.id, instance.release))
             .collect()
-    }
-}
-
-async fn blocking<T, F>(work: F) -> Result<T, LogsError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> std::io::Result<T> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(LogsError::Read(std::io::Error::other(error))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::stream::{FuturesUnordered, SelectAll, StreamExt};
+use futures::stream::{SelectAll, StreamExt};
 use nebula_domain::{NodeId, State};
 use nebula_wire::api::LogLine;
 use nebula_wire::peer::log_search::{Place, Search};
@@ -21,14 +21,17 @@ use crate::LogsError;
 use crate::copies::holder;
 use crate::feed::{self, Ask, Event};
 use crate::filter::Filter;
+use crate::local::Turn;
 use crate::logs::{Logs, Query, READERS};
 use crate::merge::Window;
 use crate::placed::Placed;
-use crate::seen::{Seen, Skip, united};
+use crate::seen::{Seen, Skip, United};
 use crate::tail::{MAX_TAIL, Tail};
 
 /// Events that wait in one feed.
 const EVENTS: usize = 4;
+/// Tails that are collected at once, of [`TAIL_BYTES`](crate::TAIL_BYTES) each; the others wait in their feeds.
+const TAILS_AT_ONCE: usize = 8;
 
 /// Where the lines of a feed come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +56,7 @@ pub(crate) struct Reader {
     /// Feeds of copies, with the node that holds them.
     copies: BTreeMap<NodeId, (NodeId, AbortHandle)>,
     out: mpsc::Sender<LogLine>,
+    turn: Turn,
 }
 
 /// The reader of the stream has gone.
@@ -77,18 +81,20 @@ impl Reader {
             skips: BTreeMap::new(),
             copies: BTreeMap::new(),
             out,
+            turn: None,
         }
     }
 
     pub(crate) async fn run(mut self) {
         let readers = self.logs.readers.clone();
-        let Ok(_reader) = readers.try_acquire() else {
+        let Ok(turn) = readers.try_acquire_owned() else {
             let text = format!(
                 "this node has {READERS} log readers already (log_readers); ask another node, or later"
             );
             let _ = self.say(None, text).await;
             return;
         };
+        self.turn = Some(Arc::new(turn));
         // Only a reader that has gone ends a follower.
         let _: Result<(), Gone> = self.read().await;
     }
@@ -97,17 +103,17 @@ impl Reader {
         let mut state = self.logs.local.state.clone();
         let now = state.borrow_and_update().clone();
         let alive = self.alive(&now);
-        let mut collecting = FuturesUnordered::new();
+        let keep = self.query.tail;
+        let mut feeds: Vec<(NodeId, Feed)> = Vec::new();
         for node in self.nodes(&now) {
-            let feed = self.ask_own(node, self.query.tail);
-            collecting.push(collect(node, feed, self.query.tail));
+            feeds.push((node, self.ask_own(node, keep)));
         }
+        let mut collecting = collected(feeds, keep);
         // Of nodes that do not live, or are members no more.
-        let mut copied = FuturesUnordered::new();
+        let mut copied = Vec::new();
         if let Some(place) = self.copies_wanted(&now, &alive) {
             for node in &alive {
-                let feed = self.ask_copies(*node, place.clone(), false);
-                copied.push(collect(*node, feed, self.query.tail));
+                copied.push((*node, self.ask_copies(*node, place.clone(), false)));
             }
         }
         let mut all = Tail::new(self.query.tail);
@@ -126,16 +132,19 @@ impl Reader {
         drop(collecting);
         for owner in missing.keys().filter(|node| alive.contains(node)) {
             for node in alive.iter().filter(|node| !missing.contains_key(node)) {
-                let feed = self.ask_copies(*node, Place::CopiesOf(*owner), false);
-                copied.push(collect(*node, feed, self.query.tail));
+                copied.push((
+                    *node,
+                    self.ask_copies(*node, Place::CopiesOf(*owner), false),
+                ));
             }
         }
-        let mut parts = Vec::new();
+        let mut copied = collected(copied, keep);
+        let mut united = United::default();
         while let Some(collected) = copied.next().await {
-            parts.push(collected.lines);
+            united.add(self.stand_ins(collected.lines, &missing, &now));
         }
         drop(copied);
-        let copies = self.stand_ins(united(parts), &missing, &now);
+        let copies = united.into_lines();
         let ends: BTreeMap<NodeId, String> = copies
             .iter()
             .map(|placed| (placed.node, placed.line.time.clone()))
@@ -346,7 +355,8 @@ impl Reader {
         let (sender, mut events) = mpsc::channel(EVENTS);
         let local = self.logs.local.clone();
         let task = if ask.node == local.me {
-            self.feeds.spawn(feed::own(local, ask, sender))
+            let turn = self.turn.clone();
+            self.feeds.spawn(feed::own(local, ask, sender, turn))
         } else {
             let (mesh, begun) = (self.logs.mesh.clone(), self.begun.clone());
             self.feeds
@@ -368,6 +378,16 @@ struct Collected {
     missing: Option<LogsError>,
     /// The feed after its tail.
     feed: Option<Feed>,
+}
+
+/// Some at a time, because each tail that is not taken yet is in memory.
+fn collected(
+    feeds: Vec<(NodeId, Feed)>,
+    keep: usize,
+) -> Pin<Box<dyn futures::Stream<Item = Collected> + Send>> {
+    let each = futures::stream::iter(feeds);
+    let each = each.map(move |(node, feed)| collect(node, feed, keep));
+    each.buffer_unordered(TAILS_AT_ONCE).boxed()
 }
 
 /// Reads one feed up to the end of its tail.

@@ -41,10 +41,12 @@ pub(crate) struct File {
     pub(crate) bytes: u64,
     pub(crate) changed: Millis,
     pub(crate) whose: Whose,
+    /// Device and number: a rotation gives names to other files.
+    pub(crate) inode: (u64, u64),
 }
 
 /// The files to delete.
-pub(crate) fn surplus(mut files: Vec<File>, retention: &Retention, now: Millis) -> Vec<PathBuf> {
+pub(crate) fn surplus(mut files: Vec<File>, retention: &Retention, now: Millis) -> Vec<File> {
     let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
     files.retain(|file| file.whose != Whose::Written);
     files.sort_by(|a, b| (a.whose, a.changed, &a.path).cmp(&(b.whose, b.changed, &b.path)));
@@ -54,14 +56,14 @@ pub(crate) fn surplus(mut files: Vec<File>, retention: &Retention, now: Millis) 
         .partition(|file| now.since(file.changed) > retention.keep);
     for file in old {
         bytes -= file.bytes;
-        deleted.push(file.path);
+        deleted.push(file);
     }
     for file in young {
         if bytes <= retention.total_bytes {
             break;
         }
         bytes -= file.bytes;
-        deleted.push(file.path);
+        deleted.push(file);
     }
     deleted
 }
@@ -78,13 +80,14 @@ mod tests {
             bytes,
             changed: Millis(changed),
             whose,
+            inode: (0, 0),
         }
     }
 
-    fn names(deleted: Vec<PathBuf>) -> Vec<String> {
+    fn names(deleted: Vec<File>) -> Vec<String> {
         deleted
             .iter()
-            .map(|path| path.display().to_string())
+            .map(|file| file.path.display().to_string())
             .collect()
     }
 
@@ -123,7 +126,7 @@ mod tests {
                 .collect();
             let retention = Retention { keep: Duration::from_millis(keep), total_bytes };
             let deleted = surplus(files.clone(), &retention, Millis(100));
-            let left: Vec<_> = files.iter().filter(|f| !deleted.contains(&f.path)).collect();
+            let left: Vec<_> = files.iter().filter(|f| !deleted.contains(f)).collect();
             let bytes: u64 = left.iter().map(|f| f.bytes).sum();
             let deletable = left.iter().any(|f| f.whose != Whose::Written);
             prop_assert!(bytes <= total_bytes || !deletable);

@@ -66,35 +66,38 @@ impl Skip {
 }
 
 /// The lines of several copies of the same output, each of which may lack some: every line as often as
-/// the copy has it that has it most often. In the order of time.
-pub(crate) fn united(parts: Vec<Vec<Placed>>) -> Vec<Placed> {
-    let key = |placed: &Placed| {
-        let line = &placed.line;
-        (
-            placed.node,
-            line.instance,
-            line.time.clone(),
-            line.source.as_str(),
-            line.text.clone(),
-        )
-    };
-    let mut all: Vec<Placed> = Vec::new();
-    let mut have: BTreeMap<_, usize> = BTreeMap::new();
-    for part in parts {
-        let mut of_part: BTreeMap<_, usize> = BTreeMap::new();
-        for placed in part {
-            let key = key(&placed);
-            let met = of_part.entry(key.clone()).or_default();
+/// the copy has it that has it most often.
+#[derive(Default)]
+pub(crate) struct United {
+    lines: Vec<Placed>,
+    have: BTreeMap<Key, usize>,
+}
+
+type Key = (NodeId, InstanceId, String, &'static str, String);
+
+impl United {
+    /// Adds what one copy has.
+    pub(crate) fn add(&mut self, copy: Vec<Placed>) {
+        let mut of_copy: BTreeMap<Key, usize> = BTreeMap::new();
+        for placed in copy {
+            let line = &placed.line;
+            let (time, text) = (line.time.clone(), line.text.clone());
+            let key = (placed.node, line.instance, time, line.source.as_str(), text);
+            let met = of_copy.entry(key.clone()).or_default();
             *met += 1;
-            let known = have.entry(key).or_default();
+            let known = self.have.entry(key).or_default();
             if *met > *known {
                 *known = *met;
-                all.push(placed);
+                self.lines.push(placed);
             }
         }
     }
-    all.sort_by(|a, b| a.line.time.cmp(&b.line.time));
-    all
+
+    /// In the order of time.
+    pub(crate) fn into_lines(mut self) -> Vec<Placed> {
+        self.lines.sort_by(|a, b| a.line.time.cmp(&b.line.time));
+        self.lines
+    }
 }
 
 #[cfg(test)]
@@ -167,7 +170,10 @@ mod tests {
                 })
                 .collect();
             parts.push(output.clone());
-            let mut united = united(parts);
+            let mut united = parts.into_iter().fold(United::default(), |mut united, part| {
+                united.add(part);
+                united
+            }).into_lines();
             let mut expected = output;
             let order = |p: &Placed| (p.line.time.clone(), p.line.instance, p.line.text.clone());
             united.sort_by_key(order);

@@ -47,7 +47,7 @@ impl Serve {
         } else {
             codec::decode(&request)?
         };
-        let Ok(_reader) = self.readers.try_acquire() else {
+        let Ok(turn) = self.readers.clone().try_acquire_owned() else {
             let reason = format!("it has {READERS} log readers already (log_readers)");
             if let Some(refused) = self.frame(Found::Refused(reason), &mut after)? {
                 stream.write_frame(refused).await?;
@@ -56,7 +56,10 @@ impl Serve {
             return Ok(());
         };
         let (sender, mut answers) = mpsc::channel(ANSWERS);
-        let answering = self.local.clone().answer(search, sender);
+        let answering = self
+            .local
+            .clone()
+            .answer(search, sender, Some(Arc::new(turn)));
         tokio::pin!(answering);
         let mut answered = false;
         loop {

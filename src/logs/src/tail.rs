@@ -19,6 +19,7 @@ pub(crate) struct Tail<T> {
     keep: usize,
     lines: VecDeque<T>,
     bytes: usize,
+    is_cut: bool,
 }
 
 impl<T: Timed> Tail<T> {
@@ -27,6 +28,7 @@ impl<T: Timed> Tail<T> {
             keep: keep.min(MAX_TAIL),
             lines: VecDeque::new(),
             bytes: 0,
+            is_cut: false,
         }
     }
 
@@ -45,7 +47,13 @@ impl<T: Timed> Tail<T> {
                 break;
             };
             self.bytes -= oldest.bytes();
+            self.is_cut = true;
         }
+    }
+
+    /// There were older lines than those that are kept.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     pub(crate) fn into_lines(self) -> VecDeque<T> {

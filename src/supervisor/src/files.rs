@@ -77,7 +77,7 @@ impl Files for OnDisk {
     async fn delete(&self, copies: Vec<PathBuf>) {
         let delete = move || {
             for folder in copies {
-                if let Err(error) = workdir::remove_if_there(&folder) {
+                if let Err(error) = nebula_drivers::tree::remove(&folder) {
                     tracing::warn!(folder = %folder.display(), %error, "cannot delete an ended instance's folder");
                 }
             }

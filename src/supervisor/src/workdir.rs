@@ -2,7 +2,6 @@
 //! databases); the unpacked artifact is shared between instances and has to stay as it was uploaded.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nebula_domain::InstanceId;
@@ -28,35 +27,6 @@ pub fn prepare(work_dir: &Path, instance: InstanceId, tree: &Path) -> io::Result
     match std::fs::rename(&tree_copy, &own) {
         Err(_) if own.exists() => Ok(own),
         renamed => renamed.map(|()| own),
-    }
-}
-
-/// Deletes what an instance that is gone has left. Programs leave folders that they made read-only (package caches do): those are opened first.
-pub fn remove_if_there(path: &Path) -> io::Result<()> {
-    match try_remove(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path)?;
-            try_remove(path)
-        }
-        result => result,
-    }
-}
-
-fn make_writable(dir: &Path) -> io::Result<()> {
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            make_writable(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn try_remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -92,6 +62,10 @@ pub fn list(work_dir: &Path) -> io::Result<Vec<(Option<InstanceId>, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use nebula_drivers::tree;
+
     use super::*;
 
     #[test]
@@ -126,9 +100,8 @@ mod tests {
         let found = list(&work).unwrap();
         assert_eq!(found, [(Some(InstanceId(7)), own.clone())]);
         std::fs::set_permissions(own.join("bin"), std::fs::Permissions::from_mode(0o555)).unwrap();
-        remove_if_there(&own).unwrap();
+        tree::remove(&own).unwrap();
         assert!(!own.exists());
-        remove_if_there(&own).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

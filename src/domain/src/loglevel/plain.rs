@@ -13,12 +13,16 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    // What ends no string here ends none further on: the rest is not searched again for each.
+    let mut strings_end = true;
     while let Some(found) = rest.chars().next() {
-        if found == ESCAPE
-            && let Some(bytes) = sequence(rest)
-        {
-            rest = &rest[bytes..];
-            continue;
+        let is_string = rest[found.len_utf8()..].starts_with(']');
+        if found == ESCAPE && (strings_end || !is_string) {
+            if let Some(bytes) = sequence(rest) {
+                rest = &rest[bytes..];
+                continue;
+            }
+            strings_end = !is_string;
         }
         if is_harmful(found) {
             let code = u32::from(found);
@@ -52,12 +56,12 @@ fn sequence(text: &str) -> Option<usize> {
             ends.then_some(last + 1)
         }
         b']' => {
-            let end = bytes.iter().position(|b| *b == 0x07).map(|at| at + 1);
-            let other = text[2..].find("\u{1b}\\").map(|at| at + 4);
-            match (end, other) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            }
+            // No further than its end, of which there are two.
+            (2..bytes.len()).find_map(|at| match bytes[at..] {
+                [0x07, ..] => Some(at + 1),
+                [0x1b, b'\\', ..] => Some(at + 2),
+                _ => None,
+            })
         }
         _ => None,
     }

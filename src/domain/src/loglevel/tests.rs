@@ -125,12 +125,22 @@ fn what_does_not_say_has_none() {
 #[test]
 fn what_terminals_obey_is_shown_or_left_out() {
     assert_eq!(plain("a\tb ä"), "a\tb ä");
+    assert_eq!(plain("\u{1b}]a\u{1b}[1mb\u{1b}]c"), "\\x1b]ab\\x1b]c");
     assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m"), "red");
     assert_eq!(plain("\u{1b}]0;title\u{7}x\u{1b}]8;;u\u{1b}\\y"), "xy");
     assert_eq!(plain("a\u{7}b\r\u{9b}31m"), "a\\x07b\\x0d\\x9b31m");
     assert_eq!(plain("\u{1b}[31"), "\\x1b[31");
     assert_eq!(plain("a\u{202e}b"), "a\\u{202e}b");
     assert_eq!(plain("\u{1b}ä\u{1b}"), "\\x1bä\\x1b");
+}
+
+#[test]
+fn a_line_is_looked_at_once_however_many_sequences_begin_in_it() {
+    // Quadratic, each of these would take minutes.
+    let strings = "\u{1b}]".repeat(1 << 19);
+    assert_eq!(plain(&strings), "\\x1b]".repeat(1 << 19));
+    assert_eq!(plain(&"\u{1b}]\u{7}".repeat(1 << 19)), "");
+    assert_eq!(plain(&"\u{1b}[".repeat(1 << 19)), "\\x1b[".repeat(1 << 19));
 }
 
 #[test]

@@ -6,16 +6,24 @@
 //! which costs one call to know. One that fills fast is noticed within [`PERIOD`]; what it writes in that time is over
 //! the limit and goes with it. No single file can outgrow the limit at all (`RLIMIT_FSIZE`).
 
+//!
+//! The instance changes its folder meanwhile, so each folder is opened by its name in the one above: no link is followed, and
+//! none is too deep for a path. What cannot be measured counts as over the limit.
+
 use std::collections::BTreeSet;
-use std::fs::{self, ReadDir};
-use std::os::unix::fs::MetadataExt as _;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nebula_domain::resources::Disk;
 use nix::sys::statvfs::statvfs;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
 
-use crate::procfs;
+use super::forgotten::Forgotten;
 
 /// Between two looks at the file system.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -30,13 +38,28 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// An entry takes room even when its file is empty: a name, an inode.
 const ENTRY_BYTES: u64 = 512;
 /// stat(2): what blocks are counted in.
-const BLOCK_BYTES: u64 = 512;
+pub(super) const BLOCK_BYTES: u64 = 512;
+/// Folders below folders: each takes a descriptor while it is walked, and no program that means well comes close.
+const DEEPEST: u32 = 256;
+const FOLDER: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Why an instance is ended for its disk limit although less than that was found.
+pub(crate) fn hidden() -> String {
+    format!(
+        "it has folders that cannot be measured (closed to their own user, or more than {DEEPEST} below each other), which counts as over its disk limit"
+    )
+}
 
 pub(crate) struct Watch {
     dir: PathBuf,
     limit: Disk,
     next: Instant,
     walk: Option<Walk>,
+    /// After the walk: what has no name any more.
+    forgotten: Option<Forgotten>,
+    is_hidden: bool,
     /// What the last walk found, and the room that there was when it began.
     used: u64,
     free: u64,
@@ -47,11 +70,27 @@ pub(crate) struct Watch {
 struct Walk {
     began: Instant,
     free: u64,
-    folders: Vec<PathBuf>,
-    open: Option<ReadDir>,
+    folders: Vec<Folder>,
+    open: Option<Open>,
     bytes: u64,
     /// Files with several names count once.
     seen: BTreeSet<u64>,
+    /// Some of it could not be looked at.
+    is_hidden: bool,
+}
+
+/// One that is yet to be looked into.
+struct Folder {
+    /// None: the first.
+    above: Option<Rc<OwnedFd>>,
+    name: PathBuf,
+    depth: u32,
+}
+
+struct Open {
+    entries: Dir,
+    folder: Rc<OwnedFd>,
+    depth: u32,
 }
 
 impl Watch {
@@ -61,6 +100,8 @@ impl Watch {
             limit,
             next: now,
             walk: None,
+            forgotten: None,
+            is_hidden: false,
             used: 0,
             free: 0,
             measured: None,
@@ -89,22 +130,32 @@ impl Watch {
             }
             return false;
         };
-        if walk.step() {
+        let forgotten = &mut self.forgotten;
+        let begin = || Forgotten::new(&self.dir, parent);
+        if walk.step() || forgotten.get_or_insert_with(begin).step() {
             self.walk = Some(walk);
             self.next = now + TURN;
             return self.is_over();
         }
-        (self.used, self.free) = (walk.bytes + forgotten(&self.dir, parent), walk.free);
+        let forgotten = self.forgotten.take().map_or(0, |found| found.bytes());
+        (self.used, self.free) = (walk.bytes + forgotten, walk.free);
+        self.is_hidden |= walk.is_hidden;
         self.measured = Some(now);
         self.rest_until = now + (now - walk.began) * REST_FACTOR;
         self.next = now + PERIOD;
-        self.used > self.limit.bytes()
+        self.used > self.limit.bytes() || self.is_hidden
+    }
+
+    /// Some of what it has could not be measured.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.is_hidden
     }
 
     /// What a walk has found so far is enough to know.
     fn is_over(&self) -> bool {
         let found = self.walk.as_ref().map_or(0, |walk| walk.bytes);
-        found > self.limit.bytes()
+        let forgotten = self.forgotten.as_ref().map_or(0, Forgotten::bytes);
+        found + forgotten > self.limit.bytes()
     }
 }
 
@@ -113,10 +164,15 @@ impl Walk {
         Walk {
             began,
             free,
-            folders: vec![dir.to_owned()],
+            folders: vec![Folder {
+                above: None,
+                name: dir.to_owned(),
+                depth: 0,
+            }],
             open: None,
             bytes: 0,
             seen: BTreeSet::new(),
+            is_hidden: false,
         }
     }
 
@@ -127,60 +183,84 @@ impl Walk {
                 let Some(folder) = self.folders.pop() else {
                     return false;
                 };
-                self.open = fs::read_dir(folder).ok();
+                match folder.open() {
+                    Ok(open) => self.open = Some(open),
+                    Err(error) => self.is_hidden |= hides(error),
+                }
                 continue;
             };
-            let Some(entry) = open.next() else {
-                self.open = None;
-                continue;
+            let entry = match open.entries.read() {
+                Some(Ok(entry)) => entry,
+                end => {
+                    let error = end.and_then(Result::err);
+                    self.is_hidden |= error.is_some_and(hides);
+                    self.open = None;
+                    continue;
+                }
             };
-            // Of the entry itself, not of what a link leads to.
-            let Some((entry, metadata)) =
-                entry.ok().and_then(|e| e.metadata().ok().map(|m| (e, m)))
-            else {
-                continue;
-            };
-            self.bytes += ENTRY_BYTES;
-            if metadata.is_dir() {
-                self.folders.push(entry.path());
-            } else if metadata.nlink() > 1 && !self.seen.insert(metadata.ino()) {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
                 continue;
             }
-            self.bytes += metadata.blocks() * BLOCK_BYTES;
+            // Of the entry itself, not of what a link leads to.
+            let about = match statat(&open.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(about) => about,
+                Err(error) => {
+                    self.is_hidden |= hides(error);
+                    continue;
+                }
+            };
+            self.bytes += ENTRY_BYTES;
+            if FileType::from_raw_mode(about.st_mode).is_dir() {
+                if open.depth == DEEPEST {
+                    self.is_hidden = true;
+                    continue;
+                }
+                self.folders.push(Folder {
+                    above: Some(open.folder.clone()),
+                    name: PathBuf::from(OsStr::from_bytes(name.to_bytes())),
+                    depth: open.depth + 1,
+                });
+            } else if about.st_nlink > 1 && !self.seen.insert(about.st_ino) {
+                continue;
+            }
+            self.bytes += u64::try_from(about.st_blocks).unwrap_or(0) * BLOCK_BYTES;
         }
         true
     }
+}
+
+impl Folder {
+    fn open(self) -> rustix::io::Result<Open> {
+        let folder = match &self.above {
+            Some(above) => openat(above, &self.name, FOLDER, Mode::empty()),
+            None => openat(CWD, &self.name, FOLDER, Mode::empty()),
+        }?;
+        Ok(Open {
+            entries: Dir::read_from(&folder)?,
+            folder: Rc::new(folder),
+            depth: self.depth,
+        })
+    }
+}
+
+/// Whether it is the instance's own doing that something cannot be looked at. A disk that fails, and a machine without
+/// descriptors, are not: those are measured the next time.
+fn hides(error: Errno) -> bool {
+    matches!(error, Errno::ACCESS | Errno::PERM)
 }
 
 fn free(dir: &Path) -> u64 {
     statvfs(dir).map_or(0, |fs| fs.blocks_free() * fs.fragment_size())
 }
 
-/// Files without a name that processes still hold open: deleted ones take room as others do.
-fn forgotten(dir: &Path, parent: i32) -> u64 {
-    let Ok(device) = fs::metadata(dir).map(|metadata| metadata.dev()) else {
-        return 0;
-    };
-    let mut seen = BTreeSet::new();
-    let mut bytes = 0;
-    for process in procfs::descendants(parent) {
-        let open = fs::read_dir(format!("/proc/{}/fd", process.pid));
-        for file in open.into_iter().flatten().flatten() {
-            // Follows the link to the open file itself (proc_pid_fd(5)).
-            let Ok(metadata) = fs::metadata(file.path()) else {
-                continue;
-            };
-            let is_forgotten = metadata.is_file() && metadata.nlink() == 0;
-            if is_forgotten && metadata.dev() == device && seen.insert(metadata.ino()) {
-                bytes += metadata.blocks() * BLOCK_BYTES;
-            }
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use rustix::fs::mkdirat;
+
     use super::*;
 
     fn over(dir: &Path, mib: u64) -> bool {
@@ -212,5 +292,49 @@ mod tests {
             fs::write(dir.path().join(n.to_string()), "").unwrap();
         }
         assert!(over(dir.path(), 1));
+    }
+
+    /// Folders below each other; the last of them.
+    fn nest(top: &Path, name: &str, levels: u32) -> OwnedFd {
+        (0..levels).fold(openat(CWD, top, FOLDER, Mode::empty()).unwrap(), |at, _| {
+            mkdirat(&at, name, Mode::RWXU).unwrap();
+            openat(&at, name, FOLDER, Mode::empty()).unwrap()
+        })
+    }
+
+    #[test]
+    fn folders_beyond_every_path_are_measured_and_deeper_ones_are_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = nest(dir.path(), &"d".repeat(100), 50);
+        let file = openat(&last, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
+        let data = vec![1; 3 << 20];
+        std::io::Write::write_all(&mut fs::File::from(file.unwrap()), &data).unwrap();
+        assert!(over(dir.path(), 2));
+        assert!(!over(dir.path(), 5));
+
+        let dir = tempfile::tempdir().unwrap();
+        nest(dir.path(), "d", DEEPEST);
+        assert!(!over(dir.path(), 1024));
+        let dir = tempfile::tempdir().unwrap();
+        nest(dir.path(), "d", DEEPEST + 1);
+        assert!(over(dir.path(), 1024));
+    }
+
+    /// What root may not look into there is not, so this is about the errors.
+    #[test]
+    fn a_folder_that_is_closed_to_its_owner_is_over() {
+        assert!(hides(Errno::ACCESS) && !hides(Errno::NOENT) && !hides(Errno::IO));
+        if nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for mode in [0o300, 0o400] {
+            let dir = tempfile::tempdir().unwrap();
+            let sub = dir.path().join("sub");
+            fs::create_dir(&sub).unwrap();
+            fs::write(sub.join("file"), "x").unwrap();
+            fs::set_permissions(&sub, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(over(dir.path(), 1024), "{mode:o}");
+            fs::set_permissions(&sub, fs::Permissions::from_mode(0o700)).unwrap();
+        }
     }
 }

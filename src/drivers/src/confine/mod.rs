@@ -8,6 +8,7 @@
 pub(crate) mod cgroup;
 mod control;
 pub(crate) mod disk;
+mod forgotten;
 pub(crate) mod landlock;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

@@ -21,17 +21,43 @@ const FILE: &str = "users.json";
 pub(crate) struct Users(BTreeMap<DeploymentName, u32>);
 
 impl Users {
-    /// Of this node. A file that is not of our making is an error: guessing would give a deployment another's files.
-    pub(crate) fn load(instances_dir: &Path) -> io::Result<Users> {
-        match std::fs::read(instances_dir.join(FILE)) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Users::default()),
-            Err(error) => Err(error),
+    /// Of this node. A file that is not of our making is none; then `owners` says whose the work folders of the node's
+    /// instances are.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the owners contradict each other: guessing would give a deployment another's files.
+    pub(crate) fn load(
+        instances_dir: &Path,
+        owners: impl FnOnce() -> io::Result<Vec<(DeploymentName, u32)>>,
+    ) -> io::Result<Users> {
+        let bytes = match std::fs::read(instances_dir.join(FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Users::default()),
+            read => read?,
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(users) => Ok(users),
+            Err(error) => {
+                tracing::warn!(%error, "{FILE} is damaged: users are taken from the folders that they own");
+                Users::of_owners(owners()?).ok_or_else(|| error.into())
+            }
         }
     }
 
+    /// None when a deployment has several users, or a user several deployments.
+    fn of_owners(owners: Vec<(DeploymentName, u32)>) -> Option<Users> {
+        let mut users = BTreeMap::new();
+        for (deployment, user) in owners {
+            if *users.entry(deployment).or_insert(user) != user {
+                return None;
+            }
+        }
+        let distinct: BTreeSet<u32> = users.values().copied().collect();
+        (distinct.len() == users.len()).then_some(Users(users))
+    }
+
+    /// On the disk before anybody has the user: after a loss of power it would be given to another deployment.
     pub(crate) fn store(&self, instances_dir: &Path) -> io::Result<()> {
-        record::write(instances_dir, FILE, self)
+        record::write_synced(instances_dir, FILE, self)
     }
 
     pub(crate) fn of(&self, deployment: &DeploymentName) -> Option<u32> {
@@ -73,21 +99,26 @@ pub(crate) struct Range {
     pub seed: u32,
 }
 
-/// Gives a folder and all in it to a user. Nothing runs in it meanwhile, and links are not followed; a folder that is the
-/// user's already was given with everything in it, since the folder itself is last.
+impl Range {
+    pub(crate) fn contains(&self, user: u32) -> bool {
+        user.checked_sub(self.first)
+            .is_some_and(|at| at < self.count)
+    }
+}
+
+/// Gives a folder and all in it to a user. Nothing runs in it meanwhile, and links are not followed. What is the user's
+/// already is passed over, a folder with everything in it, since the folder itself is last: a start that took too long for
+/// this goes on where the one before it was.
 pub(crate) fn hand_over(dir: &Path, user: u32) -> io::Result<()> {
     if std::fs::symlink_metadata(dir)?.uid() == user {
         return Ok(());
     }
-    give(dir, user)
-}
-
-fn give(dir: &Path, user: u32) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            give(&entry.path(), user)?;
-        } else {
+        let about = entry.metadata()?;
+        if about.is_dir() {
+            hand_over(&entry.path(), user)?;
+        } else if about.uid() != user {
             std::os::unix::fs::lchown(entry.path(), Some(user), Some(user))?;
         }
     }
@@ -113,12 +144,12 @@ mod tests {
     #[test]
     fn a_user_is_one_deployments_and_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mut users = Users::load(dir.path()).unwrap();
+        let mut users = Users::load(dir.path(), nobody).unwrap();
         let none = BTreeSet::new();
         assert_eq!(users.choose(&name("a"), range(2), &none), Some(100));
         assert_eq!(users.choose(&name("b"), range(2), &none), Some(101));
         users.store(dir.path()).unwrap();
-        let read = Users::load(dir.path()).unwrap();
+        let read = Users::load(dir.path(), nobody).unwrap();
         assert_eq!(read, users);
         assert_eq!(
             (read.of(&name("b")), read.of(&name("c"))),
@@ -155,10 +186,54 @@ mod tests {
         assert_eq!(chosen, [102, 103, 104, 100]);
     }
 
+    fn nobody() -> io::Result<Vec<(DeploymentName, u32)>> {
+        Ok(Vec::new())
+    }
+
     #[test]
-    fn a_damaged_file_is_no_empty_one() {
+    fn a_damaged_file_is_made_again_from_what_users_own() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), "{").unwrap();
-        assert!(Users::load(dir.path()).is_err());
+        let load = |owners: &[(&str, u32)]| {
+            let owners = owners.iter().map(|(of, user)| (name(of), *user));
+            Users::load(dir.path(), || Ok(owners.collect()))
+        };
+        let mut users = Users::default();
+        users.choose(&name("a"), range(9), &BTreeSet::new());
+        users.choose(&name("b"), range(9), &BTreeSet::new());
+        for damaged in ["", "{"] {
+            std::fs::write(dir.path().join(FILE), damaged).unwrap();
+            let again = load(&[("b", 101), ("a", 100), ("b", 101)]).unwrap();
+            assert_eq!(again, users);
+            load(&[("a", 100), ("b", 100)]).unwrap_err();
+            load(&[("a", 100), ("a", 101)]).unwrap_err();
+            let unread = || Err(io::ErrorKind::PermissionDenied.into());
+            Users::load(dir.path(), unread).unwrap_err();
+        }
+        users.store(dir.path()).unwrap();
+        assert_eq!(load(&[]).unwrap(), users, "the file is right");
+    }
+
+    #[test]
+    fn a_hand_over_goes_on_where_it_was() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("work");
+        std::fs::create_dir_all(top.join("given")).unwrap();
+        for file in ["given/a", "b", "c"] {
+            std::fs::write(top.join(file), "").unwrap();
+        }
+        let changed = |file: &str| {
+            let about = std::fs::symlink_metadata(top.join(file)).unwrap();
+            (about.uid(), about.ctime(), about.ctime_nsec())
+        };
+        // The first start got as far as this.
+        hand_over(&top.join("given"), 100).unwrap();
+        std::os::unix::fs::lchown(top.join("b"), Some(100), Some(100)).unwrap();
+        let before = ["given", "given/a", "b"].map(changed);
+        hand_over(&top, 100).unwrap();
+        assert_eq!(["given", "given/a", "b"].map(changed), before);
+        assert_eq!((changed("c").0, changed("").0), (100, 100));
     }
 }

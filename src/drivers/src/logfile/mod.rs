@@ -141,7 +141,20 @@ pub fn time_of(text: &str) -> Option<Millis> {
 
 /// One line as it goes to the file, newline included.
 pub(crate) fn format_line(at: Millis, stream: Stream, text: &str) -> String {
-    format!("{} {stream} {text}\n", time_text(at))
+    let mut line = String::with_capacity(line_bytes(stream, text));
+    push_line(&mut line, &time_text(at), stream, text);
+    line
+}
+
+fn push_line(to: &mut String, time: &str, stream: Stream, text: &str) {
+    for part in [time, " ", stream.as_str(), " ", text, "\n"] {
+        to.push_str(part);
+    }
+}
+
+/// What a line takes in the file.
+fn line_bytes(stream: Stream, text: &str) -> usize {
+    TIME_BYTES + stream.as_str().len() + text.len() + "  \n".len()
 }
 
 /// Adds a line of the platform's own with one append, whether or not a shim is writing too.

@@ -21,6 +21,10 @@ pub struct Want<'a> {
     pub budget_bytes: &'a mut u64,
     /// Whether a line (as it is in the file) is wanted.
     pub keep: &'a mut dyn FnMut(&str) -> bool,
+    /// Ends the search early; asked before each line.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Set when wanted lines may be left out because those that are newer fill [`TAIL_BYTES`].
+    pub is_full: &'a mut bool,
 }
 
 struct Search<'a, 'w> {
@@ -104,6 +108,7 @@ impl Search<'_, '_> {
 
     fn lines(&mut self, bytes: &[u8]) {
         for line in split(bytes).into_iter().rev() {
+            self.over = self.over || (self.want.stop)();
             if self.over {
                 return;
             }
@@ -118,6 +123,7 @@ impl Search<'_, '_> {
             }
             self.found_bytes += line.len() as u64;
             self.found.push(line);
+            *self.want.is_full |= self.found_bytes > TAIL_BYTES;
             self.over = self.found.len() >= self.want.lines || self.found_bytes > TAIL_BYTES;
         }
     }

@@ -48,6 +48,8 @@ impl Tail {
                 since: None,
                 budget_bytes: &mut TAIL_BYTES.clone(),
                 keep: &mut |_| true,
+                stop: &|| false,
+                is_full: &mut false,
             },
         )
     }
@@ -147,8 +149,8 @@ impl Tail {
         };
         let len = file.metadata()?.len();
         if len < self.offset {
-            // Cut by hand: begin again rather than wait for it to grow back.
-            self.offset = 0;
+            // Cut, by a full disk or by hand: what is left was read, and what is new comes after it.
+            self.offset = len;
         }
         let want = usize::try_from(len - self.offset).unwrap_or(READ_BYTES);
         let mut bytes = vec![0; want.min(READ_BYTES)];
@@ -342,5 +344,20 @@ mod tests {
         assert_eq!(lines, ["a"]);
         append(dir.path(), " whole\n");
         assert_eq!(tail.read().unwrap(), ["half whole"]);
+    }
+
+    #[test]
+    fn of_a_file_that_was_cut_nothing_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        append(dir.path(), "a\nb\n");
+        let (lines, mut tail) = Tail::open(dir.path(), 10).unwrap();
+        assert_eq!(lines, ["a", "b"]);
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(current(dir.path()));
+        file.unwrap().set_len(2).unwrap();
+        assert!(tail.read().unwrap().is_empty());
+        append(dir.path(), "c\n");
+        assert_eq!(tail.read().unwrap(), ["c"]);
     }
 }

@@ -10,7 +10,11 @@ use std::time::Duration;
 use nebula_domain::time::Millis;
 
 use super::flood::{DROPPED, Dropped, Flood};
-use super::{Bounds, SEGMENTS_MAX, Stream, current, format_line, mark, numbered, time_of};
+use super::segments::segments;
+use super::{
+    Bounds, SEGMENTS_MAX, Stream, current, format_line, line_bytes, mark, numbered, push_line,
+    time_of, time_text,
+};
 use crate::record;
 
 pub(crate) struct Writer {
@@ -30,6 +34,8 @@ pub(crate) struct Writer {
     dropped: u64,
     batch: String,
     batch_lines: u64,
+    /// Of the line before, as lines show it: many come at one moment.
+    time: Option<(Millis, String)>,
 }
 
 impl Writer {
@@ -46,14 +52,21 @@ impl Writer {
             dropped: 0,
             batch: String::new(),
             batch_lines: 0,
+            time: None,
         }
     }
 
     /// Adds a line to the batch, unless there are too many.
     pub(crate) fn line(&mut self, at: Millis, stream: Stream, text: &str) {
-        if self.flood.admits(at, text.len() + 1) {
+        // What the file grows by: empty lines are more than nothing.
+        if self.flood.admits(at, line_bytes(stream, text)) {
             self.add(at, stream, text);
         }
+    }
+
+    /// Adds a line of the platform's own, of which there are never many.
+    pub(crate) fn note(&mut self, at: Millis, text: &str) {
+        self.add(at, Stream::Nebula, text);
     }
 
     /// Whether something is to be told once a moment has passed.
@@ -62,7 +75,11 @@ impl Writer {
     }
 
     fn add(&mut self, at: Millis, stream: Stream, text: &str) {
-        self.batch.push_str(&format_line(at, stream, text));
+        if self.time.as_ref().is_none_or(|(of, _)| *of != at) {
+            self.time = Some((at, time_text(at)));
+        }
+        let time = self.time.as_ref().map_or("", |(_, text)| text);
+        push_line(&mut self.batch, time, stream, text);
         self.batch_lines += 1;
     }
 
@@ -94,9 +111,16 @@ impl Writer {
             );
             text.insert_str(0, &format_line(at, Stream::Nebula, &note));
         }
+        let noted = u64::from(self.dropped > 0);
         match self.append(at, text.as_bytes()) {
             Ok(()) => self.dropped = 0,
-            Err(_) => self.dropped += lines,
+            Err(cut) => {
+                // The note is the first line.
+                if cut.lines > 0 {
+                    self.dropped = 0;
+                }
+                self.dropped += lines - cut.lines.saturating_sub(noted);
+            }
         }
         text.clear();
         // One burst must not keep its memory for the life of a quiet program.
@@ -115,31 +139,34 @@ impl Writer {
         let _ = record::write(&self.dir, DROPPED, &all);
     }
 
-    fn append(&mut self, at: Millis, bytes: &[u8]) -> io::Result<()> {
+    fn append(&mut self, at: Millis, bytes: &[u8]) -> Result<(), Cut> {
+        self.make_room(at, bytes.len() as u64)?;
+        let Some(file) = self.file.as_mut() else {
+            return Err(Cut::default());
+        };
+        let before = file.metadata()?.len();
+        let written = write_lines(file, bytes);
+        self.size = before + bytes.len() as u64;
+        if let Err(cut) = &written {
+            // Half a line would be read as part of the next one. Whole ones stay: readers have them already.
+            self.size = before + cut.bytes;
+            let _ = file.set_len(self.size);
+        }
+        written
+    }
+
+    /// Begins a new file, if so many bytes are too many for this one.
+    fn make_room(&mut self, at: Millis, bytes: u64) -> io::Result<()> {
         if self.file.is_none() {
             self.reopen(at)?;
         }
         let has_output = self.size > self.mark_bytes;
-        let full = self.size + bytes.len() as u64 > self.bounds.segment_bytes;
+        let full = self.size + bytes > self.bounds.segment_bytes;
         let age = self.begun.map_or(Duration::ZERO, |begun| at.since(begun));
         if has_output && (full || age > self.bounds.segment_age()) {
             self.rotate(at)?;
         }
-        let Some(file) = self.file.as_mut() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let before = file.metadata()?.len();
-        match file.write_all(bytes) {
-            Ok(()) => {
-                self.size = before + bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // Half a line would be read as part of the next one.
-                let _ = file.set_len(before);
-                Err(error)
-            }
-        }
+        Ok(())
     }
 
     fn rotate(&mut self, at: Millis) -> io::Result<()> {
@@ -184,11 +211,15 @@ impl Writer {
 
     /// Makes the current file with its mark in it, unless there is one: written aside and linked into
     /// its place, so that no reader sees it without, and no note is lost that came first.
-    fn begin(&self, at: Millis) -> io::Result<()> {
+    fn begin(&mut self, at: Millis) -> io::Result<()> {
         let path = current(&self.dir);
         if path.exists() {
             return Ok(());
         }
+        // It was deleted, or an earlier shim ended while it made a new one: positions are not used again.
+        let newest = segments(&self.dir)?.pop();
+        let end = newest.and_then(|newest| Some(newest.begins? + newest.bytes));
+        self.begins = self.begins.max(end.unwrap_or(0));
         let aside = self.dir.join("log.new");
         match fs::remove_file(&aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -206,152 +237,38 @@ impl Writer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::logfile::previous;
+/// How much was written of lines that could not all be: whole ones.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cut {
+    lines: u64,
+    bytes: u64,
+}
 
-    fn bytes(segment_bytes: u64) -> Bounds {
-        Bounds {
-            segment_bytes,
-            ..Bounds::default()
-        }
-    }
-
-    #[test]
-    fn the_file_is_rotated_at_its_limit() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(dir.path().to_owned(), bytes(200));
-        for n in 0..20 {
-            writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
-            writer.flush(Millis(0));
-        }
-        let new = fs::read_to_string(current(dir.path())).unwrap();
-        let old = fs::read_to_string(previous(dir.path())).unwrap();
-        assert!(new.len() <= 200 && old.len() <= 200);
-        assert!(new.ends_with("line 19\n"));
-        let last_old: u32 = old.trim().rsplit(' ').next().unwrap().parse().unwrap();
-        let first_new = new.lines().nth(1).unwrap();
-        assert!(first_new.ends_with(&format!("line {}", last_old + 1)));
-    }
-
-    #[test]
-    fn each_file_says_how_much_came_before_it_also_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut written = 0;
-        let mark_of = |path| mark::of(&File::open(path).unwrap()).unwrap().unwrap();
-        for n in 0..30 {
-            let mut writer = Writer::open(dir.path().to_owned(), bytes(200));
-            writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
-            writer.flush(Millis(0));
-            let now = mark_of(current(dir.path())).begins;
-            if now != written {
-                let before = fs::metadata(previous(dir.path())).unwrap().len();
-                assert_eq!(now, written + before);
-                written = now;
-            }
-        }
-        assert!(written > 200);
-    }
-
-    #[test]
-    fn a_file_that_went_away_does_not_end_the_output() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(dir.path().to_owned(), bytes(50));
-        for _ in 0..3 {
-            writer.line(Millis(0), Stream::Stdout, "some text");
-            writer.flush(Millis(0));
-            let _ = fs::remove_file(current(dir.path()));
-        }
-        writer.line(Millis(0), Stream::Stdout, "kept");
-        writer.flush(Millis(0));
-        let text = fs::read_to_string(current(dir.path())).unwrap();
-        assert!(text.ends_with("stdout kept\n"), "{text}");
-    }
-
-    #[test]
-    fn lines_that_cannot_be_written_are_counted() {
-        let parent = tempfile::tempdir().unwrap();
-        let dir = parent.path().join("later");
-        let mut writer = Writer::open(dir.clone(), bytes(1000));
-        for _ in 0..3 {
-            writer.line(Millis(0), Stream::Stdout, "lost");
-            writer.flush(Millis(0));
-        }
-        fs::create_dir(&dir).unwrap();
-        writer.line(Millis(0), Stream::Stdout, "kept");
-        writer.flush(Millis(0));
-        let text = fs::read_to_string(current(&dir)).unwrap();
-        assert!(text.contains("nebula 3 lines were lost"), "{text}");
-        assert!(text.ends_with("stdout kept\n"));
-    }
-
-    #[test]
-    fn so_many_segments_are_kept_as_the_bounds_say() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(dir.path().to_owned(), bytes(200));
-        for n in 0..200 {
-            writer.line(Millis(0), Stream::Stdout, &format!("line {n}"));
-            writer.flush(Millis(0));
-        }
-        let all = crate::logfile::segments(dir.path()).unwrap();
-        assert_eq!(all.len(), 4);
-        for pair in all.windows(2) {
-            let end = pair[0].begins.unwrap() + pair[0].bytes;
-            assert_eq!(Some(end), pair[1].begins);
-        }
-        assert!(!numbered(dir.path(), 4).exists());
-    }
-
-    #[test]
-    fn an_old_segment_ends_however_small_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let age = Bounds::default().segment_age();
-        let write = |at: Millis| {
-            // Each by a shim of its own.
-            let mut writer = Writer::open(dir.path().to_owned(), Bounds::default());
-            writer.line(at, Stream::Stdout, "x");
-            writer.flush(at);
-            crate::logfile::segments(dir.path()).unwrap().len()
-        };
-        assert_eq!(write(Millis(1_000)), 1);
-        assert_eq!(write(Millis(1_000).plus(age)), 1);
-        assert_eq!(write(Millis(1_001).plus(age)), 2);
-    }
-
-    #[test]
-    fn a_flood_is_dropped_told_and_counted() {
-        let dir = tempfile::tempdir().unwrap();
-        let bounds = Bounds {
-            rate_bytes: 100,
-            ..Bounds::default()
-        };
-        let mut writer = Writer::open(dir.path().to_owned(), bounds);
-        for _ in 0..2 {
-            for _ in 0..100 {
-                writer.line(Millis(0), Stream::Stdout, "123456789");
-            }
-            writer.flush(Millis(0));
-        }
-        assert!(writer.owes_note());
-        writer.end(Millis(1));
-        let text = fs::read_to_string(current(dir.path())).unwrap();
-        assert_eq!(text.matches("123456789").count(), 80);
-        assert!(
-            text.contains(" nebula 20 lines (200 bytes) were dropped"),
-            "{text}"
-        );
-        assert!(
-            text.contains(" nebula 100 lines (1000 bytes) were dropped"),
-            "{text}"
-        );
-        let all: Option<Dropped> = record::read(dir.path(), DROPPED).unwrap();
-        assert_eq!(
-            all.unwrap(),
-            Dropped {
-                lines: 120,
-                bytes: 1200
-            }
-        );
+impl From<io::Error> for Cut {
+    fn from(_: io::Error) -> Cut {
+        Cut::default()
     }
 }
+
+fn write_lines(to: &mut impl io::Write, bytes: &[u8]) -> Result<(), Cut> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match to.write(&bytes[written..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => {
+                let whole = bytes[..written].iter().rposition(|b| *b == b'\n');
+                let whole = &bytes[..whole.map_or(0, |at| at + 1)];
+                return Err(Cut {
+                    lines: whole.iter().filter(|b| **b == b'\n').count() as u64,
+                    bytes: whole.len() as u64,
+                });
+            }
+            Ok(taken) => written += taken,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

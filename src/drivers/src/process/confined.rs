@@ -27,6 +27,32 @@ pub(super) fn place(settings: &Settings, instances_dir: &Path) -> std::io::Resul
     Ok(Place::here(&settings.cgroup_parent, &node))
 }
 
+/// The users of `range` that own the work folders of this node's instances, each with the deployment that it is for.
+fn owners(instances_dir: &Path, range: Range) -> std::io::Result<Vec<(DeploymentName, u32)>> {
+    let mut owners = Vec::new();
+    for (_, dir) in record::instance_dirs(instances_dir)? {
+        let Some(state) = record::read::<StateRecord>(&dir, record::STATE)? else {
+            continue;
+        };
+        match std::fs::symlink_metadata(&state.workdir) {
+            // Its program was not given it, or it is deleted.
+            Ok(folder) if !range.contains(folder.uid()) => {}
+            Ok(folder) => owners.push((state.deployment, folder.uid())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(owners)
+}
+
+/// Whether a shim may have the folder: also when that cannot be found out.
+fn is_locked(dir: &Path) -> bool {
+    match record::try_lock(dir) {
+        Ok(lock) => lock.is_none(),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
 impl Inner {
     /// Blocking: a user that is new is written down.
     pub(super) fn plan(&self, spec: &StartSpec) -> Result<Plan, DriverError> {
@@ -53,14 +79,6 @@ impl Inner {
         let bad = |e| DriverError::io("cannot choose a user in the folder", &self.dir)(e);
         // Read and written as one: two starts must not choose the same.
         let _turn = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut users = Users::load(&self.dir).map_err(bad)?;
-        if let Some(user) = users.of(deployment) {
-            return Ok(user);
-        }
-        let in_use: BTreeSet<DeploymentName> = {
-            let runs = self.runs.borrow();
-            runs.values().map(|run| run.deployment.clone()).collect()
-        };
         let folder = std::fs::metadata(&self.dir).map_err(bad)?;
         let (first, count) = (self.settings.uid_first, self.settings.uid_count);
         let range = Range {
@@ -68,6 +86,14 @@ impl Inner {
             count,
             // Its last bits: folders that were made one after the other have neighbouring numbers, so spread them.
             seed: (folder.ino() as u32).wrapping_mul(SPREAD),
+        };
+        let mut users = Users::load(&self.dir, || owners(&self.dir, range)).map_err(bad)?;
+        if let Some(user) = users.of(deployment) {
+            return Ok(user);
+        }
+        let in_use: BTreeSet<DeploymentName> = {
+            let runs = self.runs.borrow();
+            runs.values().map(|run| run.deployment.clone()).collect()
         };
         let user = users.choose(deployment, range, &in_use).ok_or_else(|| {
             DriverError::Start(format!(
@@ -85,7 +111,7 @@ impl Inner {
             let listed = runs.get(&instance);
             listed.is_some_and(|run| run.status == RunStatus::Running)
                 // One that was started by a daemon that did not live to see it.
-                || record::try_lock(dir).is_ok_and(|lock| lock.is_none())
+                || is_locked(dir)
         };
         let running = folders
             .iter()
@@ -99,5 +125,25 @@ impl Inner {
     pub(super) fn usage(&self, instance: InstanceId) -> Option<Usage> {
         let state = record::read::<StateRecord>(&self.dir_of(instance), record::STATE);
         state.ok().flatten().map(|state| state.groups.usage())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_lock_cannot_be_looked_at_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_locked(dir.path()));
+        let lock = record::try_lock(dir.path()).unwrap();
+        assert!(lock.is_some() && is_locked(dir.path()));
+        drop(lock);
+        assert!(!is_locked(dir.path()));
+        assert!(!is_locked(&dir.path().join("gone")));
+
+        std::fs::remove_file(dir.path().join("lock")).unwrap();
+        std::fs::create_dir(dir.path().join("lock")).unwrap();
+        assert!(is_locked(dir.path()));
     }
 }

@@ -292,7 +292,11 @@ async fn report_end(inner: Weak<Inner>, instance: InstanceId, dir: &Path, state:
     };
     let (of, dir) = (state.clone(), dir.to_owned());
     let status = tokio::task::spawn_blocking(move || {
-        ended(&dir, &of, now, sweep::Found::AtOnce).unwrap_or(RunStatus::Ended {
+        let status = ended(&dir, &of, now, sweep::Found::AtOnce);
+        // The shim tried, and groups may have been busy for a moment yet. No new run has made them again: this one is
+        // not listed as ended.
+        of.groups.remove();
+        status.unwrap_or(RunStatus::Ended {
             exit: Exit::Unseen,
             at: now,
         })
@@ -372,6 +376,11 @@ fn delete(instance: InstanceId, dir: &Path, kept_dir: Option<&Path>) -> Result<(
         Err(error) if gone(&error) => return Ok(()),
         Err(error) => return Err(bad(error)),
     };
+    if let Ok(Some(state)) = record::read::<StateRecord>(dir, record::STATE)
+        && let Err(error) = state.groups.end()
+    {
+        tracing::warn!(%instance, %error, "a control group of an ended instance stays");
+    }
     if let Some(kept_dir) = kept_dir
         && logfile::keep(dir, kept_dir).map_err(bad)?
     {

@@ -32,6 +32,20 @@ impl Drop for Starting<'_> {
     }
 }
 
+/// Takes the request away when the start is over, however it ends: it holds what the program has for an environment, and
+/// a shim that was not started, or was busy, leaves it.
+struct Asked<'a>(&'a Path);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        for name in [record::SPEC.to_owned(), record::aside(record::SPEC)] {
+            if let Err(error) = record::remove(self.0, &name) {
+                tracing::warn!(folder = %self.0.display(), %error, "{name} was not deleted");
+            }
+        }
+    }
+}
+
 impl Inner {
     pub(super) async fn start(self: Arc<Self>, spec: StartSpec) -> Result<(), DriverError> {
         let instance = spec.instance;
@@ -45,6 +59,7 @@ impl Inner {
         }
         let dir = self.dir_of(instance);
         let token = format!("{:032x}", self.random.u128());
+        let _asked = Asked(&dir);
         let (inner, prepared, own) = (self.clone(), dir.clone(), token.clone());
         let output = self.output;
         blocking(move || {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nebula_domain::resources::Resources;
 
 use crate::confine::cgroup::Groups;
-use crate::confine::disk::Watch;
+use crate::confine::disk::{Watch, hidden};
 use crate::driver::Exit;
 use crate::record::SpecRecord;
 
@@ -18,6 +18,7 @@ pub(super) struct Limits {
     groups: Groups,
     disk: Option<Watch>,
     is_over: bool,
+    is_said: bool,
 }
 
 impl Limits {
@@ -29,6 +30,7 @@ impl Limits {
             groups,
             disk: resources.disk.map(watch),
             is_over: false,
+            is_said: false,
         }
     }
 
@@ -44,6 +46,12 @@ impl Limits {
             self.is_over |= watch.turn(now, me);
         }
         self.is_over
+    }
+
+    /// What the exit does not tell of that, once.
+    pub(super) fn say(&mut self) -> Option<String> {
+        let is_hidden = self.disk.as_ref().is_some_and(Watch::is_hidden);
+        (is_hidden && !std::mem::replace(&mut self.is_said, true)).then(hidden)
     }
 
     /// The end as it was seen, or the limit that was behind it.

@@ -27,6 +27,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nebula_domain::resources::Resources;
 use nebula_domain::time::Millis;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -193,14 +194,21 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
 fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Started, String> {
     let (plan, start) = (&spec.plan, &spec.start);
     let mut controls = Controls::default();
-    // Of an earlier run that nobody saw end.
-    let _ = plan.groups.end();
+    let is_root = nix::unistd::geteuid().is_root();
+    // Of an earlier run that nobody saw end. What stays would be counted with this one, and killed with it.
+    match plan.groups.end() {
+        Err(error) if is_root => {
+            return Err(format!(
+                "control groups of an earlier run do not end: {error}"
+            ));
+        }
+        _ => {}
+    }
     state.groups = plan.groups.create(&plan.resources, &mut controls);
     // Before the program: from its first moment on it can be found.
     record::write(dir, record::STATE, state)
         .map_err(|error| format!("cannot write state.json: {error}"))?;
-    let asked_for = |control: &&Control| matches!(control.kind, Kind::Memory | Kind::Cpu);
-    let is_root = nix::unistd::geteuid().is_root();
+    let asked_for = |control: &&Control| is_asked_for(control.kind, plan.enforce, &plan.resources);
     if let Some(control) = controls.missing().find(asked_for)
         && (is_root || plan.enforce == Enforce::All)
     {
@@ -217,6 +225,16 @@ fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Start
         StartError::Exec(error) => format!("cannot start /bin/sh in {at}: {error}"),
         StartError::Lost(error) => format!("cannot start the program: {error}"),
     })
+}
+
+/// A limit that somebody gave, and that nothing but a control group enforces.
+fn is_asked_for(limit: Kind, enforce: Enforce, resources: &Resources) -> bool {
+    match limit {
+        Kind::Memory | Kind::Cpu => true,
+        // Confined, the program has a user whose processes are counted instead.
+        Kind::Pids => enforce == Enforce::Limits && resources.pids != Resources::default().pids,
+        _ => false,
+    }
 }
 
 /// Cannot fail for a pipe of our own.
@@ -244,6 +262,9 @@ impl Shim<'_> {
             }
             self.take_status();
             if self.limits.is_over(Instant::now()) {
+                if let Some(why) = self.limits.say() {
+                    self.output.note(now(), &why);
+                }
                 self.kill_all();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
@@ -383,4 +404,24 @@ fn now() -> Millis {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_processes_that_nothing_counts_is_refused_when_it_was_given() {
+        let (given, default) = (
+            Resources {
+                pids: 100,
+                ..Resources::default()
+            },
+            Resources::default(),
+        );
+        assert!(is_asked_for(Kind::Pids, Enforce::Limits, &given));
+        assert!(!is_asked_for(Kind::Pids, Enforce::Limits, &default));
+        assert!(!is_asked_for(Kind::Pids, Enforce::Possible, &given));
+        assert!(is_asked_for(Kind::Memory, Enforce::Possible, &default));
+    }
 }

@@ -69,6 +69,11 @@ impl Output {
         self.writer.end(now);
     }
 
+    /// Adds a line of the platform's own.
+    pub(crate) fn note(&mut self, now: Millis, text: &str) {
+        self.writer.note(now, text);
+    }
+
     /// Whether something is to be told a moment from now, without further output.
     pub(crate) fn owes_note(&self) -> bool {
         self.writer.owes_note()

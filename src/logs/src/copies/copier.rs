@@ -314,11 +314,16 @@ fn look(
 
 /// Whole lines after a place in an instance's output.
 fn next(dir: &std::path::Path, after: Option<Position>) -> io::Result<Option<(Position, Vec<u8>)>> {
-    for segment in logfile::segments(dir)? {
+    let all = logfile::segments(dir)?;
+    let newest = all.len().saturating_sub(1);
+    for (n, segment) in all.into_iter().enumerate() {
         let Some(begins) = segment.begins else {
             continue;
         };
+        let end = begins + segment.bytes;
         let offset = match after {
+            // Less than was copied: it was deleted or cut, and is written anew.
+            Some(after) if n == newest && end < after.segment + after.offset => 0,
             Some(after) if begins < after.segment => continue,
             Some(after) if begins == after.segment => after.offset,
             _ => 0,
@@ -348,4 +353,28 @@ fn read(file: &std::fs::File, bytes: &mut [u8], offset: u64) -> io::Result<usize
         }
     }
     Ok(got)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_is_written_anew_is_sent_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "2026-01-31T12:00:00.000Z offset 0\na\nb\n";
+        let write = |text: &str| std::fs::write(logfile::current(dir.path()), text).unwrap();
+        let at = |segment, offset| Position { segment, offset };
+        let next = |after| next(dir.path(), Some(after)).unwrap();
+        write(text);
+        let end = text.len() as u64;
+        assert_eq!(
+            next(at(0, end - 2)),
+            Some((at(0, end - 2), b"b\n".to_vec()))
+        );
+        assert_eq!(next(at(0, end)), None);
+        for before in [at(0, end + 1), at(end, 1)] {
+            assert_eq!(next(before), Some((at(0, 0), text.into())));
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! The holder's side: takes another node's output, and says how far it has it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,15 +127,8 @@ impl Copies {
         };
         let dir = about.folder(&self.places.copies_of(self.owner));
         let end = self.ends.get(&piece.instance).copied();
-        let fits = match end {
-            // Deleted by age or size in the meantime: what follows is a new beginning.
-            Some(end) if end.segment == piece.at.segment => {
-                end.offset == piece.at.offset && logfile::current(&dir).exists()
-            }
-            Some(end) => piece.at.segment > end.segment && piece.at.offset == 0,
-            None => piece.at.offset == 0,
-        };
-        if !fits {
+        let fit = fit(piece, &bytes, &dir, end)?;
+        if fit == Fit::No {
             let now = end_of(&dir)?;
             match now {
                 Some(now) => self.ends.insert(piece.instance, now),
@@ -147,16 +140,82 @@ impl Copies {
             make_private(&dir)?;
             about.write(&dir)?;
         }
-        if piece.at.offset == 0 {
-            begin(&dir)?;
+        let current = logfile::current(&dir);
+        match fit {
+            // An empty one is left of a try that failed, as on a full disk: there is room already.
+            Fit::Begins if fs::metadata(&current).is_ok_and(|about| about.len() > 0) => {
+                begin(&dir)?;
+            }
+            Fit::Again => OpenOptions::new().write(true).open(&current)?.set_len(0)?,
+            _ => {}
         }
-        append(&logfile::current(&dir), piece.at.offset, &bytes)?;
+        append(&current, piece.at.offset, &bytes)?;
         let end = Position {
             segment: piece.at.segment,
             offset: piece.at.offset + bytes.len() as u64,
         };
         self.ends.insert(piece.instance, end);
         Ok(end)
+    }
+}
+
+/// What a piece is to a copy that ends at `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    GoesOn,
+    /// A new segment.
+    Begins,
+    /// The last segment once more: the owner's has become shorter than it was.
+    Again,
+    No,
+}
+
+fn fit(piece: &Piece, bytes: &[u8], dir: &Path, end: Option<Position>) -> io::Result<Fit> {
+    let Some(end) = end else {
+        return Ok(match piece.at.offset {
+            0 => Fit::Begins,
+            _ => Fit::No,
+        });
+    };
+    if piece.at.offset > 0 {
+        // Deleted by age or size in the meantime: what follows is a new beginning.
+        let goes_on = piece.at == end && logfile::current(dir).exists();
+        return Ok(if goes_on { Fit::GoesOn } else { Fit::No });
+    }
+    if piece.at.segment > end.segment {
+        return Ok(Fit::Begins);
+    }
+    // Of a place that was passed already. The first line of a segment says when it was begun: where it is not known, the owner
+    // has lost what it had, and begins anew.
+    let length = bytes.iter().position(|b| *b == b'\n').unwrap_or(0);
+    Ok(match with_first_line(dir, &bytes[..=length])? {
+        None => Fit::Begins,
+        Some(0) => Fit::Again,
+        Some(_) => Fit::No,
+    })
+}
+
+/// The number of the segment that begins with this line; 0 is the current one.
+fn with_first_line(dir: &Path, line: &[u8]) -> io::Result<Option<u32>> {
+    for n in 0..SEGMENTS_MAX {
+        let file = match File::open(name(dir, n)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let mut first = vec![0; line.len()];
+        match file.read_exact_at(&mut first, 0) {
+            Ok(()) if first == line => return Ok(Some(n)),
+            Err(error) if error.kind() != ErrorKind::UnexpectedEof => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+fn name(dir: &Path, n: u32) -> PathBuf {
+    match n {
+        0 => logfile::current(dir),
+        n => logfile::numbered(dir, n),
     }
 }
 
@@ -189,14 +248,8 @@ fn end_of(dir: &Path) -> io::Result<Option<Position>> {
 
 /// Makes room for a new segment, as the owner's shim does.
 fn begin(dir: &Path) -> io::Result<()> {
-    let name = |n| -> PathBuf {
-        match n {
-            0 => logfile::current(dir),
-            n => logfile::numbered(dir, n),
-        }
-    };
     for n in (0..SEGMENTS_MAX - 1).rev() {
-        match fs::rename(name(n), name(n + 1)) {
+        match fs::rename(name(dir, n), name(dir, n + 1)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -328,5 +381,48 @@ mod tests {
         refused(&|p| *p = piece(0, 0, "no end"));
         refused(&|piece| piece.node = "n".repeat(1_000));
         assert!(!root.path().join("logs").exists());
+    }
+
+    #[test]
+    fn a_disk_that_is_full_costs_no_segment() {
+        let root = tempfile::tempdir().unwrap();
+        let first = format!("{MARK}0\na\n");
+        open(root.path()).take(&piece(0, 0, &first)).unwrap();
+        let dir = root.path().join("logs/copies/7/api/i-1-r2");
+        let (begins, second) = (first.len() as u64, format!("{MARK}{}\nb\n", first.len()));
+        for _ in 0..20 {
+            open(root.path()).take(&piece(begins, 0, &second)).unwrap();
+            // As it is when nothing could be appended.
+            fs::write(logfile::current(&dir), "").unwrap();
+        }
+        open(root.path()).take(&piece(begins, 0, &second)).unwrap();
+        let kept = |n| fs::read_to_string(name(&dir, n)).unwrap();
+        assert_eq!((kept(0), kept(1)), (second, first));
+        assert!(!name(&dir, 2).exists());
+    }
+
+    #[test]
+    fn an_owner_that_lost_its_output_is_followed_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let mut copies = open(root.path());
+        let first = format!("{MARK}0\na\nb\n");
+        let end = copies.take(&piece(0, 0, &first)).unwrap();
+        // Its machine came back with less than it had sent.
+        let cut = format!("{MARK}0\na\n");
+        let end_of_cut = copies.take(&piece(0, 0, &cut)).unwrap();
+        assert!(end_of_cut < end);
+        let end = copies.take(&piece(0, end_of_cut.offset, "c\n")).unwrap();
+        let dir = root.path().join("logs/copies/7/api/i-1-r2");
+        let kept = |n| fs::read_to_string(name(&dir, n)).unwrap();
+        assert_eq!(kept(0), format!("{cut}c\n"));
+
+        // Its files were deleted, and the next run began at nothing.
+        let anew = "2026-01-31T13:00:00.000Z offset 0\nd\n";
+        assert_eq!(copies.take(&piece(0, 0, anew)).unwrap().segment, 0);
+        assert_eq!((kept(0), kept(1)), (anew.to_owned(), format!("{cut}c\n")));
+        // What was there before is not taken twice.
+        let now = copies.take(&piece(0, 0, &cut)).unwrap();
+        assert_eq!(now.offset, anew.len() as u64);
+        assert_ne!(now, end);
     }
 }

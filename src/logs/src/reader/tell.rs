@@ -8,8 +8,9 @@ use nebula_wire::peer::logs::Source;
 
 use super::{Gone, Reader};
 use crate::LogsError;
-use crate::files::SEARCH_BYTES;
+use crate::files::{SEARCH_BYTES, SEARCH_WITHIN};
 use crate::placed::Placed;
+use crate::tail::{MAX_TAIL, TAIL_BYTES};
 
 impl Reader {
     pub(super) async fn emit(&self, Placed { node, name, line }: Placed) -> Result<(), Gone> {
@@ -68,9 +69,11 @@ impl Reader {
 
     pub(super) async fn say_cut(&self, node: NodeId) -> Result<(), Gone> {
         let text = format!(
-            "node {} has more output than is searched at once ({} MiB, log_search_bytes): older lines are missing; ask for one instance, or for less time",
+            "node {} has more output than is looked at for one answer ({} MiB and {} s searched, {MAX_TAIL} lines and {} MiB told; log_search): older lines are missing; ask for one instance, or for less time",
             self.name(node),
-            SEARCH_BYTES >> 20
+            SEARCH_BYTES >> 20,
+            SEARCH_WITHIN.as_secs(),
+            TAIL_BYTES >> 20
         );
         self.say(Some(node), text).await
     }

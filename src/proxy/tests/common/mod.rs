@@ -183,6 +183,7 @@ impl Node {
     /// The programs that run on this node.
     pub fn run(&self, instances: &[(u64, SocketAddr)]) {
         let local = |address| LocalInstance {
+            deployment: "api".parse().unwrap(),
             address,
             probes: Arc::default(),
             surroundings: Arc::default(),

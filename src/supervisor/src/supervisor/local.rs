@@ -13,11 +13,13 @@ pub(super) fn local(
     run: &Run,
     node_name: &str,
 ) -> Option<LocalInstance> {
-    let release = state.release_of(state.instances.get(&id)?)?;
+    let instance = state.instances.get(&id)?;
+    let release = state.release_of(instance)?;
     let Workload::Service(service) = &release.spec.workload else {
         return None;
     };
     Some(LocalInstance {
+        deployment: instance.deployment.clone(),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], run.port)),
         surroundings: Arc::new(surroundings(service, node_name)),
         probes: Arc::new(service.probes()),

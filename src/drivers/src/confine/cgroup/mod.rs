@@ -9,8 +9,8 @@ mod sweep;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,16 @@ impl Groups {
         });
         let cpuacct = self.cpuacct.as_ref();
         made.cpuacct = cpuacct.filter(|group| group.make().is_ok()).cloned();
+        self.remove_but(&made);
         made
+    }
+
+    /// Those that were made and took no limit: no record tells of them.
+    fn remove_but(&self, kept: &Groups) {
+        let kept: BTreeSet<&Path> = kept.all().map(|group| group.path.as_path()).collect();
+        for group in self.all().filter(|group| !kept.contains(&*group.path)) {
+            group.try_remove();
+        }
     }
 
     fn limited(
@@ -217,19 +226,25 @@ impl Groups {
     /// Kills everything in them until nothing is left, and removes them.
     ///
     /// # Errors
-    /// What does not go away in time, or may not be removed.
+    /// The first that does not go away in time, or may not be removed; the others are ended all the same.
     pub(crate) fn end(&self) -> io::Result<()> {
-        self.all().try_for_each(Group::end)
+        self.end_within(EMPTY_PATIENCE)
+    }
+
+    fn end_within(&self, patience: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + patience;
+        // All of them before the first is waited for: a process is in each.
+        let killed: Vec<_> = self.all().map(Group::kill).collect();
+        let ended = self.all().map(|group| group.end(deadline));
+        killed
+            .into_iter()
+            .chain(ended.collect::<Vec<_>>())
+            .collect()
     }
 
     /// Removes them; what is in them keeps its own.
     pub(crate) fn remove(&self) {
-        for group in self.all() {
-            if let Err(error) = group.remove() {
-                let path = group.path.display();
-                tracing::debug!(%path, %error, "a control group was not removed");
-            }
-        }
+        self.all().for_each(Group::try_remove);
     }
 }
 
@@ -321,20 +336,9 @@ impl Group {
         })
     }
 
-    fn end(&self) -> io::Result<()> {
-        let deadline = Instant::now() + EMPTY_PATIENCE;
+    fn end(&self, deadline: Instant) -> io::Result<()> {
         loop {
-            let procs = match fs::read_to_string(self.path.join("cgroup.procs")) {
-                Ok(procs) => procs,
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-                Err(e) => return Err(e),
-            };
-            for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
-                // A number read just now; one that is gone already is what was wanted.
-                if let Some(pid) = Pid::from_raw(pid) {
-                    let _ = kill_process(pid, Signal::KILL);
-                }
-            }
+            self.kill()?;
             match self.remove() {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => return Err(error),
@@ -343,17 +347,64 @@ impl Group {
         }
     }
 
+    fn kill(&self) -> io::Result<()> {
+        // Since Linux 5.14 version 2 kills all at once, the groups below too, and what is being forked just then.
+        let all = File::options()
+            .write(true)
+            .open(self.path.join("cgroup.kill"));
+        if all.and_then(|mut all| all.write_all(b"1")).is_ok() {
+            return Ok(());
+        }
+        for path in self.tree() {
+            let procs = match fs::read_to_string(path.join("cgroup.procs")) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                procs => procs?,
+            };
+            for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
+                // A number read just now; one that is gone already is what was wanted.
+                if let Some(pid) = Pid::from_raw(pid) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The group and those that the program made below it, the lowest first.
+    fn tree(&self) -> Vec<PathBuf> {
+        let mut found = vec![self.path.clone()];
+        let mut next = 0;
+        while let Some(path) = found.get(next) {
+            next += 1;
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let below: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
+            found.extend(below);
+        }
+        found.reverse();
+        found
+    }
+
     /// With the one above, when it was the last in it.
     fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for path in self.tree() {
+            match fs::remove_dir(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         if let Some(above) = self.path.parent() {
             // Others are in it.
             let _ = fs::remove_dir(above);
         }
         Ok(())
+    }
+
+    fn try_remove(&self) {
+        if let Err(error) = self.remove() {
+            let path = self.path.display();
+            tracing::debug!(%path, %error, "a control group was not removed");
+        }
     }
 }
 

@@ -97,3 +97,71 @@ fn what_is_missing_is_told_only_when_it_was_asked_for() {
     let missing: Vec<_> = controls.missing().map(|control| control.kind).collect();
     assert_eq!(missing, [Kind::Pids]);
 }
+
+/// Each controller in a hierarchy of its own.
+fn apart(mount: &Path) -> Groups {
+    let hierarchy = |name: &str| {
+        let mount = mount.join(name);
+        fs::create_dir_all(&mount).unwrap();
+        let version = Version::V1;
+        Some(Hierarchy { version, mount })
+    };
+    let place = Place {
+        hierarchies: Hierarchies {
+            memory: hierarchy("memory"),
+            cpu: hierarchy("cpu"),
+            cpuacct: hierarchy("cpuacct"),
+            pids: hierarchy("pids"),
+        },
+        folder: "nebula/n".into(),
+    };
+    place.of(InstanceId(7))
+}
+
+#[test]
+fn one_that_stays_keeps_no_other_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    let groups = apart(dir.path());
+    for group in groups.all() {
+        // As container engines make them.
+        fs::create_dir_all(group.path.join("below/below")).unwrap();
+    }
+    let busy = groups.memory.as_ref().unwrap().path.join("below");
+    fs::write(busy.join("file"), "").unwrap();
+    groups.end_within(Duration::ZERO).unwrap_err();
+    let left: Vec<_> = groups.all().filter(|group| group.path.exists()).collect();
+    assert_eq!(left, [groups.memory.as_ref().unwrap()]);
+    fs::remove_file(busy.join("file")).unwrap();
+    groups.end_within(Duration::ZERO).unwrap();
+    assert!(!groups.memory.unwrap().path.exists());
+}
+
+#[test]
+fn one_that_takes_no_limit_is_not_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let groups = apart(dir.path());
+    let memory = groups.memory.clone().unwrap().path;
+    // In its place, where the limit would be written.
+    fs::create_dir_all(memory.join("memory.limit_in_bytes")).unwrap();
+    let mut controls = Controls::default();
+    let made = groups.create(&resources(), &mut controls);
+    assert!(made.memory.is_none() && !memory.exists());
+    let kept: Vec<_> = made.all().map(|group| group.path.exists()).collect();
+    assert_eq!(kept, [true, true, true]);
+    let missing: Vec<_> = controls.missing().map(|control| control.kind).collect();
+    assert_eq!(missing, [Kind::Memory]);
+}
+
+#[test]
+fn the_second_version_is_asked_to_kill_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let groups = place(Version::V2, dir.path()).of(InstanceId(7));
+    let group = groups.memory.as_ref().unwrap();
+    fs::create_dir_all(&group.path).unwrap();
+    let file = group.path.join("cgroup.kill");
+    group.kill().unwrap();
+    assert!(!file.exists(), "a kernel before 5.14 has none");
+    fs::write(&file, "").unwrap();
+    group.kill().unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1");
+}
