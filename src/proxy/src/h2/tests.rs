@@ -120,7 +120,7 @@ fn idle_frames_and_resets_are_bounded_apart() {
 #[test]
 fn a_client_that_takes_much_may_say_much() {
     let mut state = greeted(&Limits::default());
-    let mut cx = Context::from_waker(Waker::noop());
+    let cx = Context::from_waker(Waker::noop());
     let window = |stream| frame(WINDOW_UPDATE, 0, stream, &16_384_u32.to_be_bytes());
     for stream in (1..20_000).step_by(2) {
         let said = [
@@ -131,7 +131,7 @@ fn a_client_that_takes_much_may_say_much() {
         ];
         state.receive(&said.concat()).unwrap();
         answer(&mut state, stream, false);
-        let sent = state.poll_data(stream, &mut cx, &[0; 16_384], false);
+        let sent = state.poll_data(stream, &cx, &[0; 16_384], false);
         assert!(matches!(sent, Poll::Ready(Ok(16_384))));
         let reset = frame(RST_STREAM, 0, stream, &[0; 4]);
         state.receive(&reset).unwrap();
@@ -145,7 +145,7 @@ fn a_client_that_takes_much_may_say_much() {
     for _ in 0..3_000 {
         told = told
             .and_then(|()| state.receive(&frame(WINDOW_UPDATE, 0, 20_001, &1_u32.to_be_bytes())));
-        let _ = state.poll_data(20_001, &mut cx, &[0], false);
+        let _ = state.poll_data(20_001, &cx, &[0], false);
         state.hand_over(&mut Vec::new());
     }
     assert_eq!(told, Err(Fatal::calm(Abuse::Frames)));
@@ -167,8 +167,8 @@ fn streams_that_share_a_small_window_have_it_in_turn() {
     let mut taken = [0; 3];
     let mut send = |state: &mut State, of: usize| {
         let id = [1, 3, 5][of];
-        let mut cx = Context::from_waker(&wakers[of]);
-        while let Poll::Ready(sent) = state.poll_data(id, &mut cx, &content, false) {
+        let cx = Context::from_waker(&wakers[of]);
+        while let Poll::Ready(sent) = state.poll_data(id, &cx, &content, false) {
             taken[of] += sent.unwrap();
             state.hand_over(&mut Vec::new());
         }
