@@ -59,6 +59,8 @@ const ACTIONS: &[(Method, &str, Needs)] = &[
     (POST, "/v1/deployments/{name}/cache/purge", Needs::Operator),
     (GET, "/v1/deployments/{name}/logs", Needs::Operator),
     (GET, "/v1/deployments/{name}/health", Needs::Operator),
+    (GET, "/v1/volumes", Needs::Operator),
+    (DELETE, "/v1/volumes/{name}", Needs::Operator),
     (GET, "/v1/config", Needs::Operator),
     (GET, "/v1/config/{key}", Needs::Operator),
     (PUT, "/v1/config/{key}", Needs::Operator),

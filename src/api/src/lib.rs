@@ -21,6 +21,7 @@ mod router;
 mod server;
 mod settings;
 mod tokens;
+mod volumes;
 
 pub use app::{App, NodeInfo};
 pub use router::openapi;

@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::error::{Failure, not_an_action};
 use crate::{
     access, artifacts, deployments, health, join, logs, members, node, purge, releases, settings,
-    tokens,
+    tokens, volumes,
 };
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
@@ -55,6 +55,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(releases::roll_back))
         .routes(routes!(releases::order))
         .routes(routes!(purge::purge))
+        .routes(routes!(volumes::list))
+        .routes(routes!(volumes::delete))
         .routes(routes!(logs::stream))
         .routes(routes!(health::of_deployment))
         .routes(routes!(settings::list))

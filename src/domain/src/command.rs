@@ -131,6 +131,16 @@ pub enum Command {
     PurgeCache {
         name: DeploymentName,
     },
+    /// Deletes what a deployment that is removed, or is being removed, has kept.
+    DeleteVolumes {
+        name: DeploymentName,
+    },
+    /// A node's word that it has deleted what it was told to.
+    VolumesGone {
+        node: NodeId,
+        name: DeploymentName,
+        ordinal: u32,
+    },
 }
 
 /// One step of a plan.
@@ -251,4 +261,8 @@ pub enum Rejection {
     },
     #[error("'{0}' is a static site: the response cache keeps nothing of it")]
     StaticCache(DeploymentName),
+    #[error("the deployment '{0}' is there and needs its volumes")]
+    VolumesNeeded(DeploymentName),
+    #[error("there is no volume of '{0}'")]
+    VolumesUnknown(DeploymentName),
 }

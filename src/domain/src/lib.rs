@@ -34,11 +34,12 @@ mod testing;
 pub mod text;
 pub mod time;
 pub mod traffic;
+pub mod volume;
 pub mod voters;
 
 pub use apply::apply;
 pub use command::{Command, Outcome, Rejection, Request};
 pub use ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
-pub use names::{DeploymentName, DomainName, NodeName};
+pub use names::{DeploymentName, DomainName, NodeName, VolumeName};
 pub use observed::View;
 pub use state::State;

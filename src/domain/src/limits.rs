@@ -53,6 +53,16 @@ pub const DEPLOYMENTS: Limit = Limit {
     name: "deployments",
     max: 10_000,
 };
+/// Volumes of one deployment: each is mounted and locked at every start.
+pub const VOLUMES_PER_DEPLOYMENT: Limit = Limit {
+    name: "volumes_per_deployment",
+    max: 8,
+};
+/// A mount point's length in bytes; Linux itself takes a path of 4,095.
+pub const VOLUME_PATH_BYTES: Limit = Limit {
+    name: "volume_path_bytes",
+    max: 255,
+};
 /// Members that one gossip view is meant for.
 pub const NODES: Limit = Limit {
     name: "nodes",

@@ -98,6 +98,10 @@ name!(
     NodeName, "node name", check_label
 );
 name!(
+    /// What a person calls a folder that a deployment keeps.
+    VolumeName, "volume name", check_label
+);
+name!(
     /// A domain under which deployments get their names, such as `mycompany.com`.
     DomainName, "domain name", check_domain
 );

@@ -4,6 +4,7 @@ mod codes;
 mod probe;
 mod stored;
 mod strategy;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use codes::{Codes, MAX_CODES};
 pub use probe::{ProbeKind, ProbeRole, ProbeSpec, Probes};
 pub use strategy::{Amount, CanaryStep, DEFAULT_SURGE, DEFAULT_WARM, Judge, Strategy, Takeover};
+
+pub use volume::VolumeSpec;
 
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
@@ -67,6 +70,12 @@ pub enum SpecError {
     NoDeadline,
     #[error("the strategy's {what} is longer than a day")]
     StrategyWait { what: String },
+    #[error("the volume '{name}': {what}")]
+    BadVolume { name: String, what: String },
+    #[error(
+        "a deployment with volumes is released by the strategy 'recreate': two instances must never have one volume at once, so there is no surge, canary or second set"
+    )]
+    VolumeStrategy,
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
     Judge,
 }
@@ -118,6 +127,8 @@ pub struct Service {
     pub socket_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    pub volumes: Vec<VolumeSpec>,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -131,6 +142,7 @@ impl std::fmt::Debug for Service {
             .field("stop_grace", &self.stop_grace)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
             .finish_non_exhaustive()
     }
 }
@@ -158,9 +170,20 @@ impl Spec {
     pub fn check(&self) -> Result<(), SpecError> {
         self.http.check()?;
         self.strategy.check()?;
+        if !self.volumes().is_empty() && self.strategy.takeover != Takeover::Recreate {
+            return Err(SpecError::VolumeStrategy);
+        }
         match &self.workload {
             Workload::Static(_) => Ok(()),
             Workload::Service(service) => service.check(),
+        }
+    }
+
+    /// What each of its instances keeps.
+    pub fn volumes(&self) -> &[VolumeSpec] {
+        match &self.workload {
+            Workload::Static(_) => &[],
+            Workload::Service(service) => &service.volumes,
         }
     }
 
@@ -193,6 +216,7 @@ impl Service {
             socket_grace: DEFAULT_SOCKET_GRACE,
             resources: Resources::default(),
             isolation: Isolation::default(),
+            volumes: Vec::new(),
         }
     }
 
@@ -224,6 +248,7 @@ impl Service {
         }
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
         self.resources.check()?;
+        volume::check(&self.volumes)?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

@@ -14,12 +14,13 @@ use crate::names::{DeploymentName, NodeName};
 use crate::rollout::Rollout;
 use crate::spec::Spec;
 use crate::time::Millis;
+use crate::volume::VolumeSets;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
-    /// Counts changes to nodes, deployments and instances, and to purges, because tables are made anew when it moves; a plan made
+    /// Counts changes to nodes, deployments and instances, to purges and to volumes, because tables are made anew when it moves; a plan made
     /// against another value is refused.
     pub plan_revision: u64,
     pub cluster: Option<Cluster>,
@@ -42,6 +43,8 @@ pub struct State {
     /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
     /// use any more.
     pub cache_purges: OrdMap<DeploymentName, u64>,
+    /// Where the folders are that deployments keep, those of removed deployments included.
+    pub volumes: OrdMap<DeploymentName, VolumeSets>,
 }
 
 /// The name of the API token that `nodectl init` makes.

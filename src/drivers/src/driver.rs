@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::confine::Controls;
+use crate::volume::Mount;
 
 /// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
 #[async_trait]
@@ -79,6 +80,9 @@ pub struct StartSpec {
     pub stop_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// What it finds again; see [`crate::volume`].
+    #[serde(default)]
+    pub volumes: Vec<Mount>,
 }
 
 /// Names of variables only: values and arguments may hold secrets.
@@ -94,6 +98,7 @@ impl fmt::Debug for StartSpec {
             .field("port", &self.port)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,7 @@ pub mod process;
 mod procfs;
 mod record;
 pub mod shim;
+pub mod volume;
 
 pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
 pub use exec::{Exec, ExecSpec, SAID_BYTES};

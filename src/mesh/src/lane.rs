@@ -21,7 +21,8 @@ impl Lane {
             | Protocol::Logs
             | Protocol::LogSearch
             | Protocol::LogCopy
-            | Protocol::Health => Lane::Bulk,
+            | Protocol::Health
+            | Protocol::Volumes => Lane::Bulk,
         }
     }
 }

@@ -26,6 +26,7 @@ use nebula_routing::Routing;
 use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
+use nebula_volumes::Sizes;
 use tokio::sync::watch;
 
 use crate::announce::Announcer;
@@ -307,6 +308,14 @@ impl Node {
             guardian.supervise("output copies", move || Copier::new(&logs, &metrics));
         }
         let supervisor_config = SupervisorConfig::new(me, config.name.to_string(), work_dir);
+        let volumes_dir = supervisor_config.volumes_dir.clone();
+        let volumes = Sizes::start(volumes_dir.clone(), mesh.clone(), registry.watch_plan());
+        {
+            let registry = registry.clone();
+            guardian.supervise("volumes", move || {
+                nebula_volumes::Keeper::new(me, volumes_dir.clone(), &registry)
+            });
+        }
         let given_up = Arc::new(watch::Sender::new(Arc::default()));
         let supervisor = nebula_supervisor::Handle::new(
             supervisor_config,
@@ -410,6 +419,7 @@ impl Node {
             artifacts,
             logs,
             probes,
+            volumes,
             enrolment,
             metrics,
             clock,

@@ -20,6 +20,8 @@ pub struct SupervisorConfig {
     pub port_range: RangeInclusive<u16>,
     /// Holds one folder for each instance that runs; must exist.
     pub work_dir: PathBuf,
+    /// Holds the folders that deployments keep; made when one is needed.
+    pub volumes_dir: PathBuf,
     /// Between two looks whether a static site's files are still there.
     pub files_check: Duration,
 }
@@ -28,9 +30,14 @@ pub struct SupervisorConfig {
 /// call for each file.
 const FILES_CHECK: Duration = Duration::from_secs(10);
 
+/// Beside the work folder.
+pub const VOLUMES_DIR: &str = "volumes";
+
 impl SupervisorConfig {
+    /// The folder with volumes lies beside the work folder.
     pub fn new(me: NodeId, node_name: String, work_dir: PathBuf) -> SupervisorConfig {
         SupervisorConfig {
+            volumes_dir: work_dir.with_file_name(VOLUMES_DIR),
             me,
             node_name,
             port_range: ports::DEFAULT_RANGE,

@@ -15,6 +15,6 @@ mod supervisor;
 mod workdir;
 
 pub use files::Files;
-pub use handle::{Handle, SupervisorConfig};
+pub use handle::{Handle, SupervisorConfig, VOLUMES_DIR};
 pub use registrar::Registrar;
 pub use supervisor::Supervisor;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use nebula_wire::api::{Http, Isolation, Probe, ReleaseStrategy, Resources};
+use nebula_wire::api::{Http, Isolation, Probe, ReleaseStrategy, Resources, Volume};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use utoipa::ToSchema;
 
@@ -60,6 +60,9 @@ pub struct File {
     /// What one instance may reach.
     #[serde(default)]
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
     /// How a release takes over from the one before.
     #[serde(default)]
     pub strategy: ReleaseStrategy,

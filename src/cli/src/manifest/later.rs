@@ -13,7 +13,6 @@ const FIELDS: &[&str] = &[
     "placement",
     "port",
     "secrets",
-    "volumes",
 ];
 
 const TYPES: &[&str] = &["cron", "job", "worker"];

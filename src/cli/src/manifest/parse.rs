@@ -118,6 +118,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         strategy: file.strategy,
         resources: file.resources,
         isolation: file.isolation,
+        volumes: file.volumes,
     };
     let as_written = DeploymentSpec {
         env: env.clone(),
@@ -236,6 +237,7 @@ const PARTS: &[Part] = &[
     ("isolation", |from, to| {
         to.isolation = from.isolation.clone()
     }),
+    ("volumes", |from, to| to.volumes.clone_from(&from.volumes)),
 ];
 
 /// The first part that is refused even when all others are as by default.

@@ -9,6 +9,7 @@ mod deployments;
 mod members;
 mod names;
 mod rollouts;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use deployments::New;
 
 /// Applies a request once. The same request id again returns the first answer and changes nothing.
 ///
-/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances or purges changed.
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances, purges or volumes changed.
 /// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] or [`Rejection::StaleStep`] is not remembered:
 /// revisions only grow, so the same one is refused again without help, and a busy scheduler would
 /// push clients' answers out of memory.
@@ -37,6 +38,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.deployments.clone(),
         state.instances.clone(),
         state.cache_purges.clone(),
+        state.volumes.clone(),
     );
     let answer = execute(state, &request.command);
     if answer.is_ok() {
@@ -44,7 +46,8 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         let planned_for = state.nodes.ptr_eq(&before.0)
             && state.deployments.ptr_eq(&before.1)
             && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3);
+            && state.cache_purges.ptr_eq(&before.3)
+            && state.volumes.ptr_eq(&before.4);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -138,6 +141,12 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         Command::RestartDeployment { name } => deployments::restart(state, name),
         Command::RemoveDeployment { name } => deployments::remove(state, name),
         Command::PurgeCache { name } => deployments::purge_cache(state, name),
+        Command::DeleteVolumes { name } => volumes::delete(state, name),
+        Command::VolumesGone {
+            node,
+            name,
+            ordinal,
+        } => volumes::gone(state, *node, name, *ordinal),
         Command::SetSetting { key, value } => set(state, key, value),
         Command::UnsetSetting { key } => unset(state, key),
         Command::Assign {

@@ -70,6 +70,7 @@ impl Inner {
             stop_grace: std::time::Duration::ZERO,
             resources: Default::default(),
             isolation: Default::default(),
+            volumes: Vec::new(),
         };
         let mut command = shim::command(&start, &state.token, false);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

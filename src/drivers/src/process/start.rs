@@ -135,6 +135,11 @@ fn prepare(dir: &Path, spec: &SpecRecord) -> Result<(), DriverError> {
         .mode(0o700)
         .create(dir)
         .map_err(bad)?;
+    for volume in &spec.start.volumes {
+        volume
+            .make()
+            .map_err(DriverError::io("cannot make a volume", &volume.folder))?;
+    }
     record::write(dir, record::SPEC, spec).map_err(bad)
 }
 

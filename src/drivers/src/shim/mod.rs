@@ -42,6 +42,7 @@ use crate::driver::Exit;
 use crate::logfile::NOTE_EVERY;
 use crate::procfs::{self, ProcessId};
 use crate::record::{self, ExitRecord, SpecRecord, StateRecord, StopRecord};
+use crate::volume::Mount;
 use end::Limits;
 use output::Output;
 pub(crate) use program::{PASSED_ON, TOKEN, command};
@@ -106,6 +107,8 @@ struct Shim<'a> {
     /// See [`Started::alive`].
     _alive: File,
     _lock: File,
+    /// Held for as long as anything of the run may be alive.
+    _volumes: Vec<File>,
 }
 
 fn start(dir: &Path) -> Result<Shim<'_>, String> {
@@ -120,9 +123,13 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     let spec: SpecRecord = record::read(dir, record::SPEC)
         .map_err(told("cannot read spec.json"))?
         .ok_or("there is no valid spec.json")?;
+    let volumes = spec.start.volumes.iter().map(Mount::lock);
+    let volumes = volumes.collect::<Result<Vec<File>, String>>();
     for stale in [record::SPEC, record::STOP, record::EXIT] {
         record::remove(dir, stale).map_err(told("cannot clear the instance's folder"))?;
     }
+
+    let volumes = volumes?;
 
     // Blocked here and unblocked in the program; taken from the descriptor instead. SIGINT and
     // SIGHUP are for the terminal's foreground, which this no longer belongs to.
@@ -186,6 +193,7 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         limits: Limits::new(&spec, state.groups),
         _alive: started.alive,
         _lock: lock,
+        _volumes: volumes,
     })
 }
 
@@ -211,6 +219,12 @@ fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Start
     if let Some(user) = plan.user {
         users::hand_over(&start.workdir, user)
             .map_err(|error| format!("cannot give {at} to user {user}: {error}"))?;
+        for volume in &start.volumes {
+            users::hand_over(&volume.data(), user).map_err(|error| {
+                let name = &volume.name;
+                format!("cannot give the volume '{name}' to user {user}: {error}")
+            })?;
+        }
     }
     spawn::start(dir, spec, &state.groups, &controls).map_err(|error| match error {
         StartError::Confined(failure) => failure.to_string(),

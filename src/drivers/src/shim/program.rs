@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use nebula_domain::volume::variable;
 use nix::sys::signal::SigSet;
 
 use crate::driver::StartSpec;
@@ -56,6 +57,9 @@ pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
             .env("HOME", &start.workdir)
             .env("USER", USER_NAME)
             .env("LOGNAME", USER_NAME);
+    }
+    for volume in &start.volumes {
+        command.env(variable(&volume.name), volume.seen(apart));
     }
     command
         .envs(&start.env)

@@ -65,6 +65,7 @@ impl Folder {
         StartSpec {
             deployment: deployment.parse().unwrap(),
             isolation: Isolation::default(),
+            volumes: Vec::new(),
             ..spec(instance, command, &self.work(instance))
         }
     }

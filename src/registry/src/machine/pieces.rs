@@ -10,6 +10,7 @@ use nebula_domain::names::DeploymentName;
 use nebula_domain::state::{
     Answer, Cluster, Deployment, Instance, JoinToken, Node, Recovery, Release,
 };
+use nebula_domain::volume::VolumeSets;
 use nebula_wire::codec;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,7 @@ enum Piece {
     /// Behind the end, so that the pieces of older snapshots keep their numbers.
     Recoveries(Vec<Recovery>),
     CachePurges(Vec<(DeploymentName, u64)>),
+    Volumes(Vec<(DeploymentName, VolumeSets)>),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -63,6 +65,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         // It follows from the deployments.
         names: _,
         cache_purges,
+        volumes,
     } = state;
     let mut out = Vec::new();
     push(
@@ -103,6 +106,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_all(&mut out, remembered.iter(), Piece::Remembered)?;
     push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
     push_map(&mut out, cache_purges, Piece::CachePurges)?;
+    push_map(&mut out, volumes, Piece::Volumes)?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -177,6 +181,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Remembered(some) => state.remembered.extend(some),
             Piece::Recoveries(some) => state.recoveries.extend(some),
             Piece::CachePurges(some) => state.cache_purges.extend(some),
+            Piece::Volumes(some) => state.volumes.extend(some),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

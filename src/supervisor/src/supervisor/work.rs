@@ -2,12 +2,14 @@
 //! its end is a [`Done`].
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nebula_domain::spec::Workload;
+use nebula_domain::spec::{VolumeSpec, Workload};
 use nebula_domain::state::Release;
 use nebula_domain::{DeploymentName, Digest, InstanceId, NodeId, State, View};
 use nebula_drivers::StartSpec;
+use nebula_drivers::volume::{self, Mount};
 
 use super::{Done, Supervisor};
 use crate::ports;
@@ -32,7 +34,8 @@ impl Supervisor {
             }
             Effect::Start(run) => {
                 if let (Some(release), Some(instance)) = (release, state.instances.get(&id)) {
-                    self.start(id, run, &instance.deployment, &release);
+                    let volumes = self.volumes(state, id, &instance.deployment, &release);
+                    self.start(id, run, &instance.deployment, &release, volumes);
                 }
             }
             Effect::Check => {
@@ -94,7 +97,34 @@ impl Supervisor {
         });
     }
 
-    fn start(&mut self, id: InstanceId, run: u64, deployment: &DeploymentName, release: &Release) {
+    /// What the instance finds again: the volumes that it holds.
+    fn volumes(
+        &self,
+        state: &State,
+        id: InstanceId,
+        deployment: &DeploymentName,
+        release: &Release,
+    ) -> Vec<Mount> {
+        let Some((ordinal, _)) = state.volumes_held(deployment, id) else {
+            return Vec::new();
+        };
+        let place = volume::place(&self.shared.config.volumes_dir, deployment, ordinal);
+        let mount = |wanted: &VolumeSpec| Mount {
+            name: wanted.name.clone(),
+            folder: place.join(wanted.name.as_str()),
+            path: PathBuf::from(&wanted.path),
+        };
+        release.spec.volumes().iter().map(mount).collect()
+    }
+
+    fn start(
+        &mut self,
+        id: InstanceId,
+        run: u64,
+        deployment: &DeploymentName,
+        release: &Release,
+        volumes: Vec<Mount>,
+    ) {
         let Workload::Service(service) = &release.spec.workload else {
             return;
         };
@@ -138,6 +168,7 @@ impl Supervisor {
             stop_grace: service.stop_grace,
             resources: service.resources,
             isolation: service.isolation,
+            volumes,
         };
         tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
         let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());

@@ -3,6 +3,7 @@
 mod http;
 mod probe;
 mod release;
+mod volume;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealt
 pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
 };
+
+pub use volume::{Volume, VolumeInfo, VolumeStanding, Volumes};
 
 /// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
 pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
@@ -296,6 +299,9 @@ pub struct DeploymentSpec {
     /// What an instance may reach.
     #[serde(default, skip_serializing_if = "is_default")]
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -320,6 +326,7 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("strategy", &self.strategy)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
             .finish_non_exhaustive()
     }
 }

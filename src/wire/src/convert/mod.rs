@@ -6,6 +6,7 @@ mod http_tests;
 mod http_told;
 mod probe;
 mod release;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +117,11 @@ impl From<&Rejection> for ApiError {
                 C::LimitExceeded,
                 "ask for less, or remove what is no longer needed",
             ),
+            Rejection::VolumesNeeded(_) => (
+                C::Conflict,
+                "remove it together with them: 'nebula deploy remove NAME --volumes'",
+            ),
+            Rejection::VolumesUnknown(_) => (C::NotFound, "see 'nebula volume list'"),
             Rejection::StalePlan { .. } => (C::Conflict, "plan again"),
         };
         Self::new(code, rejection.to_string(), hint)
@@ -176,7 +182,7 @@ pub fn spec(
         workload,
         tld,
         http,
-        strategy: release::strategy(&wire.strategy)?,
+        strategy: release::strategy(&wire.strategy, !wire.volumes.is_empty())?,
     };
     spec.check()
         .map_err(|e| ApiError::from(&Rejection::Spec(e)))?;
@@ -190,10 +196,11 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             .iter()
             .any(|probe| probe.is_some())
         || wire.resources != Default::default()
-        || wire.isolation != Default::default();
+        || wire.isolation != Default::default()
+        || !wire.volumes.is_empty();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources or isolation",
+            "a static site has no command, environment, probe, resources, isolation or volumes",
             "leave them out, or use --type service",
         ));
     }
@@ -238,6 +245,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         socket_grace,
         resources: release::resources(&wire.resources)?,
         isolation: release::isolation(&wire.isolation)?,
+        volumes: volume::volumes(&wire.volumes)?,
     }))
 }
 
@@ -276,6 +284,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             strategy,
             resources: release::told_resources(&service.resources),
             isolation: release::told_isolation(&service.isolation),
+            volumes: volume::told(&service.volumes),
         },
     }
 }
