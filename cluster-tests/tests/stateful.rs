@@ -230,3 +230,90 @@ fn each_instance_has_a_volume_of_its_own_and_two_are_refused_at_once() {
     let refused = cluster.nebula(&["deploy", "update", "db", "--volume", "data:/etc/x"]);
     assert_eq!(refused.code, 2, "{refused}");
 }
+
+#[test]
+fn a_dependent_waits_for_what_it_needs_and_reaches_it_from_any_node() {
+    let mut cluster = Cluster::start(3);
+    let folder = cluster.keep_folder();
+    let early = [
+        "deploy",
+        "create",
+        "web",
+        "--path",
+        folder.to_str().unwrap(),
+        "--command",
+        "exec ./keep-service",
+        "--tld",
+        "example.test",
+        "--depends-on",
+        "db",
+    ];
+    let refused = cluster.nebula(&early);
+    assert_eq!(refused.code, 1, "{refused}");
+    assert!(refused.stderr.contains("no such deployment"), "{refused}");
+    deploy(&cluster, "db", &["--volume", "data:/data"]);
+    deploy(&cluster, "web", &["--depends-on", "db", "--instances", "3"]);
+    let (node, _) = home(&cluster);
+
+    // One instance of the dependent on each node; the balance goes through all of them.
+    for expected in 1..=9 {
+        assert_eq!(ask(&cluster, "web", "/via/db/add"), expected.to_string());
+    }
+    // A circle, and the removal of what is needed.
+    let circle = cluster.nebula(&["deploy", "update", "db", "--depends-on", "web"]);
+    assert!(
+        circle.code != 0 && circle.stderr.contains("db -> web -> db"),
+        "{circle}"
+    );
+    let needed = cluster.nebula(&["deploy", "remove", "db"]);
+    assert!(
+        needed.code != 0 && needed.stderr.contains("'web' depends on 'db'"),
+        "{needed}"
+    );
+
+    // A restarted daemon has the same port for the programs that went on.
+    let before = programs(&cluster);
+    let other = (node + 1) % 3;
+    cluster.kill_daemon(other);
+    cluster.restart(other);
+    cluster.wait_all_alive();
+    ready(&cluster, "web");
+    assert_eq!(programs(&cluster), before);
+    let edge = cluster.members[other].edge;
+    eventually(
+        DEADLINE,
+        "each instance of the dependent reaches it",
+        || {
+            let counted: Result<Vec<u64>, String> = (0..6)
+                .map(|_| {
+                    let answer = http::get(edge, "web.example.test", "/via/db/add");
+                    let answer = answer.map_err(|error| error.to_string())?;
+                    answer.text().parse().map_err(|_| answer.text())
+                })
+                .collect();
+            counted.map(|_| ())
+        },
+    );
+
+    // Without it the dependent goes on, and no more of it is begun.
+    cluster.kill_machine(node);
+    eventually(DEADLINE, "the status says what is waited for", || {
+        let done = cluster.nebula(&["deploy", "status", "web"]);
+        let waits = "waits for 'db', which has no ready instance";
+        holds(done.stdout.contains(waits), done.to_string())
+    });
+    assert_eq!(ask(&cluster, "web", "/"), "here");
+    cluster.restart(node);
+    cluster.wait_all_alive();
+    ready(&cluster, "db");
+    eventually(
+        DEADLINE,
+        "the dependent is whole and reaches it again",
+        || {
+            let status = cluster.status("web");
+            holds(status["phase"] == "ready", &status)
+        },
+    );
+    let count: u64 = ask(&cluster, "web", "/via/db/count").parse().unwrap();
+    assert!(count >= 15, "{count}");
+}

@@ -265,4 +265,16 @@ pub enum Rejection {
     VolumesNeeded(DeploymentName),
     #[error("there is no volume of '{0}'")]
     VolumesUnknown(DeploymentName),
+    #[error("'{name}' depends on '{on}', and there is no such deployment")]
+    DependencyUnknown {
+        name: DeploymentName,
+        on: DeploymentName,
+    },
+    #[error("these would wait for each other for ever: {0}")]
+    DependencyCycle(String),
+    #[error("'{by}' depends on '{name}'")]
+    DependencyNeeded {
+        name: DeploymentName,
+        by: DeploymentName,
+    },
 }

@@ -63,6 +63,11 @@ pub const VOLUME_PATH_BYTES: Limit = Limit {
     name: "volume_path_bytes",
     max: 255,
 };
+/// Deployments that one depends on: each is a listener on every node with an instance.
+pub const DEPENDENCIES: Limit = Limit {
+    name: "dependencies",
+    max: 16,
+};
 /// Members that one gossip view is meant for.
 pub const NODES: Limit = Limit {
     name: "nodes",

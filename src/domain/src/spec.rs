@@ -6,7 +6,7 @@ mod stored;
 mod strategy;
 mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub use volume::VolumeSpec;
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
 use crate::isolation::Isolation;
-use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
+use crate::limits::{COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded};
 use crate::names::{DeploymentName, DomainName};
 use crate::resources::{ResourceError, Resources};
 
@@ -129,6 +129,8 @@ pub struct Service {
     pub isolation: Isolation,
     /// Folders that outlive its instances and releases.
     pub volumes: Vec<VolumeSpec>,
+    /// Deployments that have to be ready before an instance is started, and that it is told the addresses of.
+    pub depends_on: BTreeSet<DeploymentName>,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -143,6 +145,7 @@ impl std::fmt::Debug for Service {
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
             .field("volumes", &self.volumes)
+            .field("depends_on", &self.depends_on)
             .finish_non_exhaustive()
     }
 }
@@ -197,6 +200,15 @@ impl Spec {
         std::iter::once(own).chain(exact).collect()
     }
 
+    /// What it waits for; empty for a static site.
+    pub fn depends_on(&self) -> impl Iterator<Item = &DeploymentName> {
+        let names = match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.depends_on),
+        };
+        names.into_iter().flatten()
+    }
+
     pub fn is_static(&self) -> bool {
         matches!(self.workload, Workload::Static(_))
     }
@@ -217,6 +229,7 @@ impl Service {
             resources: Resources::default(),
             isolation: Isolation::default(),
             volumes: Vec::new(),
+            depends_on: BTreeSet::new(),
         }
     }
 
@@ -249,6 +262,7 @@ impl Service {
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
         self.resources.check()?;
         volume::check(&self.volumes)?;
+        DEPENDENCIES.check("the number of dependencies", self.depends_on.len())?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

@@ -20,7 +20,7 @@ use nebula_logs::{Copier, Keeper, Logs};
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
 use nebula_pki::{Authority, Identity, NodeKey, RENEWABLE_FOR};
-use nebula_proxy::{Proxy, ProxyHandle};
+use nebula_proxy::{BRIDGE_PORTS, BridgeConfig, Bridges, Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
 use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
@@ -35,11 +35,12 @@ use crate::config::{Config, ConfigError};
 use crate::directory::{DirectoryKeeper, Peers, directory};
 use crate::facts::FactsKeeper;
 use crate::files::{
-    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, LOGS_DIR, REGISTRY_DIR,
-    WORK_DIR, private_dir,
+    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, BRIDGES_FILE, INSTANCES_DIR, LOGS_DIR,
+    REGISTRY_DIR, WORK_DIR, private_dir,
 };
 use crate::rates::RatesKeeper;
 use crate::setup::{self, Bootstrap};
+use crate::supplies::{BridgesKeeper, Given};
 use crate::trials::{Counted, TrialsKeeper};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -323,6 +324,34 @@ impl Node {
             locals_tx,
             given_up.subscribe(),
         );
+        let bridges_config = BridgeConfig {
+            me,
+            file: dir.join(BRIDGES_FILE),
+            ports: BRIDGE_PORTS,
+            limits: nebula_proxy::Limits::default(),
+        };
+        let bridges = Bridges::start(
+            bridges_config,
+            table_rx.clone(),
+            locals_rx.clone(),
+            mesh.clone(),
+        )
+        .map_err(|source| StartError::DataDir {
+            what: BRIDGES_FILE,
+            source,
+        })?;
+        let supervisor = supervisor.supplied(Arc::new(Given {
+            bridges: bridges.clone(),
+        }));
+        {
+            let (registry, driver) = (registry.clone(), driver.clone());
+            guardian.supervise("bridges", move || BridgesKeeper {
+                me,
+                bridges: bridges.clone(),
+                state: registry.watch_plan(),
+                runs: driver.runs(),
+            });
+        }
         let book = Book::default();
         let probes = Reports::start(book.clone(), mesh.clone(), registry.watch_plan());
         {

@@ -11,6 +11,7 @@ use nebula_drivers::{Driver, Run};
 use tokio::sync::watch;
 
 use crate::ports;
+use crate::supplies::{self, Supplies};
 
 #[derive(Debug, Clone)]
 pub struct SupervisorConfig {
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub locals: watch::Sender<Arc<LocalInstances>>,
     /// What the probes of this node have given up.
     pub given_up: watch::Receiver<Arc<GivenUp>>,
+    pub supplies: Arc<dyn Supplies>,
 }
 
 impl Handle {
@@ -71,6 +73,20 @@ impl Handle {
             driver,
             locals,
             given_up,
+            supplies: Arc::new(supplies::None),
+        }))
+    }
+
+    /// The same with what other parts of the node have for programs; before a supervisor is made.
+    #[must_use]
+    pub fn supplied(self, supplies: Arc<dyn Supplies>) -> Handle {
+        let shared = &self.0;
+        Handle(Arc::new(Shared {
+            config: shared.config.clone(),
+            driver: shared.driver.clone(),
+            locals: shared.locals.clone(),
+            given_up: shared.given_up.clone(),
+            supplies,
         }))
     }
 

@@ -63,6 +63,9 @@ pub struct File {
     /// Folders that outlive its instances and releases.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// Deployments that have to be ready before an instance is started; the program is told their addresses.
+    #[serde(default)]
+    pub depends_on: Vec<String>,
     /// How a release takes over from the one before.
     #[serde(default)]
     pub strategy: ReleaseStrategy,

@@ -119,6 +119,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         resources: file.resources,
         isolation: file.isolation,
         volumes: file.volumes,
+        depends_on: file.depends_on,
     };
     let as_written = DeploymentSpec {
         env: env.clone(),
@@ -238,6 +239,9 @@ const PARTS: &[Part] = &[
         to.isolation = from.isolation.clone()
     }),
     ("volumes", |from, to| to.volumes.clone_from(&from.volumes)),
+    ("depends_on", |from, to| {
+        to.depends_on.clone_from(&from.depends_on)
+    }),
 ];
 
 /// The first part that is refused even when all others are as by default.

@@ -1,4 +1,4 @@
-//! The flags about what a deployment keeps.
+//! The flags about what a deployment keeps and what it waits for.
 
 use clap::Args;
 use nebula_wire::api::{DeploymentSpec, Volume};
@@ -8,6 +8,9 @@ pub struct StatefulFlags {
     /// Folder that outlives instances and releases, and where the program finds it; may be repeated
     #[arg(long = "volume", value_name = "NAME:PATH", value_parser = volume, help_heading = "State")]
     volumes: Vec<Volume>,
+    /// Deployment that has to be ready first and whose address the program is told; may be repeated
+    #[arg(long = "depends-on", value_name = "NAME", help_heading = "State")]
+    depends_on: Vec<String>,
 }
 
 impl StatefulFlags {
@@ -17,7 +20,10 @@ impl StatefulFlags {
 
     /// The flags, all of which only a program can have, and whether they are given.
     pub fn of_programs(&self) -> Vec<(bool, &'static str)> {
-        vec![(!self.volumes.is_empty(), "--volume")]
+        vec![
+            (!self.volumes.is_empty(), "--volume"),
+            (!self.depends_on.is_empty(), "--depends-on"),
+        ]
     }
 
     /// Puts what these flags say in place of what the spec says; the rest stays.
@@ -25,6 +31,11 @@ impl StatefulFlags {
         for volume in &self.volumes {
             spec.volumes.retain(|known| known.name != volume.name);
             spec.volumes.push(volume.clone());
+        }
+        for name in &self.depends_on {
+            if !spec.depends_on.contains(name) {
+                spec.depends_on.push(name.clone());
+            }
         }
     }
 }
@@ -48,6 +59,7 @@ mod tests {
     fn a_volume_replaces_the_one_of_its_name() {
         let flags = |texts: &[&str]| StatefulFlags {
             volumes: texts.iter().map(|text| volume(text).unwrap()).collect(),
+            ..StatefulFlags::default()
         };
         let mut spec = DeploymentSpec::default();
         flags(&["data:/data", "wal:/wal"]).onto(&mut spec);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::dependencies;
 use super::names;
 use super::rollouts::{self, Way};
 use crate::command::{Outcome, Rejection};
@@ -59,6 +60,7 @@ pub(super) fn create(
         return Err(Rejection::DeploymentUnknown(name.clone()));
     };
     names::check(state, name, spec)?;
+    dependencies::check(state, name, spec)?;
     new.check()?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
@@ -83,6 +85,7 @@ pub(super) fn update(
     let current = Arc::clone(deployment.current());
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
+    dependencies::check(state, name, spec)?;
     new.check()?;
     let release = new.release(deployment.newest().number.0 + 1, spec);
     let number = release.number;
@@ -166,6 +169,7 @@ pub(super) fn purge_cache(state: &mut State, name: &DeploymentName) -> Result<Ou
 /// Marks the deployment; its record goes with its last instance.
 pub(super) fn remove(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
     let deployment = changeable(state, name)?;
+    dependencies::check_removal(state, name)?;
     let deployment = Deployment {
         removing: true,
         generation: deployment.generation + 1,

@@ -5,6 +5,7 @@
 //! everything first and changes the state only when nothing can fail any more.
 
 mod assign;
+mod dependencies;
 mod deployments;
 mod members;
 mod names;

@@ -1,5 +1,6 @@
 //! What becomes of a release on its way: the leader's steps and what operators say.
 
+use super::dependencies;
 use super::deployments::{changeable, put};
 use super::names;
 use crate::command::{Outcome, Rejection};
@@ -75,6 +76,7 @@ pub(super) fn roll_back(
     };
     let release = deployment.release(to).ok_or_else(unknown)?;
     names::check(state, name, &release.spec)?;
+    dependencies::check(state, name, &release.spec)?;
     turn_to(&mut deployment, to, Way::Straight, now);
     deployment.generation += 1;
     Ok(put(state, deployment))

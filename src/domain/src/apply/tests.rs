@@ -1,5 +1,6 @@
 //! One test for each rule of `apply`, and the properties that hold for every sequence of requests.
 
+mod dependencies;
 mod members;
 mod purges;
 

@@ -11,6 +11,7 @@ mod fleet;
 mod problem;
 mod service;
 mod site;
+mod waits;
 
 #[cfg(test)]
 mod bound_tests;
@@ -51,6 +52,10 @@ pub fn plan(state: &State, view: &View) -> Plan {
         let lost = job.copies.iter().filter(|c| c.place == Place::Lost);
         if !matches!(job.kind, Kind::Bound { .. }) {
             lost.for_each(|copy| solution.stop(copy.id));
+        }
+        if let Some(reason) = waits::holds_up(state, view, job) {
+            solution.explain(job.name, reason);
+            continue;
         }
         match job.kind {
             Kind::Bound { release } => {

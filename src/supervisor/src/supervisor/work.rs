@@ -14,6 +14,7 @@ use nebula_drivers::volume::{self, Mount};
 use super::{Done, Supervisor};
 use crate::ports;
 use crate::slot::Effect;
+use crate::supplies;
 
 /// For what is stopped although nobody says how: it was removed while this node was away.
 const DEFAULT_GRACE: Duration = nebula_domain::spec::DEFAULT_STOP_GRACE;
@@ -155,7 +156,8 @@ impl Supervisor {
         } else {
             *config.port_range.start()
         };
-        let spec = StartSpec {
+        let needs = service.depends_on.clone();
+        let mut spec = StartSpec {
             instance: id,
             run,
             deployment: deployment.clone(),
@@ -172,10 +174,21 @@ impl Supervisor {
         };
         tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
         let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());
+        let supplies = self.shared.supplies.clone();
         self.starting.insert(id, port);
         self.tasks.spawn(async move {
             // Never closed.
             let _turn = starts.acquire_owned().await;
+            for to in &needs {
+                let port = match supplies.port(to).await {
+                    Ok(port) => port,
+                    Err(why) => return Done::Started(id, Err(why)),
+                };
+                for (name, value) in supplies::address(to, port) {
+                    // What a person has set means something.
+                    spec.env.entry(name).or_insert(value);
+                }
+            }
             let result = driver.start(spec).await;
             Done::Started(
                 id,

@@ -302,6 +302,9 @@ pub struct DeploymentSpec {
     /// Folders that outlive its instances and releases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// Deployments that have to be ready before an instance is started; it is told where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -327,6 +330,7 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
             .field("volumes", &self.volumes)
+            .field("depends_on", &self.depends_on)
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! Between the API's JSON and the domain's types. Whatever comes in is checked here, once.
 
+mod dependency;
 mod http;
 #[cfg(test)]
 mod http_tests;
@@ -121,6 +122,17 @@ impl From<&Rejection> for ApiError {
                 C::Conflict,
                 "remove it together with them: 'nebula deploy remove NAME --volumes'",
             ),
+            Rejection::DependencyUnknown { .. } => (
+                C::Conflict,
+                "deploy that one first; see 'nebula deploy list'",
+            ),
+            Rejection::DependencyCycle(_) => {
+                (C::BadRequest, "leave one of them out of 'depends_on'")
+            }
+            Rejection::DependencyNeeded { .. } => (
+                C::Conflict,
+                "remove that one first, or take the dependency out of it",
+            ),
             Rejection::VolumesUnknown(_) => (C::NotFound, "see 'nebula volume list'"),
             Rejection::StalePlan { .. } => (C::Conflict, "plan again"),
         };
@@ -197,10 +209,11 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             .any(|probe| probe.is_some())
         || wire.resources != Default::default()
         || wire.isolation != Default::default()
-        || !wire.volumes.is_empty();
+        || !wire.volumes.is_empty()
+        || !wire.depends_on.is_empty();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources, isolation or volumes",
+            "a static site has no command, environment, probe, resources, isolation, volumes or dependencies",
             "leave them out, or use --type service",
         ));
     }
@@ -246,6 +259,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         resources: release::resources(&wire.resources)?,
         isolation: release::isolation(&wire.isolation)?,
         volumes: volume::volumes(&wire.volumes)?,
+        depends_on: dependency::dependencies(&wire.depends_on)?,
     }))
 }
 
@@ -285,6 +299,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             resources: release::told_resources(&service.resources),
             isolation: release::told_isolation(&service.isolation),
             volumes: volume::told(&service.volumes),
+            depends_on: service.depends_on.iter().map(ToString::to_string).collect(),
         },
     }
 }
