@@ -317,3 +317,159 @@ fn a_dependent_waits_for_what_it_needs_and_reaches_it_from_any_node() {
     let count: u64 = ask(&cluster, "web", "/via/db/count").parse().unwrap();
     assert!(count >= 15, "{count}");
 }
+
+/// Unlike anything else that lies on a disk.
+const NAME: &str = "API_SHIBBOLETH";
+
+/// Whether all programs have this value, wherever they run.
+fn all_have(cluster: &Cluster, value: &str) -> bool {
+    let wanted = format!("{NAME}={value}\0");
+    programs(cluster).iter().all(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(&wanted)
+    })
+}
+
+/// Every file below a folder that holds these bytes.
+fn holding(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() {
+                // One that is gone by now holds nothing.
+                let bytes = std::fs::read(&path).unwrap_or_default();
+                if bytes.windows(needle.len()).any(|part| part == needle) {
+                    found.push(path);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Sets a secret as people should: by standard input.
+fn set_secret(cluster: &Cluster, name: &str, value: &str) {
+    let file = cluster.scratch("secret").join("value");
+    std::fs::write(&file, value).unwrap();
+    let set = ["secrets", "set", name, "--file", file.to_str().unwrap()];
+    let done = cluster.nebula(&set).ok();
+    assert!(!done.to_string().contains(value), "{done}");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_secret_is_seen_by_its_program_and_nowhere_else() {
+    let mut cluster = Cluster::start(3);
+    // A worker has no key of its own.
+    cluster.join("worker", "worker");
+    cluster.wait_all_alive();
+    let (first, second) = ("first-67b1c2d8e0", "second-5f90a3417c");
+    let folder = cluster.keep_folder();
+    let missing = [
+        "deploy",
+        "create",
+        "api",
+        "--path",
+        folder.to_str().unwrap(),
+        "--command",
+        "x",
+        "--secret",
+        NAME,
+    ];
+    let refused = cluster.nebula(&[&missing[..], &["--tld", "example.test"]].concat());
+    assert!(
+        refused.stderr.contains("no secret named 'API_SHIBBOLETH'"),
+        "{refused}"
+    );
+    set_secret(&cluster, NAME, first);
+    deploy(
+        &cluster,
+        "api",
+        &[
+            "--secret",
+            NAME,
+            "--secret",
+            "OTHER=API_SHIBBOLETH",
+            "--instances",
+            "4",
+        ],
+    );
+    let status = cluster.status("api");
+    let nodes: std::collections::BTreeSet<_> = status["instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["node"].to_string())
+        .collect();
+    assert_eq!(nodes.len(), 4, "one on the worker too: {status}");
+    for _ in 0..8 {
+        assert_eq!(ask(&cluster, "api", "/env/API_SHIBBOLETH"), first);
+        assert_eq!(ask(&cluster, "api", "/env/OTHER"), first);
+    }
+    assert!(all_have(&cluster, first), "also on the worker");
+
+    // A new value reaches nobody before a restart: not even a program that starts again.
+    set_secret(&cluster, NAME, second);
+    let before = programs(&cluster);
+    for pid in &before {
+        process::signal(*pid, Signal::SIGKILL);
+    }
+    eventually(DEADLINE, "other programs", || {
+        let now = programs(&cluster);
+        holds(
+            now.len() == 4 && now.iter().all(|pid| !before.contains(pid)),
+            &now,
+        )
+    });
+    ready(&cluster, "api");
+    assert_eq!(ask(&cluster, "api", "/env/API_SHIBBOLETH"), first);
+    assert!(all_have(&cluster, first));
+    let list = cluster.nebula(&["secrets", "list", "--json"]).ok().json();
+    assert_eq!(list["secrets"][0]["behind"][0], "api", "{list}");
+    cluster
+        .nebula(&["deploy", "restart", "api", "--wait", "--timeout", "60s"])
+        .ok();
+    assert_eq!(ask(&cluster, "api", "/env/API_SHIBBOLETH"), second);
+    assert!(all_have(&cluster, second));
+    let status = cluster.status("api");
+    let instances = status["instances"].as_array().unwrap();
+    assert!(
+        instances.iter().all(|i| i["secrets"][NAME] == 2),
+        "{status}"
+    );
+
+    // It is in no answer, no argument and on no disk.
+    let used = cluster.nebula(&["secrets", "delete", NAME]);
+    assert!(used.code != 0 && used.stderr.contains("'api'"), "{used}");
+    for args in [
+        &["deploy", "status", "api"][..],
+        &["deploy", "status", "api", "--json"],
+        &["deploy", "history", "api", "--json"],
+        &["deploy", "logs", "api"],
+        &["secrets", "list"],
+        &["secrets", "list", "--json"],
+    ] {
+        let told = cluster.nebula(args).to_string();
+        assert!(!told.contains(first) && !told.contains(second), "{args:?}");
+    }
+    for pid in process::all() {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        assert!(!arguments.contains(second), "{pid}: {arguments}");
+    }
+    for member in &cluster.members {
+        for value in [first, second] {
+            let found = holding(&member.data_dir, value.as_bytes());
+            assert_eq!(found, Vec::<PathBuf>::new(), "{}", member.name);
+        }
+        let (name, key) = (&member.name, member.data_dir.join("ca.key"));
+        assert_eq!(key.exists(), name != "worker", "{name}");
+    }
+    // The search finds what is there.
+    let told = holding(&cluster.members[0].data_dir, NAME.as_bytes());
+    assert!(!told.is_empty(), "the registry tells the name");
+}

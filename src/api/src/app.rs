@@ -12,6 +12,7 @@ use nebula_enrolment::Enrolment;
 use nebula_health::Reports;
 use nebula_logs::Logs;
 use nebula_registry::{Applied, OperatorToken, Registry, Status};
+use nebula_secrets::Vault;
 use nebula_telemetry::{Clock, Metrics, Random};
 use nebula_volumes::Sizes;
 use nebula_wire::api::{
@@ -49,6 +50,7 @@ pub struct App {
     pub logs: Logs,
     pub probes: Reports,
     pub volumes: Sizes,
+    pub vault: Vault,
     pub enrolment: Enrolment,
     pub metrics: Metrics,
     pub clock: Clock,

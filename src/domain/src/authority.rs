@@ -59,6 +59,8 @@ impl Command {
             | Command::RemoveDeployment { .. }
             | Command::PurgeCache { .. }
             | Command::DeleteVolumes { .. }
+            | Command::SetSecret { .. }
+            | Command::DeleteSecret { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -85,6 +87,8 @@ impl Command {
             Command::RemoveDeployment { .. } => "remove a deployment",
             Command::PurgeCache { .. } => "purge a response cache",
             Command::DeleteVolumes { .. } => "delete volumes",
+            Command::SetSecret { .. } => "set a secret",
+            Command::DeleteSecret { .. } => "delete a secret",
             Command::VolumesGone { .. } => "tell of another node's volumes",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",

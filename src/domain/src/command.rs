@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::limits::LimitExceeded;
-use crate::names::{DeploymentName, NodeName};
+use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::{Order, Step};
+use crate::secret::Sealed;
 use crate::settings::SettingError;
 use crate::spec::{Spec, SpecError};
 use crate::state::{Addresses, Cluster, JoinToken, Origin, Role};
@@ -141,6 +142,15 @@ pub enum Command {
         name: DeploymentName,
         ordinal: u32,
     },
+    SetSecret {
+        name: SecretName,
+        sealed: Sealed,
+        author: String,
+        now: Millis,
+    },
+    DeleteSecret {
+        name: SecretName,
+    },
 }
 
 /// One step of a plan.
@@ -177,6 +187,8 @@ pub enum Outcome {
     },
     /// What was kept before this revision is of no use any more.
     CachePurged { revision: u64 },
+    /// This is the secret's version from now on.
+    SecretSet { version: u64 },
 }
 
 /// Why a command changed nothing. Stable: API codes and exit codes derive from it.
@@ -269,6 +281,13 @@ pub enum Rejection {
     DependencyUnknown {
         name: DeploymentName,
         on: DeploymentName,
+    },
+    #[error("there is no secret named '{0}'")]
+    SecretUnknown(SecretName),
+    #[error("the deployment '{by}' is given the secret '{name}'")]
+    SecretNeeded {
+        name: SecretName,
+        by: DeploymentName,
     },
     #[error("these would wait for each other for ever: {0}")]
     DependencyCycle(String),

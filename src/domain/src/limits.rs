@@ -68,6 +68,21 @@ pub const DEPENDENCIES: Limit = Limit {
     name: "dependencies",
     max: 16,
 };
+/// One secret's value in bytes: passwords, keys, certificates with their chain. Linux takes 128 KiB in one variable.
+pub const SECRET_BYTES: Limit = Limit {
+    name: "secret_bytes",
+    max: 32 * 1024,
+};
+/// Secrets in all.
+pub const SECRETS: Limit = Limit {
+    name: "secrets",
+    max: 10_000,
+};
+/// Secrets of one deployment.
+pub const SECRETS_PER_DEPLOYMENT: Limit = Limit {
+    name: "secrets_per_deployment",
+    max: 64,
+};
 /// Members that one gossip view is meant for.
 pub const NODES: Limit = Limit {
     name: "nodes",

@@ -21,8 +21,10 @@ pub use volume::VolumeSpec;
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
 use crate::isolation::Isolation;
-use crate::limits::{COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded};
-use crate::names::{DeploymentName, DomainName};
+use crate::limits::{
+    COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded, SECRETS_PER_DEPLOYMENT,
+};
+use crate::names::{DeploymentName, DomainName, SecretName};
 use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
@@ -70,6 +72,8 @@ pub enum SpecError {
     NoDeadline,
     #[error("the strategy's {what} is longer than a day")]
     StrategyWait { what: String },
+    #[error("the variable '{0}' is both a secret and in the environment: leave one of them out")]
+    EnvTwice(String),
     #[error("the volume '{name}': {what}")]
     BadVolume { name: String, what: String },
     #[error(
@@ -131,6 +135,8 @@ pub struct Service {
     pub volumes: Vec<VolumeSpec>,
     /// Deployments that have to be ready before an instance is started, and that it is told the addresses of.
     pub depends_on: BTreeSet<DeploymentName>,
+    /// Environment variables whose values are secrets of the cluster.
+    pub secrets: BTreeMap<String, SecretName>,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -146,6 +152,7 @@ impl std::fmt::Debug for Service {
             .field("isolation", &self.isolation)
             .field("volumes", &self.volumes)
             .field("depends_on", &self.depends_on)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }
@@ -209,6 +216,14 @@ impl Spec {
         names.into_iter().flatten()
     }
 
+    /// The secrets that its program is given, by the variables they are given in.
+    pub fn secrets(&self) -> Option<&BTreeMap<String, SecretName>> {
+        match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.secrets),
+        }
+    }
+
     pub fn is_static(&self) -> bool {
         matches!(self.workload, Workload::Static(_))
     }
@@ -230,6 +245,7 @@ impl Service {
             isolation: Isolation::default(),
             volumes: Vec::new(),
             depends_on: BTreeSet::new(),
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -262,6 +278,13 @@ impl Service {
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
         self.resources.check()?;
         volume::check(&self.volumes)?;
+        SECRETS_PER_DEPLOYMENT.check("the number of secrets", self.secrets.len())?;
+        for variable in self.secrets.keys() {
+            check_env(variable, "")?;
+            if self.env.contains_key(variable) {
+                return Err(SpecError::EnvTwice(excerpt(variable)));
+            }
+        }
         DEPENDENCIES.check("the number of dependencies", self.depends_on.len())?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {

@@ -83,6 +83,20 @@ pub struct StartSpec {
     /// What it finds again; see [`crate::volume`].
     #[serde(default)]
     pub volumes: Vec<Mount>,
+    /// More environment variables, which are never written down: the shim is told them by a pipe.
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+/// Environment variables whose values are secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+/// Names only.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Names of variables only: values and arguments may hold secrets.
@@ -99,6 +113,7 @@ impl fmt::Debug for StartSpec {
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
             .field("volumes", &self.volumes)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }

@@ -16,5 +16,5 @@ mod record;
 pub mod shim;
 pub mod volume;
 
-pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
+pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, Secrets, StartSpec};
 pub use exec::{Exec, ExecSpec, SAID_BYTES};

@@ -22,7 +22,8 @@ impl Lane {
             | Protocol::LogSearch
             | Protocol::LogCopy
             | Protocol::Health
-            | Protocol::Volumes => Lane::Bulk,
+            | Protocol::Volumes
+            | Protocol::Secrets => Lane::Bulk,
         }
     }
 }

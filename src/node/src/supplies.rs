@@ -1,23 +1,30 @@
 //! What programs are given by other parts of the node than the supervisor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
-use nebula_domain::{DeploymentName, NodeId, State};
+use nebula_domain::{DeploymentName, InstanceId, NodeId, State};
 use nebula_drivers::Runs;
 use nebula_proxy::Bridges;
+use nebula_secrets::Vault;
 use nebula_supervisor::Supplies;
 use tokio::sync::watch;
 
 pub(crate) struct Given {
     pub bridges: Bridges,
+    pub vault: Vault,
 }
 
 #[async_trait]
 impl Supplies for Given {
+    async fn secrets(&self, instance: InstanceId) -> Result<BTreeMap<String, String>, String> {
+        let values = self.vault.of(instance).await;
+        values.map_err(|error| error.to_string())
+    }
+
     async fn port(&self, to: &DeploymentName) -> Result<u16, String> {
         let port = self.bridges.port(to);
         port.map_err(|error| format!("no address for '{to}', which it depends on: {error}"))

@@ -24,6 +24,7 @@ use nebula_proxy::{BRIDGE_PORTS, BridgeConfig, Bridges, Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
 use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
+use nebula_secrets::Vault;
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
 use nebula_volumes::Sizes;
@@ -308,6 +309,12 @@ impl Node {
             let (logs, metrics) = (logs.clone(), metrics.clone());
             guardian.supervise("output copies", move || Copier::new(&logs, &metrics));
         }
+        let vault = {
+            let enrolment = enrolment.clone();
+            let key = move || enrolment.derived_key(nebula_secrets::KEY_PURPOSE);
+            let (state, view) = (registry.watch_plan(), membership.view());
+            Vault::start(mesh.clone(), state, view, random.clone(), Arc::new(key))
+        };
         let supervisor_config = SupervisorConfig::new(me, config.name.to_string(), work_dir);
         let volumes_dir = supervisor_config.volumes_dir.clone();
         let volumes = Sizes::start(volumes_dir.clone(), mesh.clone(), registry.watch_plan());
@@ -342,6 +349,7 @@ impl Node {
         })?;
         let supervisor = supervisor.supplied(Arc::new(Given {
             bridges: bridges.clone(),
+            vault: vault.clone(),
         }));
         {
             let (registry, driver) = (registry.clone(), driver.clone());
@@ -449,6 +457,7 @@ impl Node {
             logs,
             probes,
             volumes,
+            vault,
             enrolment,
             metrics,
             clock,

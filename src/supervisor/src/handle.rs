@@ -73,7 +73,7 @@ impl Handle {
             driver,
             locals,
             given_up,
-            supplies: Arc::new(supplies::None),
+            supplies: Arc::new(supplies::Nothing),
         }))
     }
 

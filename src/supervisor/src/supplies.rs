@@ -1,22 +1,31 @@
 //! What a program is given besides its own environment. A trait: it comes from parts of the node that the supervisor
 //! does not know.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
-use nebula_domain::DeploymentName;
+use nebula_domain::{DeploymentName, InstanceId};
 
 #[async_trait]
 pub trait Supplies: Send + Sync + 'static {
     /// The port on 127.0.0.1 that leads to a deployment, from now on and for as long as an instance here depends on it.
     async fn port(&self, to: &DeploymentName) -> Result<u16, String>;
+
+    /// The values of an instance's secrets, by the variables that they are given in; asked for when it has any.
+    async fn secrets(&self, instance: InstanceId) -> Result<BTreeMap<String, String>, String>;
 }
 
 /// For nodes without such parts.
-pub(crate) struct None;
+pub(crate) struct Nothing;
 
 #[async_trait]
-impl Supplies for None {
+impl Supplies for Nothing {
     async fn port(&self, to: &DeploymentName) -> Result<u16, String> {
         Err(format!("this node has no way to '{to}'"))
+    }
+
+    async fn secrets(&self, _: InstanceId) -> Result<BTreeMap<String, String>, String> {
+        Err("this node has no secrets".to_owned())
     }
 }
 

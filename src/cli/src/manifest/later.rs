@@ -6,7 +6,7 @@ use toml::de::DeTable;
 use super::parse::Wrong;
 use crate::toml_text::entry;
 
-const FIELDS: &[&str] = &["hooks", "image", "placement", "port", "secrets"];
+const FIELDS: &[&str] = &["hooks", "image", "placement", "port"];
 
 const TYPES: &[&str] = &["cron", "job", "worker"];
 

@@ -10,6 +10,7 @@ mod logs;
 mod manifest;
 mod releases;
 mod scheduler;
+mod secrets;
 mod volume;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -47,6 +48,9 @@ enum Command {
     /// Create, change and look at deployments
     #[command(subcommand)]
     Deploy(deploy_args::Deploy),
+    /// Set, list and delete secrets that programs are given
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// See and delete what deployments keep
     #[command(subcommand)]
     Volume(volume::Volume),
@@ -77,6 +81,7 @@ pub fn run(cli: Cli) -> Outcome {
     let connect = cli.connect;
     match cli.command {
         Command::Deploy(command) => block_on(deploy::run(command, &connect, out)),
+        Command::Secrets(command) => block_on(secrets::run(command, &connect, out)),
         Command::Volume(command) => block_on(volume::run(command, &connect, out)),
         Command::Config(command) => block_on(config::run(command, &connect, out)),
         Command::Context(command) => block_on(context::run(command, cluster_file(&connect), out)),
@@ -155,6 +160,12 @@ mod tests {
             "nebula deploy create a --path . --command x --volume data:/data --volume wal:/wal",
             "nebula deploy remove a --volumes",
             "nebula volume list a --json",
+            "nebula secrets set DB_PASSWORD",
+            "nebula secrets set DB_PASSWORD hush",
+            "nebula secrets set TLS_KEY --file key.pem",
+            "nebula secrets list --json",
+            "nebula secrets delete DB_PASSWORD",
+            "nebula deploy create a --path . --command x --secret DB_PASSWORD --secret PGPASSWORD=DB_PASSWORD --depends-on db",
             "nebula volume delete a",
             "nebula deploy create a --path . --command x --memory 1Gi --step 10% --no-rollback",
             "nebula config set user.a b",

@@ -1,7 +1,7 @@
-//! The flags about what a deployment keeps and what it waits for.
+//! The flags about what a deployment keeps, what it waits for and what it is given.
 
 use clap::Args;
-use nebula_wire::api::{DeploymentSpec, Volume};
+use nebula_wire::api::{DeploymentSpec, SecretRef, Volume};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct StatefulFlags {
@@ -11,6 +11,9 @@ pub struct StatefulFlags {
     /// Deployment that has to be ready first and whose address the program is told; may be repeated
     #[arg(long = "depends-on", value_name = "NAME", help_heading = "State")]
     depends_on: Vec<String>,
+    /// Secret that the program is given, in the variable of its name or in another; may be repeated
+    #[arg(long = "secret", value_name = "[VARIABLE=]NAME", value_parser = secret, help_heading = "State")]
+    secrets: Vec<SecretRef>,
 }
 
 impl StatefulFlags {
@@ -23,6 +26,7 @@ impl StatefulFlags {
         vec![
             (!self.volumes.is_empty(), "--volume"),
             (!self.depends_on.is_empty(), "--depends-on"),
+            (!self.secrets.is_empty(), "--secret"),
         ]
     }
 
@@ -31,6 +35,10 @@ impl StatefulFlags {
         for volume in &self.volumes {
             spec.volumes.retain(|known| known.name != volume.name);
             spec.volumes.push(volume.clone());
+        }
+        for given in &self.secrets {
+            spec.secrets.retain(|known| known.env != given.env);
+            spec.secrets.push(given.clone());
         }
         for name in &self.depends_on {
             if !spec.depends_on.contains(name) {
@@ -51,6 +59,18 @@ fn volume(text: &str) -> Result<Volume, String> {
     }
 }
 
+/// `DB_PASSWORD`, or `PGPASSWORD=DB_PASSWORD`.
+fn secret(text: &str) -> Result<SecretRef, String> {
+    let (env, secret) = text.split_once('=').unwrap_or((text, text));
+    if env.is_empty() || secret.is_empty() {
+        return Err("name a secret, such as DB_PASSWORD or PGPASSWORD=DB_PASSWORD".to_owned());
+    }
+    Ok(SecretRef {
+        env: env.to_owned(),
+        secret: secret.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +86,13 @@ mod tests {
         flags(&["data:/srv/data"]).onto(&mut spec);
         let paths: Vec<_> = spec.volumes.iter().map(|v| v.path.as_str()).collect();
         assert_eq!(paths, ["/wal", "/srv/data"]);
+        let given = |text: &str| secret(text).unwrap();
+        assert_eq!(given("KEY").env, "KEY");
+        assert_eq!(
+            (given("A=KEY").env, given("A=KEY").secret),
+            ("A".into(), "KEY".into())
+        );
+        assert!(secret("=KEY").is_err() && secret("A=").is_err());
         for bad in ["data", "data:", ":/data", ""] {
             assert!(volume(bad).is_err(), "{bad}");
         }

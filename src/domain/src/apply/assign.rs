@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::deployments::drop_removed;
+use super::secrets;
 use super::volumes;
 use crate::command::{Change, Outcome, Rejection};
 use crate::ids::{InstanceId, NodeId, ReleaseNumber};
@@ -61,9 +62,10 @@ fn start(state: &mut State, name: &DeploymentName, release: ReleaseNumber, node:
     let Some(deployment) = state.deployments.get(name).filter(|d| !d.removing) else {
         return false;
     };
-    if deployment.release(release).is_none() {
+    let Some(wanted) = deployment.release(release) else {
         return false;
-    }
+    };
+    let secrets = secrets::of(deployment, wanted);
     if state.nodes.get(&node).is_none_or(|node| node.draining) {
         return false;
     }
@@ -80,6 +82,7 @@ fn start(state: &mut State, name: &DeploymentName, release: ReleaseNumber, node:
         node,
         desired: Desired::Run,
         since_revision: next_revision(state),
+        secrets,
     };
     state.next_instance_id += 1;
     state.instances.insert(id, instance);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::dependencies;
 use super::names;
 use super::rollouts::{self, Way};
+use super::secrets;
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
 use crate::limits::{
@@ -61,11 +62,13 @@ pub(super) fn create(
     };
     names::check(state, name, spec)?;
     dependencies::check(state, name, spec)?;
+    secrets::check(state, spec)?;
     new.check()?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
     let mut deployment = Deployment::new(name.clone(), scale, new.release(1, spec));
     deployment.rollout = Some(Rollout::begin(&deployment, None, true, new.now));
+    secrets::pin(state, &mut deployment);
     Ok(put(state, deployment))
 }
 
@@ -86,6 +89,7 @@ pub(super) fn update(
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
     dependencies::check(state, name, spec)?;
+    secrets::check(state, spec)?;
     new.check()?;
     let release = new.release(deployment.newest().number.0 + 1, spec);
     let number = release.number;
@@ -93,8 +97,9 @@ pub(super) fn update(
     deployment.releases.push_back(Arc::new(release));
     rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, new.now);
     let from = deployment.rollout.as_ref().and_then(|rollout| rollout.from);
-    if same_program && same_spec {
-        // The same again is asked for so that instances begin anew.
+    let same_secrets = !secrets::pin(state, &mut deployment);
+    if same_program && (same_spec || !same_secrets) {
+        // The same again is asked for so that instances begin anew, and so are secrets that were changed.
         deployment.epoch += 1;
     } else if same_program && from == Some(current.number) {
         // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
@@ -148,11 +153,12 @@ pub(super) fn scale(
 
 pub(super) fn restart(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
     let deployment = changeable(state, name)?;
-    let deployment = Deployment {
+    let mut deployment = Deployment {
         epoch: deployment.epoch + 1,
         generation: deployment.generation + 1,
         ..deployment.clone()
     };
+    secrets::pin(state, &mut deployment);
     Ok(put(state, deployment))
 }
 

@@ -3,6 +3,7 @@
 use super::dependencies;
 use super::deployments::{changeable, put};
 use super::names;
+use super::secrets;
 use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::ReleaseNumber;
@@ -77,7 +78,9 @@ pub(super) fn roll_back(
     let release = deployment.release(to).ok_or_else(unknown)?;
     names::check(state, name, &release.spec)?;
     dependencies::check(state, name, &release.spec)?;
+    secrets::check(state, &release.spec)?;
     turn_to(&mut deployment, to, Way::Straight, now);
+    secrets::pin(state, &mut deployment);
     deployment.generation += 1;
     Ok(put(state, deployment))
 }

@@ -3,6 +3,7 @@
 mod dependencies;
 mod members;
 mod purges;
+mod secrets;
 
 use std::sync::Arc;
 

@@ -21,7 +21,7 @@ mod program;
 mod spawn;
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,7 +38,7 @@ use nix::unistd::Pid;
 
 use crate::confine::cgroup::Groups;
 use crate::confine::{Control, Controls, Enforce, Failure, Kind, users};
-use crate::driver::Exit;
+use crate::driver::{Exit, Secrets};
 use crate::logfile::NOTE_EVERY;
 use crate::procfs::{self, ProcessId};
 use crate::record::{self, ExitRecord, SpecRecord, StateRecord, StopRecord};
@@ -55,6 +55,9 @@ const KILL_ROUND: Duration = Duration::from_millis(50);
 /// Whoever looks whether a folder is in use holds its lock for a moment.
 const LOCK_TRIES: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// More than the secrets of one program have in all, escaped.
+const SECRETS_BYTES: u64 = 16 << 20;
 
 /// Said on standard output once the program runs; anything else is why it does not.
 pub(crate) const STARTED: &str = "started";
@@ -120,9 +123,10 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|e| format!("cannot become a subreaper: {e}"))?;
 
-    let spec: SpecRecord = record::read(dir, record::SPEC)
+    let mut spec: SpecRecord = record::read(dir, record::SPEC)
         .map_err(told("cannot read spec.json"))?
         .ok_or("there is no valid spec.json")?;
+    spec.start.secrets = secrets().map_err(told("cannot be told the secrets"))?;
     let volumes = spec.start.volumes.iter().map(Mount::lock);
     let volumes = volumes.collect::<Result<Vec<File>, String>>();
     for stale in [record::SPEC, record::STOP, record::EXIT] {
@@ -195,6 +199,16 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         _lock: lock,
         _volumes: volumes,
     })
+}
+
+/// What the daemon tells by standard input, to its end.
+fn secrets() -> io::Result<Secrets> {
+    let mut text = Vec::new();
+    io::stdin().take(SECRETS_BYTES).read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Ok(Secrets::default());
+    }
+    Ok(Secrets(serde_json::from_slice(&text)?))
 }
 
 /// Makes the program's control groups and starts it in them.

@@ -63,6 +63,7 @@ pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
     }
     command
         .envs(&start.env)
+        .envs(&start.secrets.0)
         .env("PORT", start.port.to_string())
         .env("NEBULA_DEPLOYMENT", start.deployment.as_str())
         .env("NEBULA_INSTANCE", start.instance.to_string())

@@ -66,6 +66,7 @@ impl Folder {
             deployment: deployment.parse().unwrap(),
             isolation: Isolation::default(),
             volumes: Vec::new(),
+            secrets: Default::default(),
             ..spec(instance, command, &self.work(instance))
         }
     }

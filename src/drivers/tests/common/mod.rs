@@ -124,6 +124,7 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
             ..Isolation::default()
         },
         volumes: Vec::new(),
+        secrets: Default::default(),
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use nebula_domain::State;
 use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
-use nebula_domain::names::DeploymentName;
+use nebula_domain::names::{DeploymentName, SecretName};
+use nebula_domain::secret::Secret;
 use nebula_domain::state::{
     Answer, Cluster, Deployment, Instance, JoinToken, Node, Recovery, Release,
 };
@@ -44,6 +45,8 @@ enum Piece {
     Recoveries(Vec<Recovery>),
     CachePurges(Vec<(DeploymentName, u64)>),
     Volumes(Vec<(DeploymentName, VolumeSets)>),
+    /// One by one: the values of many may be large.
+    Secrets(Vec<(SecretName, Secret)>),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -66,6 +69,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         names: _,
         cache_purges,
         volumes,
+        secrets,
     } = state;
     let mut out = Vec::new();
     push(
@@ -107,6 +111,12 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
     push_map(&mut out, cache_purges, Piece::CachePurges)?;
     push_map(&mut out, volumes, Piece::Volumes)?;
+    for (name, secret) in secrets {
+        push(
+            &mut out,
+            &Piece::Secrets(vec![(name.clone(), secret.clone())]),
+        )?;
+    }
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -182,6 +192,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Recoveries(some) => state.recoveries.extend(some),
             Piece::CachePurges(some) => state.cache_purges.extend(some),
             Piece::Volumes(some) => state.volumes.extend(some),
+            Piece::Secrets(some) => state.secrets.extend(some),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

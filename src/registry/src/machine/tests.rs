@@ -54,6 +54,14 @@ fn a_state_goes_through_bytes_and_back() {
     };
     let sets = std::collections::BTreeMap::from([(1, set)]);
     state.volumes.insert("db".parse().unwrap(), sets);
+    let version = nebula_domain::secret::Version {
+        sealed: nebula_domain::secret::Sealed(vec![7; 40]),
+        set_at: nebula_domain::time::Millis(3),
+        author: "ann".to_owned(),
+    };
+    let versions = std::collections::BTreeMap::from([(2, version)]);
+    let secret = nebula_domain::secret::Secret { versions };
+    state.secrets.insert("KEY".parse().unwrap(), secret);
     let bytes = pieces::encode(&state).unwrap();
     assert_eq!(pieces::decode(&bytes).unwrap(), state);
     for cut in [0, 3, 4, 50, bytes.len() - 1] {

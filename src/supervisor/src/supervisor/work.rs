@@ -8,8 +8,8 @@ use std::time::Duration;
 use nebula_domain::spec::{VolumeSpec, Workload};
 use nebula_domain::state::Release;
 use nebula_domain::{DeploymentName, Digest, InstanceId, NodeId, State, View};
-use nebula_drivers::StartSpec;
 use nebula_drivers::volume::{self, Mount};
+use nebula_drivers::{Secrets, StartSpec};
 
 use super::{Done, Supervisor};
 use crate::ports;
@@ -171,7 +171,9 @@ impl Supervisor {
             resources: service.resources,
             isolation: service.isolation,
             volumes,
+            secrets: Secrets::default(),
         };
+        let has_secrets = !service.secrets.is_empty();
         tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
         let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());
         let supplies = self.shared.supplies.clone();
@@ -187,6 +189,12 @@ impl Supervisor {
                 for (name, value) in supplies::address(to, port) {
                     // What a person has set means something.
                     spec.env.entry(name).or_insert(value);
+                }
+            }
+            if has_secrets {
+                match supplies.secrets(id).await {
+                    Ok(values) => spec.secrets = Secrets(values),
+                    Err(why) => return Done::Started(id, Err(why)),
                 }
             }
             let result = driver.start(spec).await;

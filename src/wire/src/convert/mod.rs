@@ -7,6 +7,7 @@ mod http_tests;
 mod http_told;
 mod probe;
 mod release;
+mod secret;
 mod volume;
 
 use std::sync::Arc;
@@ -122,6 +123,14 @@ impl From<&Rejection> for ApiError {
                 C::Conflict,
                 "remove it together with them: 'nebula deploy remove NAME --volumes'",
             ),
+            Rejection::SecretUnknown(_) => (
+                C::NotFound,
+                "set it with 'nebula secrets set'; see 'nebula secrets list'",
+            ),
+            Rejection::SecretNeeded { .. } => (
+                C::Conflict,
+                "take it out of that deployment first, or remove the deployment",
+            ),
             Rejection::DependencyUnknown { .. } => (
                 C::Conflict,
                 "deploy that one first; see 'nebula deploy list'",
@@ -210,10 +219,11 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         || wire.resources != Default::default()
         || wire.isolation != Default::default()
         || !wire.volumes.is_empty()
-        || !wire.depends_on.is_empty();
+        || !wire.depends_on.is_empty()
+        || !wire.secrets.is_empty();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources, isolation, volumes or dependencies",
+            "a static site has no command, environment, probe, resources, isolation, volumes, dependencies or secrets",
             "leave them out, or use --type service",
         ));
     }
@@ -260,6 +270,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         isolation: release::isolation(&wire.isolation)?,
         volumes: volume::volumes(&wire.volumes)?,
         depends_on: dependency::dependencies(&wire.depends_on)?,
+        secrets: secret::secrets(&wire.secrets)?,
     }))
 }
 
@@ -300,6 +311,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             isolation: release::told_isolation(&service.isolation),
             volumes: volume::told(&service.volumes),
             depends_on: service.depends_on.iter().map(ToString::to_string).collect(),
+            secrets: secret::told(&service.secrets),
         },
     }
 }

@@ -7,6 +7,7 @@ pub mod log_copy;
 pub mod log_search;
 pub mod logs;
 pub mod registry;
+pub mod secrets;
 pub mod tunnel;
 pub mod volumes;
 
@@ -36,6 +37,8 @@ pub enum Protocol {
     LogCopy = 9,
     /// How large volumes are.
     Volumes = 14,
+    /// The secrets of an instance, from a node that can open them.
+    Secrets = 15,
 }
 
 impl TryFrom<u8> for Protocol {
@@ -53,6 +56,7 @@ impl TryFrom<u8> for Protocol {
             8 => Protocol::LogSearch,
             9 => Protocol::LogCopy,
             14 => Protocol::Volumes,
+            15 => Protocol::Secrets,
             other => return Err(other),
         })
     }
