@@ -65,8 +65,6 @@ impl Folder {
         StartSpec {
             deployment: deployment.parse().unwrap(),
             isolation: Isolation::default(),
-            volumes: Vec::new(),
-            secrets: Default::default(),
             ..spec(instance, command, &self.work(instance))
         }
     }
