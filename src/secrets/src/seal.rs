@@ -57,7 +57,7 @@ fn cipher(key: &Key) -> Result<LessSafeKey, ring::error::Unspecified> {
 }
 
 fn aad(name: &SecretName) -> Aad<Vec<u8>> {
-    Aad::from([b"secret ", name.as_str().as_bytes()].concat())
+    Aad::from([&b"secret "[..], name.as_str().as_bytes()].concat())
 }
 
 #[cfg(test)]

@@ -35,12 +35,12 @@ impl Keeper {
 
     /// What is to be deleted here and has no instance any more.
     fn due(&self) -> Vec<(DeploymentName, u32)> {
-        let state = self.state.borrow();
+        let (me, state) = (self.me, self.state.borrow());
         let sets = state.volumes.iter().flat_map(|(name, sets)| {
             let due = sets
                 .iter()
-                .filter(|(_, set)| set.node == self.me && set.deleting && set.holder.is_none());
-            due.map(|(ordinal, _)| (name.clone(), *ordinal))
+                .filter(move |(_, set)| set.node == me && set.deleting && set.holder.is_none());
+            due.map(move |(ordinal, _)| (name.clone(), *ordinal))
         });
         sets.collect()
     }

@@ -6,4 +6,4 @@ mod keeper;
 mod sizes;
 
 pub use keeper::Keeper;
-pub use sizes::{Sized, Sizes};
+pub use sizes::{Measured, Sizes};

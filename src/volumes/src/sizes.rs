@@ -41,7 +41,7 @@ pub struct Sizes {
 }
 
 /// What one node says of its volumes; nothing when it does not answer.
-pub struct Sized {
+pub struct Measured {
     pub node: NodeId,
     pub volumes: Vec<Volume>,
 }
@@ -61,7 +61,7 @@ impl Sizes {
     }
 
     /// Of one deployment, or of all, on every node that has some.
-    pub async fn of(&self, deployment: Option<&DeploymentName>) -> Vec<Sized> {
+    pub async fn of(&self, deployment: Option<&DeploymentName>) -> Vec<Measured> {
         let nodes: BTreeSet<NodeId> = {
             let state = self.state.borrow();
             let known = state.volumes.iter();
@@ -76,7 +76,7 @@ impl Sizes {
                 tracing::debug!(%node, %error, "a node does not tell how large its volumes are");
                 Vec::new()
             });
-            Sized { node, volumes }
+            Measured { node, volumes }
         });
         join_all(asked).await
     }

@@ -101,7 +101,7 @@ fn names(spec: &Spec) -> impl Iterator<Item = &SecretName> {
 
 /// Whether all that a spec names is there.
 pub(super) fn check(state: &State, spec: &Spec) -> Result<(), Rejection> {
-    match names(spec).find(|name| !state.secrets.contains_key(name)) {
+    match names(spec).find(|name| !state.secrets.contains_key(*name)) {
         Some(name) => Err(Rejection::SecretUnknown(name.clone())),
         None => Ok(()),
     }
