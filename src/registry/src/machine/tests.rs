@@ -47,7 +47,7 @@ fn a_state_goes_through_bytes_and_back() {
     let mut state = state_with(1000);
     state.cache_purges.insert("api".parse().unwrap(), 7);
     let set = nebula_domain::volume::VolumeSet {
-        node: NodeId(2),
+        node: nebula_domain::NodeId(2),
         names: ["data".parse().unwrap()].into(),
         holder: Some(nebula_domain::InstanceId(3)),
         deleting: true,
