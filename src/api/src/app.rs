@@ -12,7 +12,9 @@ use nebula_enrolment::Enrolment;
 use nebula_health::Reports;
 use nebula_logs::Logs;
 use nebula_registry::{Applied, OperatorToken, ProposeError, Registry, Status};
+use nebula_secrets::Vault;
 use nebula_telemetry::{Clock, Metrics, Random};
+use nebula_volumes::Sizes;
 use nebula_wire::api::{
     AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER, REVISION_HEADER,
 };
@@ -47,6 +49,8 @@ pub struct App {
     pub artifacts: Artifacts,
     pub logs: Logs,
     pub probes: Reports,
+    pub volumes: Sizes,
+    pub vault: Vault,
     pub enrolment: Enrolment,
     pub metrics: Metrics,
     pub clock: Clock,

@@ -129,6 +129,13 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
         health: instance.health.to_string(),
         restarts: instance.restarts,
         reason: instance.reason.clone(),
+        secrets: state
+            .instances
+            .get(&instance.id)
+            .into_iter()
+            .flat_map(|known| &known.secrets)
+            .map(|(name, version)| (name.to_string(), *version))
+            .collect(),
     }
 }
 

@@ -18,9 +18,11 @@ mod node;
 mod purge;
 mod releases;
 mod router;
+mod secrets;
 mod server;
 mod settings;
 mod tokens;
+mod volumes;
 
 pub use app::{App, NodeInfo};
 pub use router::openapi;

@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::error::{Failure, not_an_action};
 use crate::{
-    access, artifacts, deployments, health, join, logs, members, node, purge, releases, settings,
-    tokens,
+    access, artifacts, deployments, health, join, logs, members, node, purge, releases, secrets,
+    settings, tokens, volumes,
 };
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
@@ -55,6 +55,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(releases::roll_back))
         .routes(routes!(releases::order))
         .routes(routes!(purge::purge))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::set, secrets::delete))
+        .routes(routes!(volumes::list))
+        .routes(routes!(volumes::delete))
         .routes(routes!(logs::stream))
         .routes(routes!(health::of_deployment))
         .routes(routes!(settings::list))

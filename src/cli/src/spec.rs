@@ -5,6 +5,7 @@ mod http;
 mod http_file;
 mod password;
 mod release;
+mod stateful;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use nebula_wire::convert::{self, Passwords};
 pub use change::ChangeFlags;
 pub use http::{HttpChange, HttpFlags};
 use release::ReleaseFlags;
+use stateful::StatefulFlags;
 
 use crate::error::{CliError, Outcome};
 use crate::{duration, env_file};
@@ -81,6 +83,8 @@ pub struct SpecFlags {
     pub socket_grace: Option<Duration>,
     #[command(flatten)]
     pub release: ReleaseFlags,
+    #[command(flatten)]
+    pub stateful: StatefulFlags,
 }
 
 impl SpecFlags {
@@ -100,6 +104,7 @@ impl SpecFlags {
             drain,
             socket_grace,
             release,
+            stateful,
         } = self;
         kind.is_none()
             && command.is_none()
@@ -114,6 +119,7 @@ impl SpecFlags {
             && drain.is_none()
             && socket_grace.is_none()
             && release.is_empty()
+            && stateful.is_empty()
     }
 
     /// What the flags make of a deployment, unless they leave it at what it is.
@@ -160,6 +166,7 @@ impl SpecFlags {
         spec.socket_grace_ms = self.socket_grace.map(millis).or(spec.socket_grace_ms);
         spec.spa |= self.spa;
         self.release.onto(&mut spec);
+        self.stateful.onto(&mut spec);
         Ok(spec)
     }
 
@@ -175,7 +182,8 @@ impl SpecFlags {
             (self.drain.is_some(), "--drain"),
             (self.socket_grace.is_some(), "--socket-grace"),
         ])?;
-        refuse_given(&self.release.of_programs())
+        refuse_given(&self.release.of_programs())?;
+        refuse_given(&self.stateful.of_programs())
     }
 
     /// How many instances to ask for. Static sites have none to choose.

@@ -42,7 +42,9 @@ impl Command {
             | Command::StepRollout { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
-            Command::SetAddresses { node, .. } => Needs::Itself(*node),
+            Command::SetAddresses { node, .. } | Command::VolumesGone { node, .. } => {
+                Needs::Itself(*node)
+            }
             Command::SetDraining { node, .. }
             | Command::SetLeaving { node, .. }
             | Command::RemoveNode { node } => Needs::ItselfOrOperator(*node),
@@ -56,6 +58,9 @@ impl Command {
             | Command::OrderRollout { .. }
             | Command::RemoveDeployment { .. }
             | Command::PurgeCache { .. }
+            | Command::DeleteVolumes { .. }
+            | Command::SetSecret { .. }
+            | Command::DeleteSecret { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -81,6 +86,10 @@ impl Command {
             Command::StepRollout { .. } => "go on with a rollout",
             Command::RemoveDeployment { .. } => "remove a deployment",
             Command::PurgeCache { .. } => "purge a response cache",
+            Command::DeleteVolumes { .. } => "delete volumes",
+            Command::SetSecret { .. } => "set a secret",
+            Command::DeleteSecret { .. } => "delete a secret",
+            Command::VolumesGone { .. } => "tell of another node's volumes",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
         }

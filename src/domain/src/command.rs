@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::limits::LimitExceeded;
-use crate::names::{DeploymentName, NodeName};
+use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::{Order, Step};
+use crate::secret::Sealed;
 use crate::settings::SettingError;
 use crate::spec::{Spec, SpecError};
 use crate::state::{Addresses, Cluster, JoinToken, Origin, Role};
@@ -134,6 +135,25 @@ pub enum Command {
     PurgeCache {
         name: DeploymentName,
     },
+    /// Deletes what a deployment that is removed, or is being removed, has kept.
+    DeleteVolumes {
+        name: DeploymentName,
+    },
+    /// A node's word that it has deleted what it was told to.
+    VolumesGone {
+        node: NodeId,
+        name: DeploymentName,
+        ordinal: u32,
+    },
+    SetSecret {
+        name: SecretName,
+        sealed: Sealed,
+        author: String,
+        now: Millis,
+    },
+    DeleteSecret {
+        name: SecretName,
+    },
 }
 
 /// One step of a plan.
@@ -170,6 +190,8 @@ pub enum Outcome {
     },
     /// What was kept before this revision is of no use any more.
     CachePurged { revision: u64 },
+    /// This is the secret's version from now on.
+    SecretSet { version: u64 },
 }
 
 /// Why a command changed nothing. Stable: API codes and exit codes derive from it.
@@ -258,4 +280,27 @@ pub enum Rejection {
     },
     #[error("'{0}' is a static site: the response cache keeps nothing of it")]
     StaticCache(DeploymentName),
+    #[error("the deployment '{0}' is there and needs its volumes")]
+    VolumesNeeded(DeploymentName),
+    #[error("there is no volume of '{0}'")]
+    VolumesUnknown(DeploymentName),
+    #[error("'{name}' depends on '{on}', and there is no such deployment")]
+    DependencyUnknown {
+        name: DeploymentName,
+        on: DeploymentName,
+    },
+    #[error("there is no secret named '{0}'")]
+    SecretUnknown(SecretName),
+    #[error("the deployment '{by}' is given the secret '{name}'")]
+    SecretNeeded {
+        name: SecretName,
+        by: DeploymentName,
+    },
+    #[error("these would wait for each other for ever: {0}")]
+    DependencyCycle(String),
+    #[error("'{by}' depends on '{name}'")]
+    DependencyNeeded {
+        name: DeploymentName,
+        by: DeploymentName,
+    },
 }

@@ -53,6 +53,36 @@ pub const DEPLOYMENTS: Limit = Limit {
     name: "deployments",
     max: 10_000,
 };
+/// Volumes of one deployment: each is mounted and locked at every start.
+pub const VOLUMES_PER_DEPLOYMENT: Limit = Limit {
+    name: "volumes_per_deployment",
+    max: 8,
+};
+/// A mount point's length in bytes; Linux itself takes a path of 4,095.
+pub const VOLUME_PATH_BYTES: Limit = Limit {
+    name: "volume_path_bytes",
+    max: 255,
+};
+/// Deployments that one depends on: each is a listener on every node with an instance.
+pub const DEPENDENCIES: Limit = Limit {
+    name: "dependencies",
+    max: 16,
+};
+/// One secret's value in bytes: passwords, keys, certificates with their chain. Linux takes 128 KiB in one variable.
+pub const SECRET_BYTES: Limit = Limit {
+    name: "secret_bytes",
+    max: 32 * 1024,
+};
+/// Secrets in all.
+pub const SECRETS: Limit = Limit {
+    name: "secrets",
+    max: 10_000,
+};
+/// Secrets of one deployment.
+pub const SECRETS_PER_DEPLOYMENT: Limit = Limit {
+    name: "secrets_per_deployment",
+    max: 64,
+};
 /// Members that one gossip view is meant for.
 pub const NODES: Limit = Limit {
     name: "nodes",

@@ -37,7 +37,7 @@ pub struct RouteTable {
     exact: Hosts,
     /// By what is behind the star.
     wildcards: Hosts,
-    /// Where rules of other deployments lead.
+    /// Where rules of other deployments lead, and what others depend on.
     targets: HashMap<DeploymentName, Arc<Route>>,
     /// Numbers of the routes' trials.
     trials: BTreeSet<u64>,
@@ -131,6 +131,9 @@ impl RouteTable {
                 None => Arc::new(route),
             };
             targets.extend(route.targets().cloned());
+            // Also of older releases: their instances go on meanwhile.
+            let specs = deployment.releases.iter().map(|release| &release.spec);
+            targets.extend(specs.flat_map(|spec| spec.depends_on()).cloned());
             table.trials.extend(route.trial.map(|trial| trial.number));
             for name in deployment.claimed_names() {
                 let (hosts, host) = match &name.host {
@@ -147,6 +150,11 @@ impl RouteTable {
             table.targets.extend(route.map(|route| (name, route)));
         }
         table
+    }
+
+    /// Where a deployment is found that others depend on.
+    pub fn dependency(&self, name: &DeploymentName) -> Option<&Arc<Route>> {
+        self.targets.get(name)
     }
 
     /// Whether a trial still goes on.

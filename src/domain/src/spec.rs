@@ -4,8 +4,9 @@ mod codes;
 mod probe;
 mod stored;
 mod strategy;
+mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,15 @@ pub use codes::{Codes, MAX_CODES};
 pub use probe::{ProbeKind, ProbeRole, ProbeSpec, Probes};
 pub use strategy::{Amount, CanaryStep, DEFAULT_SURGE, DEFAULT_WARM, Judge, Strategy, Takeover};
 
+pub use volume::VolumeSpec;
+
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
 use crate::isolation::Isolation;
-use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
-use crate::names::{DeploymentName, DomainName};
+use crate::limits::{
+    COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded, SECRETS_PER_DEPLOYMENT,
+};
+use crate::names::{DeploymentName, DomainName, SecretName};
 use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
@@ -67,6 +72,14 @@ pub enum SpecError {
     NoDeadline,
     #[error("the strategy's {what} is longer than a day")]
     StrategyWait { what: String },
+    #[error("the variable '{0}' is both a secret and in the environment: leave one of them out")]
+    EnvTwice(String),
+    #[error("the volume '{name}': {what}")]
+    BadVolume { name: String, what: String },
+    #[error(
+        "a deployment with volumes is released by the strategy 'recreate': two instances must never have one volume at once, so there is no surge, canary or second set"
+    )]
+    VolumeStrategy,
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
     Judge,
 }
@@ -118,6 +131,12 @@ pub struct Service {
     pub socket_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    pub volumes: Vec<VolumeSpec>,
+    /// Deployments that have to be ready before an instance is started, and that it is told the addresses of.
+    pub depends_on: BTreeSet<DeploymentName>,
+    /// Environment variables whose values are secrets of the cluster.
+    pub secrets: BTreeMap<String, SecretName>,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -131,6 +150,9 @@ impl std::fmt::Debug for Service {
             .field("stop_grace", &self.stop_grace)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
+            .field("depends_on", &self.depends_on)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }
@@ -158,9 +180,20 @@ impl Spec {
     pub fn check(&self) -> Result<(), SpecError> {
         self.http.check()?;
         self.strategy.check()?;
+        if !self.volumes().is_empty() && self.strategy.takeover != Takeover::Recreate {
+            return Err(SpecError::VolumeStrategy);
+        }
         match &self.workload {
             Workload::Static(_) => Ok(()),
             Workload::Service(service) => service.check(),
+        }
+    }
+
+    /// What each of its instances keeps.
+    pub fn volumes(&self) -> &[VolumeSpec] {
+        match &self.workload {
+            Workload::Static(_) => &[],
+            Workload::Service(service) => &service.volumes,
         }
     }
 
@@ -172,6 +205,23 @@ impl Spec {
             HostPattern::Wildcard(_) => None,
         });
         std::iter::once(own).chain(exact).collect()
+    }
+
+    /// What it waits for; empty for a static site.
+    pub fn depends_on(&self) -> impl Iterator<Item = &DeploymentName> {
+        let names = match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.depends_on),
+        };
+        names.into_iter().flatten()
+    }
+
+    /// The secrets that its program is given, by the variables they are given in.
+    pub fn secrets(&self) -> Option<&BTreeMap<String, SecretName>> {
+        match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.secrets),
+        }
     }
 
     pub fn is_static(&self) -> bool {
@@ -193,6 +243,9 @@ impl Service {
             socket_grace: DEFAULT_SOCKET_GRACE,
             resources: Resources::default(),
             isolation: Isolation::default(),
+            volumes: Vec::new(),
+            depends_on: BTreeSet::new(),
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -224,6 +277,15 @@ impl Service {
         }
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
         self.resources.check()?;
+        volume::check(&self.volumes)?;
+        SECRETS_PER_DEPLOYMENT.check("the number of secrets", self.secrets.len())?;
+        for variable in self.secrets.keys() {
+            check_env(variable, "")?;
+            if self.env.contains_key(variable) {
+                return Err(SpecError::EnvTwice(excerpt(variable)));
+            }
+        }
+        DEPENDENCIES.check("the number of dependencies", self.depends_on.len())?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

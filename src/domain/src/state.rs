@@ -10,16 +10,18 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Outcome, Rejection};
 use crate::http::Name;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
-use crate::names::{DeploymentName, NodeName};
+use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::Rollout;
+use crate::secret::{Secret, SecretVersions};
 use crate::spec::Spec;
 use crate::time::Millis;
+use crate::volume::VolumeSets;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
-    /// Counts changes to nodes, deployments and instances, and to purges, because tables are made anew when it moves; a plan made
+    /// Counts changes to nodes, deployments and instances, to purges, volumes and secrets, because tables are made anew when it moves; a plan made
     /// against another value is refused.
     pub plan_revision: u64,
     pub cluster: Option<Cluster>,
@@ -42,6 +44,9 @@ pub struct State {
     /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
     /// use any more.
     pub cache_purges: OrdMap<DeploymentName, u64>,
+    /// Where the folders are that deployments keep, those of removed deployments included.
+    pub volumes: OrdMap<DeploymentName, VolumeSets>,
+    pub secrets: OrdMap<SecretName, Secret>,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -123,6 +128,8 @@ pub struct Deployment {
     pub target: ReleaseNumber,
     /// The way from one release to the other, while it is under way.
     pub rollout: Option<Rollout>,
+    /// The versions of its secrets that new instances get: the latest at its last release or restart.
+    pub secrets: SecretVersions,
     /// Set by `deploy remove`: the record goes once its last instance is gone.
     pub removing: bool,
 }
@@ -205,6 +212,7 @@ impl Deployment {
             target: release.number,
             releases: Vector::unit(Arc::new(release)),
             rollout: None,
+            secrets: SecretVersions::new(),
             removing: false,
         }
     }
@@ -294,6 +302,8 @@ pub struct Instance {
     /// `State::revision` at which `desired` was last set. A supervisor stops the instance only once
     /// every live node has routed by a revision at least this high.
     pub since_revision: u64,
+    /// What it was given, and is given again whenever it starts.
+    pub secrets: SecretVersions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::confine::Controls;
+use crate::volume::Mount;
 
 /// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
 #[async_trait]
@@ -79,6 +80,23 @@ pub struct StartSpec {
     pub stop_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// What it finds again; see [`crate::volume`].
+    #[serde(default)]
+    pub volumes: Vec<Mount>,
+    /// More environment variables, which are never written down: the shim is told them by a pipe.
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+/// Environment variables whose values are secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+/// Names only.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Names of variables only: values and arguments may hold secrets.
@@ -94,6 +112,8 @@ impl fmt::Debug for StartSpec {
             .field("port", &self.port)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }

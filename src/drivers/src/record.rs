@@ -2,7 +2,7 @@
 //!
 //! | file | written by | says |
 //! |---|---|---|
-//! | `spec.json` | daemon | what to run. Mode 0600, and deleted by the shim once read: it may hold secrets |
+//! | `spec.json` | daemon | what to run. Mode 0600, and deleted by the shim once read: the environment may be private. Secrets of the cluster are never in it |
 //! | `state.json` | shim | what runs, and which processes it is |
 //! | `stop.json` | daemon | the grace that goes with a SIGTERM to the shim |
 //! | `exit.json` | shim, or the daemon for it | how the run ended |

@@ -16,6 +16,7 @@ mod rates;
 pub mod recover;
 mod run;
 mod setup;
+mod supplies;
 mod trials;
 mod wiring;
 

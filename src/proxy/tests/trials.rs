@@ -56,6 +56,7 @@ impl Rolling {
                 node,
                 desired: Desired::Run,
                 since_revision: 1,
+                secrets: Default::default(),
             };
             state.instances.insert(id, instance);
             let facts = InstanceFacts {

@@ -87,6 +87,7 @@ fn state(revision: u64, instances: &[(u64, u64)]) -> Arc<State> {
             node: NodeId(*node),
             desired: Desired::Run,
             since_revision: 1,
+            secrets: Default::default(),
         };
         state.instances.insert(instance.id, instance);
     }

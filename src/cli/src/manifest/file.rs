@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use nebula_wire::api::{Http, Isolation, Probe, ReleaseStrategy, Resources};
+use nebula_wire::api::{Http, Isolation, Probe, ReleaseStrategy, Resources, SecretRef, Volume};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use utoipa::ToSchema;
 
@@ -60,6 +60,15 @@ pub struct File {
     /// What one instance may reach.
     #[serde(default)]
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// Deployments that have to be ready before an instance is started; the program is told their addresses.
+    #[serde(default)]
+    pub depends_on: Vec<String>,
+    /// Secrets that the program is given: names, or tables that also name the variable. Never values.
+    #[serde(default)]
+    pub secrets: Vec<SecretEntry>,
     /// How a release takes over from the one before.
     #[serde(default)]
     pub strategy: ReleaseStrategy,
@@ -74,6 +83,29 @@ pub struct File {
         reason = "they are taken out of the text's tree, to lay one over it; here they have their name and schema"
     )]
     pub environments: BTreeMap<String, File>,
+}
+
+/// `"DB_PASSWORD"`, or `{ env = "PGPASSWORD", secret = "DB_PASSWORD" }`.
+#[derive(serde::Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "a secret's name, or a table with 'env' and 'secret'"
+)]
+pub enum SecretEntry {
+    Name(String),
+    As(SecretRef),
+}
+
+impl SecretEntry {
+    pub fn to_wire(&self) -> SecretRef {
+        match self {
+            SecretEntry::Name(name) => SecretRef {
+                env: name.clone(),
+                secret: name.clone(),
+            },
+            SecretEntry::As(given) => given.clone(),
+        }
+    }
 }
 
 /// How an instance is asked.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, Deserializer};
 
-use super::file::{File, ProbeTable, Time};
+use super::file::{File, ProbeTable, SecretEntry, Time};
 use super::overlay::{self, Laid};
 use crate::spec::{Kind, check_instances};
 use crate::toml_text::{place, with_nearest};
@@ -118,6 +118,9 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         strategy: file.strategy,
         resources: file.resources,
         isolation: file.isolation,
+        volumes: file.volumes,
+        depends_on: file.depends_on,
+        secrets: file.secrets.iter().map(SecretEntry::to_wire).collect(),
     };
     let as_written = DeploymentSpec {
         env: env.clone(),
@@ -235,6 +238,11 @@ const PARTS: &[Part] = &[
     }),
     ("isolation", |from, to| {
         to.isolation = from.isolation.clone()
+    }),
+    ("volumes", |from, to| to.volumes.clone_from(&from.volumes)),
+    ("secrets", |from, to| to.secrets.clone_from(&from.secrets)),
+    ("depends_on", |from, to| {
+        to.depends_on.clone_from(&from.depends_on)
     }),
 ];
 

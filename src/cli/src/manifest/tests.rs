@@ -161,9 +161,14 @@ fn errors_name_the_place_and_the_nearest_word() {
             "not supported yet",
         ),
         (
-            "name = 'a'\n\n[[volumes]]\nx = 1".into(),
+            "name = 'a'\n\n[[hooks]]\nx = 1".into(),
             (3, 3),
-            "'volumes' is not supported yet",
+            "'hooks' is not supported yet",
+        ),
+        (
+            format!("{service}[[volumes]]\nname = 'data'\npath = '/etc'"),
+            (3, 1),
+            "the system's own folders",
         ),
         (
             "name = 'a'\n[environments.s]\nimage = 'x'".into(),

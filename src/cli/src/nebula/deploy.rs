@@ -6,7 +6,7 @@ use nebula_wire::api::{
     UpdateDeployment,
 };
 
-use super::deploy_args::{Cache, Create, Deploy, Named, Scale, Update};
+use super::deploy_args::{Cache, Create, Deploy, Named, Remove, Scale, Update};
 use super::{deploy_cache, logs, manifest, releases};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
@@ -188,10 +188,21 @@ struct Removed<'a> {
     removed: bool,
 }
 
-async fn remove(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
+async fn remove(args: Remove, connect: &ConnectFlags, out: Output) -> Outcome {
+    let Remove {
+        named: args,
+        volumes,
+    } = args;
     let name = deployment_name(&args.name)?;
     let client = connect.client()?;
     client.remove_deployment(name.as_str()).await?;
+    if volumes {
+        match client.delete_volumes(name.as_str()).await {
+            // It had none.
+            Err(error) if error.is_not_found() => {}
+            deleted => deleted?,
+        }
+    }
     let removed = args.wait.waits();
     if removed {
         wait::removal(&client, name.as_str(), args.wait.timeout, out).await?;

@@ -123,9 +123,14 @@ back. It takes the straight way, without a canary.")]
     /// Stop a deployment's instances and forget it
     #[command(
         visible_alias = "rm",
-        after_help = "Example:\n  nebula deploy remove api"
+        after_help = "\
+Examples:
+  nebula deploy remove api
+  nebula deploy remove db --volumes
+
+What its volumes hold is kept unless --volumes says otherwise: a deployment of the same name finds it again."
     )]
-    Remove(Named),
+    Remove(Remove),
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +196,15 @@ pub struct Named {
     pub name: String,
     #[command(flatten)]
     pub wait: WaitFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    #[command(flatten)]
+    pub named: Named,
+    /// Delete its volumes too, for good
+    #[arg(long)]
+    pub volumes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,8 @@ mod logs;
 mod manifest;
 mod releases;
 mod scheduler;
+mod secrets;
+mod volume;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -46,6 +48,12 @@ enum Command {
     /// Create, change and look at deployments
     #[command(subcommand)]
     Deploy(deploy_args::Deploy),
+    /// Set, list and delete secrets that programs are given
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
+    /// See and delete what deployments keep
+    #[command(subcommand)]
+    Volume(volume::Volume),
     /// Read and change the cluster's settings
     #[command(subcommand)]
     Config(config::Config),
@@ -73,6 +81,8 @@ pub fn run(cli: Cli) -> Outcome {
     let connect = cli.connect;
     match cli.command {
         Command::Deploy(command) => block_on(deploy::run(command, &connect, out)),
+        Command::Secrets(command) => block_on(secrets::run(command, &connect, out)),
+        Command::Volume(command) => block_on(volume::run(command, &connect, out)),
         Command::Config(command) => block_on(config::run(command, &connect, out)),
         Command::Context(command) => block_on(context::run(command, cluster_file(&connect), out)),
         Command::Scheduler(command) => block_on(scheduler::run(command, out)),
@@ -147,6 +157,16 @@ mod tests {
             "nebula deploy plan --exit-code --json",
             "nebula deploy init ./app --force",
             "nebula deploy schema",
+            "nebula deploy create a --path . --command x --volume data:/data --volume wal:/wal",
+            "nebula deploy remove a --volumes",
+            "nebula volume list a --json",
+            "nebula secrets set DB_PASSWORD",
+            "nebula secrets set DB_PASSWORD hush",
+            "nebula secrets set TLS_KEY --file key.pem",
+            "nebula secrets list --json",
+            "nebula secrets delete DB_PASSWORD",
+            "nebula deploy create a --path . --command x --secret DB_PASSWORD --secret PGPASSWORD=DB_PASSWORD --depends-on db",
+            "nebula volume delete a",
             "nebula deploy create a --path . --command x --memory 1Gi --step 10% --no-rollback",
             "nebula config set user.a b",
             "nebula scheduler start --data-dir /x",

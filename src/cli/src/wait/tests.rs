@@ -29,6 +29,7 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
             health: "unknown".into(),
             restarts: 3,
             reason: "exited with code 1".into(),
+            secrets: Default::default(),
         }],
         problems: vec!["no room for 1 instance".into()],
         as_of: None,

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::dependencies;
 use super::names;
 use super::rollouts::{self, Way};
+use super::secrets;
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
 use crate::limits::{
@@ -59,6 +61,8 @@ pub(super) fn create(
         return Err(Rejection::DeploymentUnknown(name.clone()));
     };
     names::check(state, name, spec)?;
+    dependencies::check(state, name, spec)?;
+    secrets::check(state, spec)?;
     new.check()?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
@@ -70,6 +74,7 @@ pub(super) fn create(
         rollouts::revision_after(state),
         new.now,
     ));
+    secrets::pin(state, &mut deployment);
     Ok(put(state, deployment))
 }
 
@@ -82,6 +87,8 @@ pub(super) fn update(
     let current = Arc::clone(deployment.current());
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
+    dependencies::check(state, name, spec)?;
+    secrets::check(state, spec)?;
     new.check()?;
     let release = new.release(deployment.newest().number.0 + 1, spec);
     let number = release.number;
@@ -90,8 +97,9 @@ pub(super) fn update(
     let at = (rollouts::revision_after(state), new.now);
     rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, at);
     let from = deployment.rollout.as_ref().and_then(|rollout| rollout.from);
-    if same_program && same_spec {
-        // The same again is asked for so that instances begin anew.
+    let same_secrets = !secrets::pin(state, &mut deployment);
+    if same_program && (same_spec || !same_secrets) {
+        // The same again is asked for so that instances begin anew, and so are secrets that were changed.
         deployment.epoch += 1;
     } else if same_program && from == Some(current.number) && !current.has_failed() {
         // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
@@ -174,6 +182,7 @@ pub(super) fn restart(
         deployment.rollout = Some(rollout);
         deployment.set_fate(deployment.target, Fate::Open);
     }
+    secrets::pin(state, &mut deployment);
     Ok(put(state, deployment))
 }
 
@@ -190,6 +199,7 @@ pub(super) fn purge_cache(state: &mut State, name: &DeploymentName) -> Result<Ou
 /// Marks the deployment; its record goes with its last instance.
 pub(super) fn remove(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
     let deployment = changeable(state, name)?;
+    dependencies::check_removal(state, name)?;
     let deployment = Deployment {
         removing: true,
         generation: deployment.generation + 1,

@@ -5,10 +5,13 @@
 //! everything first and changes the state only when nothing can fail any more.
 
 mod assign;
+mod dependencies;
 mod deployments;
 mod members;
 mod names;
 mod rollouts;
+mod secrets;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +27,7 @@ use deployments::New;
 
 /// Applies a request once. The same request id again returns the first answer and changes nothing.
 ///
-/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances or purges changed.
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances, purges, volumes or secrets changed.
 /// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] or [`Rejection::StaleStep`] is not remembered:
 /// revisions only grow, so the same one is refused again without help, and a busy scheduler would
 /// push clients' answers out of memory.
@@ -37,6 +40,8 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.deployments.clone(),
         state.instances.clone(),
         state.cache_purges.clone(),
+        state.volumes.clone(),
+        state.secrets.clone(),
     );
     let answer = execute(state, &request.command);
     if answer.is_ok() {
@@ -44,7 +49,9 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         let planned_for = state.nodes.ptr_eq(&before.0)
             && state.deployments.ptr_eq(&before.1)
             && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3);
+            && state.cache_purges.ptr_eq(&before.3)
+            && state.volumes.ptr_eq(&before.4)
+            && state.secrets.ptr_eq(&before.5);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -142,6 +149,19 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         Command::RestartDeployment { name, now } => deployments::restart(state, name, *now),
         Command::RemoveDeployment { name } => deployments::remove(state, name),
         Command::PurgeCache { name } => deployments::purge_cache(state, name),
+        Command::SetSecret {
+            name,
+            sealed,
+            author,
+            now,
+        } => secrets::set(state, name, sealed, author, *now),
+        Command::DeleteSecret { name } => secrets::delete(state, name),
+        Command::DeleteVolumes { name } => volumes::delete(state, name),
+        Command::VolumesGone {
+            node,
+            name,
+            ordinal,
+        } => volumes::gone(state, *node, name, *ordinal),
         Command::SetSetting { key, value } => set(state, key, value),
         Command::UnsetSetting { key } => unset(state, key),
         Command::Assign {

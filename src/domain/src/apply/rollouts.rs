@@ -1,7 +1,9 @@
 //! What becomes of a release on its way: the leader's steps and what operators say.
 
+use super::dependencies;
 use super::deployments::{changeable, put};
 use super::names;
+use super::secrets;
 use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::ReleaseNumber;
@@ -95,8 +97,11 @@ pub(super) fn roll_back(
     };
     let release = deployment.release(to).ok_or_else(unknown)?;
     names::check(state, name, &release.spec)?;
+    dependencies::check(state, name, &release.spec)?;
+    secrets::check(state, &release.spec)?;
     let at = (revision_after(state), now);
     turn_to(&mut deployment, to, Way::Straight, at);
+    secrets::pin(state, &mut deployment);
     deployment.generation += 1;
     Ok(put(state, deployment))
 }

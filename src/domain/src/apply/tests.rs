@@ -1,7 +1,9 @@
 //! One test for each rule of `apply`, and the properties that hold for every sequence of requests.
 
+mod dependencies;
 mod members;
 mod purges;
+mod secrets;
 
 use std::sync::Arc;
 

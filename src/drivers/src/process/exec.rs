@@ -18,7 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::process::Command;
 
 use super::{Inner, ProcessDriver, blocking};
-use crate::driver::{DriverError, Exit, StartSpec};
+use crate::driver::{DriverError, Exit, Secrets, StartSpec};
 use crate::exec::{Exec, ExecSpec, SAID_BYTES};
 use crate::procfs::ProcessId;
 use crate::record::{self, StateRecord};
@@ -70,6 +70,8 @@ impl Inner {
             stop_grace: std::time::Duration::ZERO,
             resources: Default::default(),
             isolation: Default::default(),
+            volumes: Vec::new(),
+            secrets: Secrets::default(),
         };
         let mut command = shim::command(&start, &state.token, false);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

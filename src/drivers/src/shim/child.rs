@@ -198,6 +198,7 @@ impl Job<'_> {
             at: self.root,
             workdir: &self.spec.start.workdir,
             readable: &self.spec.plan.readable,
+            volumes: &self.spec.start.volumes,
             user,
             group,
             name: program::USER_NAME,
@@ -209,7 +210,11 @@ impl Job<'_> {
         let plan = &self.spec.plan;
         privileges::drop_all(plan.user, &mut self.controls)?;
         let readable = root::readable(&plan.readable).collect();
-        let rules = landlock::rules(self.apart, &self.spec.start.workdir, readable);
+        let mut rules = landlock::rules(self.apart, &self.spec.start.workdir, readable);
+        let volumes = self.spec.start.volumes.iter();
+        rules
+            .write
+            .extend(volumes.map(|volume| volume.seen(self.apart)));
         landlock::restrict(&rules, &mut self.controls)?;
         // Missing from the kernel is missing for good: a second line behind the root folder, unless it was asked for.
         if plan.strict && !self.controls.holds(Kind::Landlock) {

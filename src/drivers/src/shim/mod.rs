@@ -21,7 +21,7 @@ mod program;
 mod spawn;
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,10 +39,11 @@ use nix::unistd::Pid;
 
 use crate::confine::cgroup::Groups;
 use crate::confine::{Control, Controls, Enforce, Failure, Kind, users};
-use crate::driver::Exit;
+use crate::driver::{Exit, Secrets};
 use crate::logfile::NOTE_EVERY;
 use crate::procfs::{self, ProcessId};
 use crate::record::{self, ExitRecord, SpecRecord, StateRecord, StopRecord};
+use crate::volume::Mount;
 use end::Limits;
 use output::Output;
 pub(crate) use program::{PASSED_ON, TOKEN, command};
@@ -55,6 +56,9 @@ const KILL_ROUND: Duration = Duration::from_millis(50);
 /// Whoever looks whether a folder is in use holds its lock for a moment.
 const LOCK_TRIES: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// More than the secrets of one program have in all, escaped.
+const SECRETS_BYTES: u64 = 16 << 20;
 
 /// Said on standard output once the program runs; anything else is why it does not.
 pub(crate) const STARTED: &str = "started";
@@ -107,6 +111,8 @@ struct Shim<'a> {
     /// See [`Started::alive`].
     _alive: File,
     _lock: File,
+    /// Held for as long as anything of the run may be alive.
+    _volumes: Vec<File>,
 }
 
 fn start(dir: &Path) -> Result<Shim<'_>, String> {
@@ -118,12 +124,17 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|e| format!("cannot become a subreaper: {e}"))?;
 
-    let spec: SpecRecord = record::read(dir, record::SPEC)
+    let mut spec: SpecRecord = record::read(dir, record::SPEC)
         .map_err(told("cannot read spec.json"))?
         .ok_or("there is no valid spec.json")?;
+    spec.start.secrets = secrets().map_err(told("cannot be told the secrets"))?;
+    let volumes = spec.start.volumes.iter().map(Mount::lock);
+    let volumes = volumes.collect::<Result<Vec<File>, String>>();
     for stale in [record::SPEC, record::STOP, record::EXIT] {
         record::remove(dir, stale).map_err(told("cannot clear the instance's folder"))?;
     }
+
+    let volumes = volumes?;
 
     // Blocked here and unblocked in the program; taken from the descriptor instead. SIGINT and
     // SIGHUP are for the terminal's foreground, which this no longer belongs to.
@@ -187,7 +198,18 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         limits: Limits::new(&spec, state.groups),
         _alive: started.alive,
         _lock: lock,
+        _volumes: volumes,
     })
+}
+
+/// What the daemon tells by standard input, to its end.
+fn secrets() -> io::Result<Secrets> {
+    let mut text = Vec::new();
+    io::stdin().take(SECRETS_BYTES).read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Ok(Secrets::default());
+    }
+    Ok(Secrets(serde_json::from_slice(&text)?))
 }
 
 /// Makes the program's control groups and starts it in them.
@@ -219,6 +241,12 @@ fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Start
     if let Some(user) = plan.user {
         users::hand_over(&start.workdir, user)
             .map_err(|error| format!("cannot give {at} to user {user}: {error}"))?;
+        for volume in &start.volumes {
+            users::hand_over(&volume.data(), user).map_err(|error| {
+                let name = &volume.name;
+                format!("cannot give the volume '{name}' to user {user}: {error}")
+            })?;
+        }
     }
     spawn::start(dir, spec, &state.groups, &controls).map_err(|error| match error {
         StartError::Confined(failure) => failure.to_string(),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use nebula_domain::volume::variable;
 use nix::sys::signal::SigSet;
 
 use crate::driver::StartSpec;
@@ -57,8 +58,12 @@ pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
             .env("USER", USER_NAME)
             .env("LOGNAME", USER_NAME);
     }
+    for volume in &start.volumes {
+        command.env(variable(&volume.name), volume.seen(apart));
+    }
     command
         .envs(&start.env)
+        .envs(&start.secrets.0)
         .env("PORT", start.port.to_string())
         .env("NEBULA_DEPLOYMENT", start.deployment.as_str())
         .env("NEBULA_INSTANCE", start.instance.to_string())

@@ -123,6 +123,8 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
             profile: Profile::None,
             ..Isolation::default()
         },
+        volumes: Vec::new(),
+        secrets: Default::default(),
     }
 }
 

@@ -307,6 +307,7 @@ impl Routes {
                 node,
                 desired: Desired::Run,
                 since_revision: 1,
+                secrets: Default::default(),
             };
             self.state.instances.insert(id, instance);
             let view = self

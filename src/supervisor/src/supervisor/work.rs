@@ -2,16 +2,19 @@
 //! its end is a [`Done`].
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nebula_domain::spec::Workload;
+use nebula_domain::spec::{VolumeSpec, Workload};
 use nebula_domain::state::Release;
 use nebula_domain::{DeploymentName, Digest, InstanceId, NodeId, State, View};
-use nebula_drivers::StartSpec;
+use nebula_drivers::volume::{self, Mount};
+use nebula_drivers::{Secrets, StartSpec};
 
 use super::{Done, Supervisor};
 use crate::ports;
 use crate::slot::Effect;
+use crate::supplies;
 
 /// For what is stopped although nobody says how: it was removed while this node was away.
 const DEFAULT_GRACE: Duration = nebula_domain::spec::DEFAULT_STOP_GRACE;
@@ -32,7 +35,8 @@ impl Supervisor {
             }
             Effect::Start(run) => {
                 if let (Some(release), Some(instance)) = (release, state.instances.get(&id)) {
-                    self.start(id, run, &instance.deployment, &release);
+                    let volumes = self.volumes(state, id, &instance.deployment, &release);
+                    self.start(id, run, &instance.deployment, &release, volumes);
                 }
             }
             Effect::Check => {
@@ -94,7 +98,34 @@ impl Supervisor {
         });
     }
 
-    fn start(&mut self, id: InstanceId, run: u64, deployment: &DeploymentName, release: &Release) {
+    /// What the instance finds again: the volumes that it holds.
+    fn volumes(
+        &self,
+        state: &State,
+        id: InstanceId,
+        deployment: &DeploymentName,
+        release: &Release,
+    ) -> Vec<Mount> {
+        let Some((ordinal, _)) = state.volumes_held(deployment, id) else {
+            return Vec::new();
+        };
+        let place = volume::place(&self.shared.config.volumes_dir, deployment, ordinal);
+        let mount = |wanted: &VolumeSpec| Mount {
+            name: wanted.name.clone(),
+            folder: place.join(wanted.name.as_str()),
+            path: PathBuf::from(&wanted.path),
+        };
+        release.spec.volumes().iter().map(mount).collect()
+    }
+
+    fn start(
+        &mut self,
+        id: InstanceId,
+        run: u64,
+        deployment: &DeploymentName,
+        release: &Release,
+        volumes: Vec<Mount>,
+    ) {
         let Workload::Service(service) = &release.spec.workload else {
             return;
         };
@@ -125,7 +156,8 @@ impl Supervisor {
         } else {
             *config.port_range.start()
         };
-        let spec = StartSpec {
+        let needs = service.depends_on.clone();
+        let mut spec = StartSpec {
             instance: id,
             run,
             deployment: deployment.clone(),
@@ -138,13 +170,33 @@ impl Supervisor {
             stop_grace: service.stop_grace,
             resources: service.resources,
             isolation: service.isolation,
+            volumes,
+            secrets: Secrets::default(),
         };
+        let has_secrets = !service.secrets.is_empty();
         tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
         let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());
+        let supplies = self.shared.supplies.clone();
         self.starting.insert(id, port);
         self.tasks.spawn(async move {
             // Never closed.
             let _turn = starts.acquire_owned().await;
+            for to in &needs {
+                let port = match supplies.port(to).await {
+                    Ok(port) => port,
+                    Err(why) => return Done::Started(id, Err(why)),
+                };
+                for (name, value) in supplies::address(to, port) {
+                    // What a person has set means something.
+                    spec.env.entry(name).or_insert(value);
+                }
+            }
+            if has_secrets {
+                match supplies.secrets(id).await {
+                    Ok(values) => spec.secrets = Secrets(values),
+                    Err(why) => return Done::Started(id, Err(why)),
+                }
+            }
             let result = driver.start(spec).await;
             Done::Started(
                 id,

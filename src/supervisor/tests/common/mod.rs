@@ -235,6 +235,7 @@ impl Node {
                 node: ME,
                 desired: Desired::Run,
                 since_revision: state.revision,
+                secrets: Default::default(),
             };
             state.instances.insert(instance, assigned);
         });

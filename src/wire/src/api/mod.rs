@@ -3,6 +3,8 @@
 mod http;
 mod probe;
 mod release;
+mod secret;
+mod volume;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,9 @@ pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealt
 pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
 };
+
+pub use secret::{SecretInfo, SecretRef, SecretValue, Secrets};
+pub use volume::{Volume, VolumeInfo, VolumeStanding, Volumes};
 
 /// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
 pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
@@ -296,6 +301,15 @@ pub struct DeploymentSpec {
     /// What an instance may reach.
     #[serde(default, skip_serializing_if = "is_default")]
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Deployments that have to be ready before an instance is started; it is told where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// Secrets of the cluster that the program is given; never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretRef>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -320,6 +334,9 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("strategy", &self.strategy)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
+            .field("depends_on", &self.depends_on)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }
@@ -461,6 +478,9 @@ pub struct InstanceStatus {
     pub health: String,
     pub restarts: u32,
     pub reason: String,
+    /// The versions of the secrets that it was given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

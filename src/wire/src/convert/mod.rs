@@ -1,11 +1,14 @@
 //! Between the API's JSON and the domain's types. Whatever comes in is checked here, once.
 
+mod dependency;
 mod http;
 #[cfg(test)]
 mod http_tests;
 mod http_told;
 mod probe;
 mod release;
+mod secret;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +119,30 @@ impl From<&Rejection> for ApiError {
                 C::LimitExceeded,
                 "ask for less, or remove what is no longer needed",
             ),
+            Rejection::VolumesNeeded(_) => (
+                C::Conflict,
+                "remove it together with them: 'nebula deploy remove NAME --volumes'",
+            ),
+            Rejection::SecretUnknown(_) => (
+                C::NotFound,
+                "set it with 'nebula secrets set'; see 'nebula secrets list'",
+            ),
+            Rejection::SecretNeeded { .. } => (
+                C::Conflict,
+                "take it out of that deployment first, or remove the deployment",
+            ),
+            Rejection::DependencyUnknown { .. } => (
+                C::Conflict,
+                "deploy that one first; see 'nebula deploy list'",
+            ),
+            Rejection::DependencyCycle(_) => {
+                (C::BadRequest, "leave one of them out of 'depends_on'")
+            }
+            Rejection::DependencyNeeded { .. } => (
+                C::Conflict,
+                "remove that one first, or take the dependency out of it",
+            ),
+            Rejection::VolumesUnknown(_) => (C::NotFound, "see 'nebula volume list'"),
             Rejection::StalePlan { .. } => (C::Conflict, "plan again"),
         };
         Self::new(code, rejection.to_string(), hint)
@@ -176,7 +203,7 @@ pub fn spec(
         workload,
         tld,
         http,
-        strategy: release::strategy(&wire.strategy)?,
+        strategy: release::strategy(&wire.strategy, !wire.volumes.is_empty())?,
     };
     spec.check()
         .map_err(|e| ApiError::from(&Rejection::Spec(e)))?;
@@ -190,10 +217,13 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             .iter()
             .any(|probe| probe.is_some())
         || wire.resources != Default::default()
-        || wire.isolation != Default::default();
+        || wire.isolation != Default::default()
+        || !wire.volumes.is_empty()
+        || !wire.depends_on.is_empty()
+        || !wire.secrets.is_empty();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources or isolation",
+            "a static site has no command, environment, probe, resources, isolation, volumes, dependencies or secrets",
             "leave them out, or use --type service",
         ));
     }
@@ -238,6 +268,9 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         socket_grace,
         resources: release::resources(&wire.resources)?,
         isolation: release::isolation(&wire.isolation)?,
+        volumes: volume::volumes(&wire.volumes)?,
+        depends_on: dependency::dependencies(&wire.depends_on)?,
+        secrets: secret::secrets(&wire.secrets)?,
     }))
 }
 
@@ -276,6 +309,9 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             strategy,
             resources: release::told_resources(&service.resources),
             isolation: release::told_isolation(&service.isolation),
+            volumes: volume::told(&service.volumes),
+            depends_on: service.depends_on.iter().map(ToString::to_string).collect(),
+            secrets: secret::told(&service.secrets),
         },
     }
 }
