@@ -40,6 +40,8 @@ impl Command {
             Command::Init { .. }
             | Command::Assign { .. }
             | Command::StepRollout { .. }
+            | Command::StepRun { .. }
+            | Command::TickCron { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
             Command::SetAddresses { node, .. } => Needs::Itself(*node),
@@ -56,6 +58,8 @@ impl Command {
             | Command::OrderRollout { .. }
             | Command::RemoveDeployment { .. }
             | Command::PurgeCache { .. }
+            | Command::StartRun { .. }
+            | Command::CancelRun { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -81,6 +85,9 @@ impl Command {
             Command::StepRollout { .. } => "go on with a rollout",
             Command::RemoveDeployment { .. } => "remove a deployment",
             Command::PurgeCache { .. } => "purge a response cache",
+            Command::StartRun { .. } => "begin a run",
+            Command::CancelRun { .. } => "cancel a run",
+            Command::StepRun { .. } | Command::TickCron { .. } => "go on with runs",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
         }

@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
 use crate::http::Name;
-use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::ids::{
+    ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId,
+};
 use crate::names::{DeploymentName, NodeName};
 use crate::rollout::Rollout;
+use crate::runs::{Run, Work};
 use crate::spec::Spec;
 use crate::time::Millis;
 
@@ -19,8 +22,8 @@ use crate::time::Millis;
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
-    /// Counts changes to nodes, deployments and instances, and to purges, because tables are made anew when it moves; a plan made
-    /// against another value is refused.
+    /// Counts changes to nodes, deployments and instances, and to purges and runs, because tables are made anew and runs
+    /// looked at when it moves; a plan made against another value is refused.
     pub plan_revision: u64,
     pub cluster: Option<Cluster>,
     pub nodes: OrdMap<NodeId, Node>,
@@ -42,6 +45,8 @@ pub struct State {
     /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
     /// use any more.
     pub cache_purges: OrdMap<DeploymentName, u64>,
+    /// The runs of each deployment that has had any, or has a schedule.
+    pub work: OrdMap<DeploymentName, Work>,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -125,6 +130,8 @@ pub struct Deployment {
     pub rollout: Option<Rollout>,
     /// Set by `deploy remove`: the record goes once its last instance is gone.
     pub removing: bool,
+    /// The wanted release was stopped by its first hook, and there is none to go back to: no instance begins.
+    pub halted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +213,7 @@ impl Deployment {
             releases: Vector::unit(Arc::new(release)),
             rollout: None,
             removing: false,
+            halted: false,
         }
     }
 
@@ -294,6 +302,8 @@ pub struct Instance {
     /// `State::revision` at which `desired` was last set. A supervisor stops the instance only once
     /// every live node has routed by a revision at least this high.
     pub since_revision: u64,
+    /// The run that it is an attempt of: it runs once, to its end, and serves nobody.
+    pub run: Option<RunNumber>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -394,6 +404,20 @@ impl State {
         self.instances
             .values()
             .filter(move |instance| instance.deployment == *name)
+    }
+
+    /// Those that are not attempts of a run.
+    pub fn serving_of<'a>(
+        &'a self,
+        name: &'a DeploymentName,
+    ) -> impl Iterator<Item = &'a Instance> + 'a {
+        self.instances_of(name)
+            .filter(|instance| instance.run.is_none())
+    }
+
+    /// The run that an instance is an attempt of.
+    pub fn run_of(&self, instance: &Instance) -> Option<&Run> {
+        self.work.get(&instance.deployment)?.run(instance.run?)
     }
 
     pub fn instances_on(&self, node: NodeId) -> impl Iterator<Item = &Instance> + '_ {

@@ -31,6 +31,8 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
             reason: "exited with code 1".into(),
         }],
         problems: vec!["no room for 1 instance".into()],
+        last_run: None,
+        next_run_at: None,
         as_of: None,
     }
 }

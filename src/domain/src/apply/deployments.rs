@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::names;
 use super::rollouts::{self, Way};
+use super::{names, runs};
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
 use crate::limits::{
     AUTHOR_BYTES, DEPLOYMENTS, INSTANCES_PER_DEPLOYMENT, MESSAGE_BYTES, RELEASES_KEPT,
 };
 use crate::names::DeploymentName;
-use crate::rollout::Rollout;
 use crate::spec::Spec;
 use crate::state::{Deployment, Fate, Origin, Release, State};
 use crate::time::Millis;
@@ -63,7 +62,8 @@ pub(super) fn create(
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
     let mut deployment = Deployment::new(name.clone(), scale, new.release(1, spec));
-    deployment.rollout = Some(Rollout::begin(&deployment, None, true, new.now));
+    rollouts::begin(&mut deployment, None, Way::AsItsStrategySays, new.now);
+    runs::follow(state, &mut deployment, new.now);
     Ok(put(state, deployment))
 }
 
@@ -84,6 +84,7 @@ pub(super) fn update(
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
     new.check()?;
+    check_type(&deployment, spec)?;
     let release = new.release(deployment.newest().number.0 + 1, spec);
     let number = release.number;
     let (same_program, same_spec) = (current.runs_as(&release), current.spec == release.spec);
@@ -98,9 +99,31 @@ pub(super) fn update(
         deployment.rollout = None;
         deployment.set_fate(number, Fate::Good { at: new.now });
     }
+    runs::follow(state, &mut deployment, new.now);
     drop_old_releases(state, &mut deployment);
     deployment.generation += 1;
     Ok(put(state, deployment))
+}
+
+/// What runs to its end has no instances to hand over, and what serves has no runs.
+fn check_type(deployment: &Deployment, spec: &Spec) -> Result<(), Rejection> {
+    let now = &deployment.current().spec;
+    let differ = now.type_name() != spec.type_name();
+    if differ && (now.is_finite() || spec.is_finite()) {
+        return Err(Rejection::OtherType {
+            name: deployment.name.clone(),
+            now: now.type_name().to_owned(),
+            wanted: spec.type_name().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn check_serves(deployment: &Deployment) -> Result<(), Rejection> {
+    match deployment.current().spec.is_finite() {
+        true => Err(Rejection::Finite(deployment.name.clone())),
+        false => Ok(()),
+    }
 }
 
 /// Keeps the newest, the one that is wanted, the one to go back to, and any that an instance still runs: its node may
@@ -118,6 +141,7 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
         .collect();
     used.insert(deployment.target);
     used.extend(deployment.rollout.as_ref().and_then(|rollout| rollout.from));
+    used.extend(runs::releases(state, &deployment.name));
     let mut position = 0;
     deployment.releases.retain(|release| {
         position += 1;
@@ -134,6 +158,7 @@ pub(super) fn scale(
     if deployment.current().spec.is_static() {
         return Err(Rejection::StaticScale(name.clone()));
     }
+    check_serves(deployment)?;
     check_scale(scale)?;
     let deployment = Deployment {
         scale,
@@ -145,6 +170,7 @@ pub(super) fn scale(
 
 pub(super) fn restart(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
     let deployment = changeable(state, name)?;
+    check_serves(deployment)?;
     let deployment = Deployment {
         epoch: deployment.epoch + 1,
         generation: deployment.generation + 1,
@@ -172,6 +198,7 @@ pub(super) fn remove(state: &mut State, name: &DeploymentName) -> Result<Outcome
         ..deployment.clone()
     };
     let outcome = put(state, deployment);
+    runs::remove(state, name);
     drop_removed(state, [name.clone()]);
     Ok(outcome)
 }
@@ -183,6 +210,7 @@ pub(super) fn drop_removed(state: &mut State, names: impl IntoIterator<Item = De
         if removing && state.instances_of(&name).next().is_none() {
             state.deployments.remove(&name);
             state.cache_purges.remove(&name);
+            state.work.remove(&name);
         }
     }
 }

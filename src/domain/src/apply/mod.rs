@@ -9,6 +9,7 @@ mod deployments;
 mod members;
 mod names;
 mod rollouts;
+mod runs;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use deployments::New;
 
 /// Applies a request once. The same request id again returns the first answer and changes nothing.
 ///
-/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances or purges changed.
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances, purges or runs changed.
 /// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] or [`Rejection::StaleStep`] is not remembered:
 /// revisions only grow, so the same one is refused again without help, and a busy scheduler would
 /// push clients' answers out of memory.
@@ -37,6 +38,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.deployments.clone(),
         state.instances.clone(),
         state.cache_purges.clone(),
+        state.work.clone(),
     );
     let answer = execute(state, &request.command);
     if answer.is_ok() {
@@ -44,7 +46,8 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         let planned_for = state.nodes.ptr_eq(&before.0)
             && state.deployments.ptr_eq(&before.1)
             && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3);
+            && state.cache_purges.ptr_eq(&before.3)
+            && state.work.ptr_eq(&before.4);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -134,6 +137,22 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             step,
             now,
         } => rollouts::step(state, name, (*release, *seq), step, *now),
+        Command::StartRun { name, now } => runs::start(state, name, *now),
+        Command::CancelRun { name, run, now } => runs::cancel(state, name, *run, *now),
+        Command::StepRun {
+            name,
+            run,
+            seq,
+            step,
+            now,
+        } => runs::step(state, name, (*run, *seq), step, *now),
+        Command::TickCron {
+            name,
+            release,
+            seen_until,
+            come,
+            now,
+        } => runs::tick(state, name, (*release, *seen_until), come, *now),
         Command::ScaleDeployment { name, scale } => deployments::scale(state, name, *scale),
         Command::RestartDeployment { name } => deployments::restart(state, name),
         Command::RemoveDeployment { name } => deployments::remove(state, name),

@@ -1,12 +1,13 @@
 //! What becomes of a release on its way: the leader's steps and what operators say.
 
 use super::deployments::{changeable, put};
-use super::names;
+use super::{names, runs};
 use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::ReleaseNumber;
 use crate::names::DeploymentName;
-use crate::rollout::{Order, Rollout, Step};
+use crate::rollout::{Order, Rollout, Stage, Step};
+use crate::spec::Kind;
 use crate::state::{Deployment, Desired, Fate, State};
 use crate::time::Millis;
 
@@ -33,9 +34,24 @@ pub(super) fn turn_to(deployment: &mut Deployment, to: ReleaseNumber, way: Way, 
     };
     deployment.target = to;
     let from = from.filter(|from| *from != to);
+    begin(deployment, from, way, now);
+}
+
+/// The way of the wanted release begins. A cron deployment's is out at once: its next run is of it.
+pub(super) fn begin(
+    deployment: &mut Deployment,
+    from: Option<ReleaseNumber>,
+    way: Way,
+    now: Millis,
+) {
+    deployment.halted = false;
+    if matches!(deployment.current().spec.kind(), Some(Kind::Cron(_))) {
+        deployment.rollout = None;
+        return deployment.set_fate(deployment.target, Fate::Good { at: now });
+    }
     let rollout = Rollout::begin(deployment, from, way == Way::Straight, now);
     deployment.rollout = Some(rollout);
-    deployment.set_fate(to, Fate::Open);
+    deployment.set_fate(deployment.target, Fate::Open);
 }
 
 /// Takes the release on its way back. Without one to go back to it stays, and is over all the same.
@@ -57,6 +73,7 @@ pub(super) fn roll_back(
     let mut deployment = changeable(state, name)?.clone();
     if to.is_none() && deployment.fallback().is_some() {
         take_back(&mut deployment, Fate::Aborted { at: now });
+        runs::follow(state, &mut deployment, now);
         return Ok(put(state, deployment));
     }
     let to = match to {
@@ -76,6 +93,7 @@ pub(super) fn roll_back(
     let release = deployment.release(to).ok_or_else(unknown)?;
     names::check(state, name, &release.spec)?;
     turn_to(&mut deployment, to, Way::Straight, now);
+    runs::follow(state, &mut deployment, now);
     deployment.generation += 1;
     Ok(put(state, deployment))
 }
@@ -96,7 +114,7 @@ pub(super) fn order(
     now: Millis,
 ) -> Result<Outcome, Rejection> {
     let mut deployment = changeable(state, name)?.clone();
-    let running = state.instances_of(name);
+    let running = state.serving_of(name);
     let of_it = running.filter(|i| i.desired == Desired::Run && deployment.is_current(i));
     let of_it = u32::try_from(of_it.count()).unwrap_or(u32::MAX);
     let Some(rollout) = &mut deployment.rollout else {
@@ -109,7 +127,7 @@ pub(super) fn order(
             rollout.paused = None;
             rollout.progress_at = now;
         }
-        Order::Promote => promote(&mut deployment, now),
+        Order::Promote => promote(state, &mut deployment, now),
         Order::Abort if rollout.from.is_none() => {
             return Err(Rejection::FirstRelease(name.clone()));
         }
@@ -118,27 +136,28 @@ pub(super) fn order(
     if order != Order::Abort {
         deployment.generation += 1;
     }
+    runs::follow(state, &mut deployment, now);
     Ok(put(state, deployment))
 }
 
 /// What waits only for time or a judgement has stood it; what waits for instances goes on waiting for them.
-fn promote(deployment: &mut Deployment, now: Millis) {
+fn promote(state: &mut State, deployment: &mut Deployment, now: Millis) {
     let Some(rollout) = &mut deployment.rollout else {
         return;
     };
-    use crate::rollout::Stage;
     rollout.paused = None;
     rollout.progress_at = now;
     match rollout.stage {
         Stage::Canary { .. } | Stage::Beside => rollout.stage = Stage::Replacing,
-        Stage::Replacing => {}
-        Stage::Warm { .. } | Stage::Watching { .. } => succeed(deployment, now),
+        Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing => {}
+        Stage::Warm { .. } | Stage::Watching { .. } => succeed(state, deployment, now),
     }
 }
 
-fn succeed(deployment: &mut Deployment, now: Millis) {
+fn succeed(state: &mut State, deployment: &mut Deployment, now: Millis) {
     deployment.rollout = None;
     deployment.set_fate(deployment.target, Fate::Good { at: now });
+    runs::out(state, deployment, now);
 }
 
 pub(super) fn step(
@@ -168,20 +187,35 @@ pub(super) fn step(
                 rollout.restarts = *restarts;
                 deployment.rollout = Some(rollout);
             }
-            None => succeed(&mut deployment, now),
+            None => succeed(state, &mut deployment, now),
         },
         Step::Fail { why } => {
             let fate = Fate::Failed {
                 at: now,
                 why: excerpt_to(why, WHY_BYTES),
             };
-            if deployment.current().spec.strategy.rollback {
-                take_back(&mut deployment, fate);
-            } else {
-                deployment.rollout = None;
-                deployment.set_fate(release, fate);
-            }
+            fail(&mut deployment, fate);
         }
     }
+    runs::follow(state, &mut deployment, now);
     Ok(put(state, deployment))
+}
+
+/// What follows from a failure. Nothing has been begun of a release that its first hook has stopped, so nothing of it can
+/// stay; and to run an older job again would mend nothing.
+fn fail(deployment: &mut Deployment, fate: Fate) {
+    let stage = deployment.rollout.as_ref().map(|rollout| rollout.stage);
+    let taken_back = match stage {
+        Some(Stage::Before { .. }) => true,
+        Some(Stage::Job { .. }) => false,
+        _ => deployment.current().spec.strategy.rollback,
+    };
+    if taken_back {
+        let first = deployment.fallback().is_none();
+        deployment.halted = first && matches!(stage, Some(Stage::Before { .. }));
+        take_back(deployment, fate);
+    } else {
+        deployment.rollout = None;
+        deployment.set_fate(deployment.target, fate);
+    }
 }

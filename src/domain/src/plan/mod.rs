@@ -7,6 +7,7 @@
 //! beginning of the list of changes is a good plan too.
 
 mod fleet;
+mod places;
 mod problem;
 mod service;
 mod site;
@@ -22,6 +23,7 @@ use crate::limits::CHANGES_PER_PLAN;
 use crate::names::DeploymentName;
 use crate::observed::View;
 use crate::state::State;
+pub use places::Places;
 use problem::{Job, Kind, Place, Problem};
 
 /// Changes to propose against one revision of desired state.

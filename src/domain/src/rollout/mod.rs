@@ -20,8 +20,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::http::Weights;
-use crate::ids::ReleaseNumber;
-use crate::spec::{Strategy, Takeover};
+use crate::ids::{ReleaseNumber, RunNumber};
+use crate::spec::{Kind, Strategy, Takeover};
 use crate::state::Deployment;
 use crate::time::Millis;
 
@@ -51,6 +51,10 @@ pub struct Rollout {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
+    /// Its first hook runs; nothing of it has begun, and nothing of the others has changed.
+    Before { run: Option<RunNumber> },
+    /// A job: it runs.
+    Job { run: Option<RunNumber> },
     /// Its instances take the place of the others.
     Replacing,
     /// Blue-green before the switch: all of its instances beside all of the others, without requests.
@@ -108,15 +112,11 @@ impl Rollout {
         straight: bool,
         now: Millis,
     ) -> Rollout {
-        let spec = &deployment.current().spec;
-        let stage = match &spec.strategy.takeover {
-            _ if straight || from.is_none() || spec.is_static() => Stage::Replacing,
-            Takeover::Rolling { .. } | Takeover::Recreate => Stage::Replacing,
-            Takeover::BlueGreen { .. } => Stage::Beside,
-            Takeover::Canary { .. } => Stage::Canary {
-                step: 0,
-                since: None,
-            },
+        let going_back = straight && from.is_some();
+        let hook = deployment.current().spec.hooks.pre_release.is_some();
+        let stage = match hook && !going_back {
+            true => Stage::Before { run: None },
+            false => Self::first(deployment, from, straight),
         };
         Rollout {
             from,
@@ -130,6 +130,23 @@ impl Rollout {
         }
     }
 
+    /// The stage in which its program first runs.
+    fn first(deployment: &Deployment, from: Option<ReleaseNumber>, straight: bool) -> Stage {
+        let spec = &deployment.current().spec;
+        if matches!(spec.kind(), Some(Kind::Job(_))) {
+            return Stage::Job { run: None };
+        }
+        match &spec.strategy.takeover {
+            _ if straight || from.is_none() || spec.is_static() => Stage::Replacing,
+            Takeover::Rolling { .. } | Takeover::Recreate => Stage::Replacing,
+            Takeover::BlueGreen { .. } => Stage::Beside,
+            Takeover::Canary { .. } => Stage::Canary {
+                step: 0,
+                since: None,
+            },
+        }
+    }
+
     /// The stage after this one; `None`: the release is good.
     pub(crate) fn following(&self, deployment: &Deployment, now: Millis) -> Option<Stage> {
         let spec = &deployment.current().spec;
@@ -138,6 +155,7 @@ impl Rollout {
             _ => 0,
         };
         let stage = match self.stage {
+            Stage::Before { .. } => Self::first(deployment, self.from, false),
             Stage::Beside => Stage::Warm { since: now },
             Stage::Canary { step, since: None } => Stage::Canary {
                 step,
@@ -155,7 +173,7 @@ impl Rollout {
                 }
                 Stage::Watching { since: now }
             }
-            Stage::Warm { .. } | Stage::Watching { .. } => return None,
+            Stage::Job { .. } | Stage::Warm { .. } | Stage::Watching { .. } => return None,
         };
         Some(stage)
     }
@@ -165,8 +183,23 @@ impl Rollout {
         match self.stage {
             Stage::Warm { .. } | Stage::Watching { .. } => true,
             Stage::Canary { since, .. } => since.is_some(),
-            Stage::Replacing | Stage::Beside => false,
+            Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing | Stage::Beside => false,
         }
+    }
+}
+
+impl Stage {
+    /// The run that it waits for.
+    pub fn run(&self) -> Option<RunNumber> {
+        match self {
+            Stage::Before { run } | Stage::Job { run } => *run,
+            _ => None,
+        }
+    }
+
+    /// It waits for the end of a run, which has a time limit of its own.
+    pub(crate) fn is_run(&self) -> bool {
+        matches!(self, Stage::Before { .. } | Stage::Job { .. })
     }
 }
 
@@ -189,7 +222,10 @@ impl Deployment {
 
     /// What the planner is to carry out. For programs; a static site is on every node.
     pub fn demand(&self) -> Demand {
-        let scale = self.scale;
+        let scale = match self.halted || self.current().spec.is_finite() {
+            true => 0,
+            false => self.scale,
+        };
         let (surge, unavailable) = match &self.strategy().takeover {
             Takeover::Rolling { surge, unavailable } => {
                 (surge.of_up(scale), unavailable.of_down(scale))
@@ -212,7 +248,11 @@ impl Deployment {
             return whole;
         };
         let Some(from) = rollout.from else {
-            return whole;
+            let new = match rollout.stage {
+                Stage::Before { .. } => 0,
+                _ => whole.new,
+            };
+            return Demand { new, ..whole };
         };
         let beside = |new| Demand {
             new,
@@ -221,6 +261,7 @@ impl Deployment {
             ..whole
         };
         match (rollout.stage, rollout.paused) {
+            (Stage::Before { .. }, _) => beside(0),
             (Stage::Beside | Stage::Warm { .. }, _) => beside(scale),
             (Stage::Canary { .. }, _) => {
                 let (percent, _) = self.canary_percent().unwrap_or_default();
@@ -235,7 +276,7 @@ impl Deployment {
                     ..beside(new)
                 }
             }
-            (Stage::Replacing | Stage::Watching { .. }, _) => whole,
+            (Stage::Job { .. } | Stage::Replacing | Stage::Watching { .. }, _) => whole,
         }
     }
 
@@ -244,7 +285,7 @@ impl Deployment {
         let rollout = self.rollout.as_ref()?;
         let from = rollout.from?;
         let percent = match rollout.stage {
-            Stage::Beside => 0,
+            Stage::Before { .. } | Stage::Beside => 0,
             Stage::Warm { .. } => 100,
             Stage::Canary {
                 step: 0,
@@ -258,7 +299,7 @@ impl Deployment {
                 let step = if since.is_some() { step } else { step - 1 };
                 steps.get(step as usize)?.percent
             }
-            Stage::Replacing | Stage::Watching { .. } => return None,
+            Stage::Job { .. } | Stage::Replacing | Stage::Watching { .. } => return None,
         };
         let percent = u32::from(percent);
         let weights = [(from, 100 - percent), (self.target, percent)];
@@ -269,7 +310,7 @@ impl Deployment {
     pub fn leading(&self) -> ReleaseNumber {
         match &self.rollout {
             Some(Rollout {
-                stage: Stage::Beside | Stage::Canary { .. },
+                stage: Stage::Before { .. } | Stage::Beside | Stage::Canary { .. },
                 from: Some(from),
                 ..
             }) => *from,

@@ -65,13 +65,14 @@ fn against(
 
 /// When a stage that waits for instances has waited too long.
 fn expires(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
-    let waits = !rollout.is_settled() && rollout.paused.is_none();
+    let waits = !rollout.is_settled() && !rollout.stage.is_run() && rollout.paused.is_none();
     waits.then(|| rollout.progress_at.plus(deployment.strategy().deadline))
 }
 
 fn has_come(deployment: &Deployment, rollout: &Rollout, seen: &Seen, now: Millis) -> bool {
     let all_ready = seen.ready >= seen.wanted;
     match rollout.stage {
+        Stage::Before { .. } | Stage::Job { .. } => seen.run_succeeded,
         Stage::Beside | Stage::Canary { since: None, .. } => all_ready,
         Stage::Replacing => all_ready && seen.others == 0,
         Stage::Canary { .. } | Stage::Warm { .. } | Stage::Watching { .. } => {
@@ -89,7 +90,9 @@ fn ends(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
         }
         (Stage::Warm { since } | Stage::Watching { since }, _) => (since, strategy.watch),
         (Stage::Canary { since, .. }, _) => (since?, deployment.canary_percent()?.1),
-        (Stage::Replacing | Stage::Beside, _) => return None,
+        (Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing | Stage::Beside, _) => {
+            return None;
+        }
     };
     Some(since.plus(lasts))
 }

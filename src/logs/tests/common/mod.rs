@@ -144,6 +144,7 @@ impl Cluster {
                 node: NodeId(node),
                 desired: Desired::Run,
                 since_revision: 1,
+                run: None,
             };
             next.instances.insert(instance.id, instance);
             next.revision += 1;

@@ -306,6 +306,7 @@ impl Routes {
                 node,
                 desired: Desired::Run,
                 since_revision: 1,
+                run: None,
             };
             self.state.instances.insert(id, instance);
             let view = self
@@ -318,6 +319,7 @@ impl Routes {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
             };
             view.instances.insert(id, facts);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nebula_domain::State;
 use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
 use nebula_domain::names::DeploymentName;
+use nebula_domain::runs::Work;
 use nebula_domain::state::{
     Answer, Cluster, Deployment, Instance, JoinToken, Node, Recovery, Release,
 };
@@ -42,6 +43,8 @@ enum Piece {
     /// Behind the end, so that the pieces of older snapshots keep their numbers.
     Recoveries(Vec<Recovery>),
     CachePurges(Vec<(DeploymentName, u64)>),
+    /// One deployment's runs with their attempts have some 30 KiB at most.
+    Work(DeploymentName, Work),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -63,6 +66,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         // It follows from the deployments.
         names: _,
         cache_purges,
+        work,
     } = state;
     let mut out = Vec::new();
     push(
@@ -103,6 +107,9 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_all(&mut out, remembered.iter(), Piece::Remembered)?;
     push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
     push_map(&mut out, cache_purges, Piece::CachePurges)?;
+    for (name, work) in work {
+        push(&mut out, &Piece::Work(name.clone(), work.clone()))?;
+    }
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -177,6 +184,9 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Remembered(some) => state.remembered.extend(some),
             Piece::Recoveries(some) => state.recoveries.extend(some),
             Piece::CachePurges(some) => state.cache_purges.extend(some),
+            Piece::Work(name, work) => {
+                state.work.insert(name, work);
+            }
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

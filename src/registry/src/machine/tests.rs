@@ -46,6 +46,11 @@ fn state_with(settings: u32) -> State {
 fn a_state_goes_through_bytes_and_back() {
     let mut state = state_with(1000);
     state.cache_purges.insert("api".parse().unwrap(), 7);
+    let work = nebula_domain::runs::Work {
+        count: 3,
+        ..Default::default()
+    };
+    state.work.insert("api".parse().unwrap(), work);
     let bytes = pieces::encode(&state).unwrap();
     assert_eq!(pieces::decode(&bytes).unwrap(), state);
     for cut in [0, 3, 4, 50, bytes.len() - 1] {

@@ -3,6 +3,7 @@
 mod http;
 mod probe;
 mod release;
+mod run;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealt
 pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
 };
+
+pub use run::{Attempt, Cron, Hooks, Job, Run, RunBegun, Runs};
 
 /// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
 pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
@@ -255,7 +258,7 @@ pub struct Peer {
 
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentSpec {
-    /// `static` or `service`.
+    /// `static`, `service`, `worker`, `job` or `cron`.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,6 +299,15 @@ pub struct DeploymentSpec {
     /// What an instance may reach.
     #[serde(default, skip_serializing_if = "is_default")]
     pub isolation: Isolation,
+    /// How often and how long a run of a job or a cron deployment may try.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub job: Job,
+    /// When a cron deployment is due.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cron: Cron,
+    /// Commands that run once for each release.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hooks: Hooks,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -320,6 +332,9 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("strategy", &self.strategy)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("job", &self.job)
+            .field("cron", &self.cron)
+            .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
 }
@@ -401,7 +416,7 @@ pub struct Deployments {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
     pub name: String,
-    /// `static` or `service`.
+    /// `static`, `service`, `worker`, `job` or `cron`.
     #[serde(rename = "type")]
     pub kind: String,
     pub generation: u64,
@@ -426,6 +441,12 @@ pub struct DeploymentStatus {
     pub instances: Vec<InstanceStatus>,
     /// Why instances are missing; empty when none is.
     pub problems: Vec<String>,
+    /// The latest run of a job, a cron deployment or a hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Run>,
+    /// When a cron deployment is due next. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_run_at: Option<String>,
     /// Only where one deployment is asked for; a list has one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<AsOf>,
