@@ -168,7 +168,14 @@ impl Supervisor {
         match instance.desired {
             Desired::Stop if !self.contact.is_sure() => Some(Want::Hold),
             Desired::Stop => Some(Want::Stop(farewell(state, view, instance))),
-            Desired::Run if instance.run.is_some() => Some(Want::Once),
+            // A registry that lags does not know that an attempt was given up, and has begun elsewhere.
+            Desired::Run if instance.run.is_some() => {
+                let begun = self.runs.borrow().contains_key(&id);
+                Some(match begun || self.contact.is_sure() {
+                    true => Want::Once,
+                    false => Want::Hold,
+                })
+            }
             Desired::Run => match state.release_of(instance)?.spec.workload {
                 Workload::Static(_) => Some(Want::Files),
                 Workload::Service(_) => Some(Want::Program),

@@ -1,17 +1,17 @@
 //! When a cron deployment is due.
 //!
 //! The syntax and the arithmetic are croner's, the time zones those of the IANA database that chrono-tz brings along: no
-//! machine's own is asked, so that all nodes of one version agree. Where clocks are put forward, a time that is left out
-//! (02:30) comes at the first moment after; where they are put back, a time that comes twice counts the first time. Schedules
-//! with `*` or a step in the hour, minute or second follow the clock on the wall instead: they leave the gap out and run in
-//! both passes.
+//! machine's own is asked, so that all nodes of one version agree. Where clocks are put forward, one time of the day that is left
+//! out (02:30) comes at the first moment after; where they are put back, one that comes twice counts the first time. Schedules
+//! with more than one time of the day follow the clock on the wall instead: they leave the gap out and run in both passes.
+//! (croner 3.0 itself leaves out the second pass.)
 
 use std::str::FromStr as _;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, FixedOffset, Offset as _, SecondsFormat};
 use chrono_tz::Tz;
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, JobType};
 use serde::{Deserialize, Serialize};
 
 use crate::excerpt::excerpt;
@@ -23,6 +23,10 @@ use crate::time::Millis;
 pub const SCHEDULE_BYTES: usize = 256;
 /// Due times counted one by one when many have passed; more are told as "or more".
 pub const COUNTED_MAX: u32 = 1_000;
+/// A clock that is put back repeats three hours at most (Troll station).
+const REPEATED_MINUTES: u32 = 180;
+/// Changes of the clock that are looked across for one due time: two a year, for the longest pause between leap days.
+const CHANGES_MAX: u32 = 40;
 /// From here on a schedule has to come at all: 2024-01-01, so that a 29th of February is soon.
 const EPOCH: Millis = Millis(1_704_067_200_000);
 
@@ -118,13 +122,63 @@ fn bad(what: String) -> SpecError {
 }
 
 impl Read {
-    /// The first due time after this one.
+    /// The first due time after this one; a whole second.
     pub fn next(&self, after: Millis) -> Option<Millis> {
-        let millis = i64::try_from(after.0).ok()?;
-        let after_there = DateTime::from_timestamp_millis(millis)?.with_timezone(&self.zone);
-        let next = self.cron.find_next_occurrence(&after_there, false).ok()?;
-        let next = Millis(u64::try_from(next.timestamp_millis()).ok()?);
-        (next > after).then_some(next)
+        let second = i64::try_from(after.0 / 1000).ok()?;
+        let next = match self.cron.determine_job_type() {
+            JobType::FixedTime => self.next_fixed(second)?,
+            JobType::IntervalWildcard => self.next_on_the_wall(second)?,
+        };
+        Some(Millis(u64::try_from(next).ok()?.checked_mul(1000)?))
+    }
+
+    /// One time of the day: croner leaves no gap out, and knows the first of two passes only. Asked in the second, it
+    /// answers with the first, which is over.
+    fn next_fixed(&self, after: i64) -> Option<i64> {
+        let mut from = after;
+        for _ in 0..=REPEATED_MINUTES {
+            let start = DateTime::from_timestamp(from, 0)?.with_timezone(&self.zone);
+            let next = self.cron.find_next_occurrence(&start, false).ok()?;
+            if next.timestamp() > after {
+                return Some(next.timestamp());
+            }
+            from += 60;
+        }
+        None
+    }
+
+    /// What follows the clock on the wall: between two changes of the clock that is one of a fixed offset, and a change
+    /// begins another.
+    fn next_on_the_wall(&self, after: i64) -> Option<i64> {
+        let (mut from, mut inclusive) = (after, false);
+        for _ in 0..CHANGES_MAX {
+            let offset = self.offset(from)?;
+            let start = DateTime::from_timestamp(from, 0)?.with_timezone(&offset);
+            let next = self.cron.find_next_occurrence(&start, inclusive).ok()?;
+            let next = next.timestamp();
+            if self.offset(next)? == offset {
+                return Some(next);
+            }
+            (from, inclusive) = (self.change(from, next, offset)?, true);
+        }
+        None
+    }
+
+    fn offset(&self, at: i64) -> Option<FixedOffset> {
+        let there = DateTime::from_timestamp(at, 0)?.with_timezone(&self.zone);
+        Some(there.offset().fix())
+    }
+
+    /// The first second in `(from, to]` at which the clock does not have this offset any more.
+    fn change(&self, mut from: i64, mut to: i64, offset: FixedOffset) -> Option<i64> {
+        while to - from > 1 {
+            let middle = from + (to - from) / 2;
+            match self.offset(middle)? == offset {
+                true => from = middle,
+                false => to = middle,
+            }
+        }
+        Some(to)
     }
 
     /// What has come from `first`, a due time, to `now`. Only the latest is run, if it is not older than `late`.

@@ -78,6 +78,15 @@ fn a_time_that_the_clock_leaves_out_comes_right_after() {
 }
 
 #[test]
+fn due_times_are_whole_seconds_whenever_somebody_looks() {
+    let read = schedule("0 3 * * *", "UTC").read().unwrap();
+    let odd = Millis(at("2026-01-31T10:00:00Z").0 + 347);
+    assert_eq!(read.next(odd), Some(at("2026-02-01T03:00:00Z")));
+    let just_before = Millis(at("2026-02-01T03:00:00Z").0 - 1);
+    assert_eq!(read.next(just_before), Some(at("2026-02-01T03:00:00Z")));
+}
+
+#[test]
 fn a_time_that_comes_twice_counts_once() {
     let found = next("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 2);
     assert_eq!(found, ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
@@ -91,6 +100,18 @@ fn a_time_that_comes_twice_counts_once() {
             "2026-10-25T01:30:00Z"
         ]
     );
+    // Whoever looks in the second pass sees what is left of it.
+    let found = next("*/30 * * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", 3);
+    assert_eq!(
+        found,
+        [
+            "2026-10-25T01:30:00Z",
+            "2026-10-25T02:00:00Z",
+            "2026-10-25T02:30:00Z"
+        ]
+    );
+    let found = next("30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", 1);
+    assert_eq!(found, ["2026-10-26T01:30:00Z"]);
     // New York, with its own dates.
     let found = next("0 3 * * *", "America/New_York", "2026-03-07T12:00:00Z", 2);
     assert_eq!(found, ["2026-03-08T07:00:00Z", "2026-03-09T07:00:00Z"]);
