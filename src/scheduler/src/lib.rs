@@ -18,6 +18,7 @@ mod registrar;
 mod rollouts;
 mod runs;
 mod scheduler;
+mod stages;
 
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use evidence::Evidence;

@@ -92,6 +92,8 @@ fn under_way() -> State {
     deployment.target = NEW;
     deployment.rollout = Some(Rollout {
         from: Some(OLD),
+        from_epoch: 1,
+        since_revision: 0,
         stage: Stage::Replacing,
         seq: 0,
         began_at: Millis(1),
@@ -115,6 +117,7 @@ fn under_way() -> State {
 fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian) {
     let status = Status {
         is_leader,
+        quorum: true,
         ..Status::default()
     };
     let paper = Paper {
@@ -167,6 +170,7 @@ async fn only_the_leader_judges() {
     assert_eq!(paper.state.borrow().deployments[&app()].target, NEW);
     let leads = Status {
         is_leader: true,
+        quorum: true,
         ..Status::default()
     };
     paper.status.send_replace(leads);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Node, ONE, TWO, node, service};
-use nebula_domain::ids::{ReleaseNumber, RunNumber};
+use nebula_domain::ids::{InstanceId, ReleaseNumber, RunNumber};
 use nebula_domain::observed::Phase;
 use nebula_domain::runs::{Cause, Hook, How, Run, RunState};
 use nebula_domain::spec::{Hooks, RunLimits, Spec};
@@ -84,12 +84,15 @@ async fn a_hook_s_command_is_the_hook_s_and_it_is_stopped_at_once() {
 #[tokio::test]
 async fn an_attempt_begins_only_where_the_registry_is_known_to_be_up_to_date() {
     let node = node().await;
+    node.assign(TWO, "web", service());
+    node.phase(TWO, Phase::Running).await;
     node.set_behind(true);
     // The contact of a supervisor that is made anew begins without certainty.
     node.restart_supervisor().await;
     assign(&node, Cause::Person);
-    node.assign(TWO, "after", service());
-    node.phase(TWO, Phase::Running).await;
+    let after = InstanceId(3);
+    node.assign(after, "after", service());
+    node.phase(after, Phase::Running).await;
     let begun = |starts: &[nebula_drivers::StartSpec]| starts.iter().any(|s| s.instance == ONE);
     assert!(!begun(&node.driver.starts()), "it may have been given up");
     node.set_behind(false);

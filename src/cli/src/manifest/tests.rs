@@ -167,7 +167,7 @@ fn errors_name_the_place_and_the_nearest_word() {
         ),
         (
             "name = 'a'\ncommand = 'run'\n[hooks]\npre_release = ' '".into(),
-            (3, 2),
+            (3, 1),
             "a hook's command is empty",
         ),
         (

@@ -62,7 +62,8 @@ pub(super) fn create(
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
     let mut deployment = Deployment::new(name.clone(), scale, new.release(1, spec));
-    rollouts::begin(&mut deployment, None, Way::AsItsStrategySays, new.now);
+    let at = (rollouts::revision_after(state), new.now);
+    rollouts::begin(&mut deployment, None, Way::AsItsStrategySays, at);
     runs::follow(state, &mut deployment, new.now);
     Ok(put(state, deployment))
 }
@@ -72,14 +73,7 @@ pub(super) fn update(
     (name, based_on): (&DeploymentName, Option<u64>),
     new: New<'_>,
 ) -> Result<Outcome, Rejection> {
-    let mut deployment = changeable(state, name)?.clone();
-    if let Some(based_on) = based_on.filter(|based_on| *based_on != deployment.generation) {
-        return Err(Rejection::DeploymentChanged {
-            name: name.clone(),
-            based_on,
-            current: deployment.generation,
-        });
-    }
+    let mut deployment = based(changeable(state, name)?, based_on)?.clone();
     let current = Arc::clone(deployment.current());
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
@@ -89,15 +83,18 @@ pub(super) fn update(
     let number = release.number;
     let (same_program, same_spec) = (current.runs_as(&release), current.spec == release.spec);
     deployment.releases.push_back(Arc::new(release));
-    rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, new.now);
+    let at = (rollouts::revision_after(state), new.now);
+    rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, at);
     let from = deployment.rollout.as_ref().and_then(|rollout| rollout.from);
     if same_program && same_spec {
         // The same again is asked for so that instances begin anew.
         deployment.epoch += 1;
-    } else if same_program && from == Some(current.number) {
+    } else if same_program && from == Some(current.number) && !current.has_failed() {
         // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
         deployment.rollout = None;
         deployment.set_fate(number, Fate::Good { at: new.now });
+    } else {
+        rollouts::spare_hook(&mut deployment);
     }
     runs::follow(state, &mut deployment, new.now);
     drop_old_releases(state, &mut deployment);
@@ -142,6 +139,7 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
     used.insert(deployment.target);
     used.extend(deployment.rollout.as_ref().and_then(|rollout| rollout.from));
     used.extend(runs::releases(state, &deployment.name));
+    used.extend(rollouts::latest_good(deployment));
     let mut position = 0;
     deployment.releases.retain(|release| {
         position += 1;
@@ -149,12 +147,24 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
     });
 }
 
+/// Refuses a change that was worked out from an older generation.
+fn based(deployment: &Deployment, on: Option<u64>) -> Result<&Deployment, Rejection> {
+    match on {
+        Some(based_on) if based_on != deployment.generation => Err(Rejection::DeploymentChanged {
+            name: deployment.name.clone(),
+            based_on,
+            current: deployment.generation,
+        }),
+        _ => Ok(deployment),
+    }
+}
+
 pub(super) fn scale(
     state: &mut State,
-    name: &DeploymentName,
+    (name, based_on): (&DeploymentName, Option<u64>),
     scale: u32,
 ) -> Result<Outcome, Rejection> {
-    let deployment = changeable(state, name)?;
+    let deployment = based(changeable(state, name)?, based_on)?;
     if deployment.current().spec.is_static() {
         return Err(Rejection::StaticScale(name.clone()));
     }
@@ -168,14 +178,24 @@ pub(super) fn scale(
     Ok(put(state, deployment))
 }
 
-pub(super) fn restart(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
-    let deployment = changeable(state, name)?;
-    check_serves(deployment)?;
-    let deployment = Deployment {
-        epoch: deployment.epoch + 1,
-        generation: deployment.generation + 1,
-        ..deployment.clone()
-    };
+pub(super) fn restart(
+    state: &mut State,
+    name: &DeploymentName,
+    now: Millis,
+) -> Result<Outcome, Rejection> {
+    let mut deployment = changeable(state, name)?.clone();
+    check_serves(&deployment)?;
+    deployment.epoch += 1;
+    deployment.generation += 1;
+    let epoch = deployment.epoch;
+    if let Some(rollout) = &mut deployment.rollout {
+        rollout.from_epoch = epoch;
+    } else if deployment.current().has_failed() {
+        // It may do better now.
+        let at = (rollouts::revision_after(state), now);
+        rollouts::begin(&mut deployment, None, Way::Straight, at);
+    }
+    runs::follow(state, &mut deployment, now);
     Ok(put(state, deployment))
 }
 

@@ -49,7 +49,7 @@ pub(super) fn works<'j, 'a>(
     let (surge, unavailable) = (demand.surge as usize, demand.unavailable as usize);
     match demand.keep {
         None => {
-            let others = of(&[Class::From, Class::Other, Class::Bad]);
+            let others = of(&[Class::From, Class::Again, Class::Other, Class::Bad]);
             let mut work = Work::new(job, release, demand.new, of(&[Class::New]), others);
             (work.surge, work.unavailable) = (surge, unavailable);
             work.alone = demand.alone;
@@ -57,10 +57,15 @@ pub(super) fn works<'j, 'a>(
         }
         Some((from, count)) => {
             let others = of(&[Class::Other, Class::Bad]);
-            vec![
-                Work::new(job, from, count, of(&[Class::From]), others),
-                Work::new(job, release, demand.new, of(&[Class::New]), Vec::new()),
-            ]
+            let mut new = Work::new(
+                job,
+                release,
+                demand.new,
+                of(&[Class::New]),
+                of(&[Class::Again]),
+            );
+            (new.surge, new.unavailable) = (surge.max(1), unavailable);
+            vec![Work::new(job, from, count, of(&[Class::From]), others), new]
         }
     }
 }
@@ -159,7 +164,7 @@ impl<'j, 'a> Work<'j, 'a> {
     /// How many of those that are replaced have to go on.
     fn still_needed(&self) -> usize {
         let ready = self.ready();
-        if self.alone && self.replaced.iter().any(is_outdated) {
+        if self.alone && !self.replaced.is_empty() {
             return 0;
         }
         let good = self.replaced.iter().filter(|copy| copy.class != Class::Bad);
@@ -183,7 +188,7 @@ impl<'j, 'a> Work<'j, 'a> {
     fn leave(&self) -> usize {
         let outdated = || self.replaced.iter().filter(|copy| is_outdated(copy));
         let going = self.job.stopping > 0 || !self.waits;
-        if self.alone && (going || outdated().next().is_some()) {
+        if self.alone && (going || !self.replaced.is_empty()) {
             return 0;
         }
         // Those of a failed release go as soon as anything is better.

@@ -241,6 +241,20 @@ fn what_begins_nothing_runs_no_hook() {
     assert_eq!(world.work("app").count, count);
 }
 
+#[test]
+fn a_way_back_by_an_update_leaves_what_runs_alone() {
+    let mut world = app();
+    let before = world.sim.running("app");
+    world.sim.update("app", 2);
+    world.settle();
+    // The files of the first release again, while the second one's hook runs.
+    world.sim.update("app", 1);
+    world.settle();
+    world.end("app", 3, exit(0));
+    world.settle();
+    assert_eq!((target(&world), world.sim.running("app")), (3, before));
+}
+
 /// A leader may be lost after each single command; another goes on with what is there.
 #[test]
 fn a_leader_may_be_lost_at_any_step() {

@@ -201,9 +201,13 @@ fn what_is_not_meant_for_it_is_refused() {
     let scale = Command::ScaleDeployment {
         name: name("job"),
         scale: 3,
+        based_on: None,
     };
     assert!(matches!(world.sim.run(scale), Err(Rejection::Finite(_))));
-    let restart = Command::RestartDeployment { name: name("job") };
+    let restart = Command::RestartDeployment {
+        name: name("job"),
+        now: world.now,
+    };
     assert!(matches!(world.sim.run(restart), Err(Rejection::Finite(_))));
     world.sim.create("app", crate::testing::service_spec(), 1);
     assert!(matches!(world.start("app"), Err(Rejection::NoRuns(_))));
