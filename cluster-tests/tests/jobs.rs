@@ -62,7 +62,7 @@ fn output(cluster: &Cluster, name: &str) -> String {
 #[test]
 fn a_job_succeeds_or_says_why_not() {
     let cluster = Cluster::start(3);
-    let script = "echo hello from $NEBULA_RUN for $NEBULA_CAUSE, port ${PORT:-none}";
+    let script = "echo hello from $NEBULA_RUN_ID for $NEBULA_CAUSE, port ${PORT:-none}";
     create(&cluster, "good", script, &["--type", "job"]).ok();
     let run = runs(&cluster, "good")[0].clone();
     assert_eq!(

@@ -41,7 +41,7 @@ async fn an_attempt_runs_once_and_its_end_is_told_by_whoever_comes_after() {
     let starts = node.driver.starts();
     let first = starts.last().unwrap();
     assert_eq!((first.command.as_str(), first.port), ("run", None));
-    assert_eq!(first.env["NEBULA_RUN"], "run-3");
+    assert_eq!(first.env["NEBULA_RUN_ID"], "run-3");
     assert_eq!(first.env["NEBULA_CAUSE"], "manual");
     assert!(!node.is_local(ONE), "nobody asks or probes it");
 

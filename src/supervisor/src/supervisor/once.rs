@@ -54,7 +54,7 @@ pub(super) fn env(
 ) -> BTreeMap<String, String> {
     let mut env = service.env.clone();
     if let Some(run) = state.run_of(instance) {
-        env.insert("NEBULA_RUN".to_owned(), run.number.to_string());
+        env.insert("NEBULA_RUN_ID".to_owned(), run.number.to_string());
         env.insert("NEBULA_CAUSE".to_owned(), run.cause.to_string());
         if let Cause::Cron { due } = run.cause {
             env.insert("NEBULA_DUE".to_owned(), runs::told(due));
