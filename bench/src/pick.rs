@@ -205,6 +205,7 @@ pub fn services() -> anyhow::Result<(State, View)> {
         health: Health::Healthy,
         restarts: 0,
         reason: String::new(),
+        exit: None,
     };
     let node = view.nodes.get_mut(&NodeId(1)).expect("the only node");
     node.instances = state

@@ -18,7 +18,7 @@ use nebula_wire::convert::{self, Passwords};
 use crate::app::{App, Consistency, Level};
 use crate::artifacts;
 use crate::error::{Answer, Failure, other_change};
-use crate::releases;
+use crate::{releases, runs};
 
 pub(crate) fn name(text: &str) -> Answer<DeploymentName> {
     Ok(text.parse()?)
@@ -77,14 +77,10 @@ fn status(
 ) -> Option<DeploymentStatus> {
     let deployment = state.deployments.get(name)?;
     let release = deployment.current();
+    let (last_run, next_run_at) = runs::summary(state, name);
     Some(DeploymentStatus {
         name: name.to_string(),
-        kind: if release.spec.is_static() {
-            "static"
-        } else {
-            "service"
-        }
-        .to_owned(),
+        kind: release.spec.type_name().to_owned(),
         generation: deployment.generation,
         release: release.number.0,
         phase: phase(&summary),
@@ -101,6 +97,8 @@ fn status(
             .map(|i| instance(state, i))
             .collect(),
         problems: summary.problems,
+        last_run,
+        next_run_at,
         as_of: None,
     })
 }

@@ -18,6 +18,7 @@ mod node;
 mod purge;
 mod releases;
 mod router;
+mod runs;
 mod secrets;
 mod server;
 mod settings;

@@ -5,6 +5,7 @@ mod http;
 mod http_file;
 mod password;
 mod release;
+mod run;
 mod stateful;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use nebula_wire::convert::{self, Passwords};
 pub use change::ChangeFlags;
 pub use http::{HttpChange, HttpFlags};
 use release::ReleaseFlags;
+use run::RunFlags;
 use stateful::StatefulFlags;
 
 use crate::error::{CliError, Outcome};
@@ -31,6 +33,12 @@ pub enum Kind {
     Static,
     /// A program that listens on the port in PORT
     Service,
+    /// A program that goes on without a port
+    Worker,
+    /// A program that runs to its end once for each release
+    Job,
+    /// A program that runs to its end whenever its schedule says so
+    Cron,
 }
 
 impl Kind {
@@ -38,14 +46,28 @@ impl Kind {
         match self {
             Kind::Static => "static",
             Kind::Service => "service",
+            Kind::Worker => "worker",
+            Kind::Job => "job",
+            Kind::Cron => "cron",
         }
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Kind> {
+        let mut all = Kind::value_variants().iter();
+        all.find(|kind| kind.as_str() == name).copied()
+    }
+
+    /// It has as many instances as somebody says.
+    pub fn has_instances(self) -> bool {
+        matches!(self, Kind::Service | Kind::Worker)
     }
 }
 
 /// The flags that make up a deployment's spec.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SpecFlags {
-    /// What is deployed; a service when there is a command, a static site otherwise
+    /// What is deployed; a cron deployment when there is a schedule, a service when there is a command, a static site otherwise
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<Kind>,
     /// Program to run in the deployed folder, by /bin/sh; it has to listen on 127.0.0.1:$PORT
@@ -85,6 +107,7 @@ pub struct SpecFlags {
     pub release: ReleaseFlags,
     #[command(flatten)]
     pub stateful: StatefulFlags,
+    pub runs: RunFlags,
 }
 
 impl SpecFlags {
@@ -105,6 +128,7 @@ impl SpecFlags {
             socket_grace,
             release,
             stateful,
+            runs,
         } = self;
         kind.is_none()
             && command.is_none()
@@ -120,16 +144,20 @@ impl SpecFlags {
             && socket_grace.is_none()
             && release.is_empty()
             && stateful.is_empty()
+            && runs.is_empty()
     }
 
-    /// What the flags make of a deployment, unless they leave it at what it is.
-    fn named_kind(&self) -> Option<Kind> {
+    /// What the flags make of a deployment that is of the kind `now`.
+    fn kind_after(&self, now: Kind) -> Kind {
+        let by_schedule = self.runs.schedule.as_ref().map(|_| Kind::Cron);
+        // Another command leaves a program what it is.
         let by_command = self.command.as_ref().map(|_| Kind::Service);
-        self.kind.or(by_command)
+        let by_command = by_command.filter(|_| now == Kind::Static);
+        self.kind.or(by_schedule).or(by_command).unwrap_or(now)
     }
 
     fn kind(&self) -> Kind {
-        self.named_kind().unwrap_or(Kind::Static)
+        self.kind_after(Kind::Static)
     }
 
     /// The checked spec of a new deployment. Without a `--tld` the cluster's default domain decides later.
@@ -167,6 +195,7 @@ impl SpecFlags {
         spec.spa |= self.spa;
         self.release.onto(&mut spec);
         self.stateful.onto(&mut spec);
+        self.runs.onto(&mut spec);
         Ok(spec)
     }
 
@@ -183,7 +212,8 @@ impl SpecFlags {
             (self.socket_grace.is_some(), "--socket-grace"),
         ])?;
         refuse_given(&self.release.of_programs())?;
-        refuse_given(&self.stateful.of_programs())
+        refuse_given(&self.stateful.of_programs())?;
+        refuse_given(&self.runs.of_programs())
     }
 
     /// How many instances to ask for. Static sites have none to choose.
@@ -193,8 +223,12 @@ impl SpecFlags {
                 "a static site is served by every node and has no instances to count",
                 "leave --instances out, or add --command with the program to run",
             )),
+            (Kind::Job | Kind::Cron, Some(_)) => Err(CliError::usage(
+                "what runs to its end has no instances to count",
+                "leave --instances out, or use --type worker",
+            )),
             (_, None) => Ok(1),
-            (Kind::Service, Some(n)) => check_instances(n),
+            (Kind::Service | Kind::Worker, Some(n)) => check_instances(n),
         }
     }
 }

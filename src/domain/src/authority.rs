@@ -40,6 +40,8 @@ impl Command {
             Command::Init { .. }
             | Command::Assign { .. }
             | Command::StepRollout { .. }
+            | Command::StepRun { .. }
+            | Command::TickCron { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
             Command::SetAddresses { node, .. } | Command::VolumesGone { node, .. } => {
@@ -61,6 +63,8 @@ impl Command {
             | Command::DeleteVolumes { .. }
             | Command::SetSecret { .. }
             | Command::DeleteSecret { .. }
+            | Command::StartRun { .. }
+            | Command::CancelRun { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -90,6 +94,9 @@ impl Command {
             Command::SetSecret { .. } => "set a secret",
             Command::DeleteSecret { .. } => "delete a secret",
             Command::VolumesGone { .. } => "tell of another node's volumes",
+            Command::StartRun { .. } => "begin a run",
+            Command::CancelRun { .. } => "cancel a run",
+            Command::StepRun { .. } | Command::TickCron { .. } => "go on with runs",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
         }

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId};
 use crate::limits::LimitExceeded;
 use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::{Order, Step};
+use crate::runs::{Come, RunStep};
 use crate::secret::Sealed;
 use crate::settings::SettingError;
 use crate::spec::{Spec, SpecError};
@@ -154,6 +155,32 @@ pub enum Command {
     DeleteSecret {
         name: SecretName,
     },
+    /// A run of a job or a cron deployment, whenever it is due otherwise.
+    StartRun {
+        name: DeploymentName,
+        now: Millis,
+    },
+    CancelRun {
+        name: DeploymentName,
+        run: RunNumber,
+        now: Millis,
+    },
+    /// The scheduler's, for one state of a run.
+    StepRun {
+        name: DeploymentName,
+        run: RunNumber,
+        seq: u64,
+        step: RunStep,
+        now: Millis,
+    },
+    /// The scheduler's: what a release's schedule has come to, from where it was followed last.
+    TickCron {
+        name: DeploymentName,
+        release: ReleaseNumber,
+        seen_until: Millis,
+        come: Come,
+        now: Millis,
+    },
 }
 
 /// One step of a plan.
@@ -192,6 +219,8 @@ pub enum Outcome {
     CachePurged { revision: u64 },
     /// This is the secret's version from now on.
     SecretSet { version: u64 },
+    /// The run that was asked for.
+    RunBegun { run: RunNumber },
 }
 
 /// Why a command changed nothing. Stable: API codes and exit codes derive from it.
@@ -302,5 +331,30 @@ pub enum Rejection {
     DependencyNeeded {
         name: DeploymentName,
         by: DeploymentName,
+    },
+    #[error("'{0}' is neither a job nor a cron deployment: it runs all the time")]
+    NoRuns(DeploymentName),
+    #[error("'{0}' runs to its end and is neither scaled nor restarted")]
+    Finite(DeploymentName),
+    #[error("'{name}' is of type {now}, and cannot become one of type {wanted}")]
+    OtherType {
+        name: DeploymentName,
+        now: String,
+        wanted: String,
+    },
+    #[error("no other run of '{name}' can begin: {reason}")]
+    RunOpen {
+        name: DeploymentName,
+        reason: String,
+    },
+    #[error("'{name}' has no {run}, or it is no longer told of")]
+    RunUnknown {
+        name: DeploymentName,
+        run: RunNumber,
+    },
+    #[error("{run} of '{name}' is over")]
+    RunOver {
+        name: DeploymentName,
+        run: RunNumber,
     },
 }

@@ -24,6 +24,7 @@ pub mod recovery;
 pub mod resources;
 pub mod rollout;
 pub mod routes;
+pub mod runs;
 pub mod secret;
 pub mod settings;
 pub mod site;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 use crate::names::DeploymentName;
+use crate::runs::Exit;
 use crate::spec::Probes;
 use crate::time::Millis;
 
@@ -77,6 +78,9 @@ pub struct InstanceFacts {
     pub restarts: u32,
     /// What went wrong last, one line; empty when nothing did.
     pub reason: String,
+    /// How an attempt of a run has ended; its phase is `stopped` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,13 +159,14 @@ impl View {
     }
 }
 
-/// Service instances whose program runs on this node now: what health probes and the proxy dials.
+/// Instances whose program runs on this node now and goes on: what health probes and the proxy dials.
 /// Stays within the node; peers only ever name the instance.
 pub type LocalInstances = BTreeMap<InstanceId, LocalInstance>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalInstance {
     pub deployment: DeploymentName,
+    /// Port 0: it listens nowhere.
     pub address: std::net::SocketAddr,
     pub probes: Arc<Probes>,
     /// Counts the program's starts, so that a probe's verdict on an earlier run is not taken for this one's.

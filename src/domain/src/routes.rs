@@ -120,7 +120,8 @@ impl RouteTable {
             ..RouteTable::default()
         };
         let mut targets = BTreeSet::new();
-        let present = state.deployments.values().filter(|d| !d.removing);
+        let serving = |d: &&Deployment| !d.removing && d.current().spec.takes_requests();
+        let present = state.deployments.values().filter(serving);
         for deployment in present {
             let ready = ready.get(&deployment.name).map_or(&[][..], Vec::as_slice);
             let purged_at = state.cache_purges.get(&deployment.name);
@@ -165,6 +166,7 @@ impl RouteTable {
 
 fn takes_requests(instance: &Instance, view: &View) -> bool {
     instance.desired == Desired::Run
+        && instance.run.is_none()
         && view.is_alive(instance.node)
         && view
             .instance(instance.node, instance.id)

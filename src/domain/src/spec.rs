@@ -2,6 +2,7 @@
 
 mod codes;
 mod probe;
+mod program;
 mod stored;
 mod strategy;
 mod volume;
@@ -14,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 pub use codes::{Codes, MAX_CODES};
 pub use probe::{ProbeKind, ProbeRole, ProbeSpec, Probes};
+pub use program::{
+    Concurrency, Cron, DEFAULT_HOOK_TIMEOUT, DEFAULT_RUN_DEADLINE, DEFAULT_STARTING_DEADLINE,
+    Hooks, Kind, MAX_HOOK_TIMEOUT, MAX_RETRIES, MAX_RUN_DEADLINE, MAX_STARTING_DEADLINE, RunLimits,
+};
 pub use strategy::{Amount, CanaryStep, DEFAULT_SURGE, DEFAULT_WARM, Judge, Strategy, Takeover};
 
 pub use volume::VolumeSpec;
@@ -80,6 +85,8 @@ pub enum SpecError {
         "a deployment with volumes is released by the strategy 'recreate': two instances must never have one volume at once, so there is no surge, canary or second set"
     )]
     VolumeStrategy,
+    #[error("{0}")]
+    Runs(String),
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
     Judge,
 }
@@ -98,13 +105,15 @@ pub struct Spec {
     pub http: Arc<HttpPolicy>,
     #[serde(with = "stored::strategy")]
     pub strategy: Strategy,
+    #[serde(with = "stored::hooks")]
+    pub hooks: Hooks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Workload {
     /// Files that every node's proxy serves by itself.
     Static(StaticSite),
-    /// A program that listens on `PORT`.
+    /// A program.
     Service(Service),
 }
 
@@ -118,6 +127,8 @@ pub struct StaticSite {
 pub struct Service {
     /// Handed to `/bin/sh -c`, run in the artifact's folder.
     pub command: String,
+    /// What is expected of it.
+    pub kind: Kind,
     pub env: BTreeMap<String, String>,
     /// Whether it may be given requests.
     pub probe: ProbeSpec,
@@ -143,6 +154,7 @@ pub struct Service {
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service")
+            .field("kind", &self.kind)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("probe", &self.probe)
             .field("startup", &self.startup)
@@ -174,6 +186,7 @@ impl Spec {
             tld,
             http: HttpPolicy::shared(),
             strategy: Strategy::default(),
+            hooks: Hooks::default(),
         }
     }
 
@@ -183,6 +196,8 @@ impl Spec {
         if !self.volumes().is_empty() && self.strategy.takeover != Takeover::Recreate {
             return Err(SpecError::VolumeStrategy);
         }
+        self.hooks.check()?;
+        self.check_fit()?;
         match &self.workload {
             Workload::Static(_) => Ok(()),
             Workload::Service(service) => service.check(),
@@ -199,6 +214,9 @@ impl Spec {
 
     /// Where people find a deployment of this name: under its own host, then its other names but those with a star.
     pub fn urls(&self, name: &DeploymentName) -> Vec<String> {
+        if !self.takes_requests() {
+            return Vec::new();
+        }
         let own = format!("http://{name}.{}/", self.tld);
         let exact = self.http.names.iter().filter_map(|name| match &name.host {
             HostPattern::Exact(host) => Some(format!("http://{host}{}", name.path)),
@@ -227,6 +245,45 @@ impl Spec {
     pub fn is_static(&self) -> bool {
         matches!(self.workload, Workload::Static(_))
     }
+
+    /// What is expected of its program; none for a static site.
+    pub fn kind(&self) -> Option<&Kind> {
+        match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.kind),
+        }
+    }
+
+    pub fn type_name(&self) -> &'static str {
+        self.kind().map_or("static", Kind::as_str)
+    }
+
+    /// Its program comes to an end by itself.
+    pub fn is_finite(&self) -> bool {
+        self.kind().is_some_and(Kind::is_finite)
+    }
+
+    /// It is reached by names.
+    pub fn takes_requests(&self) -> bool {
+        self.kind().is_none_or(|kind| *kind == Kind::Server)
+    }
+
+    /// What is said of one kind of deployment and means nothing to another.
+    fn check_fit(&self) -> Result<(), SpecError> {
+        let kind = self.type_name();
+        let refuse = |what: &str| Err(SpecError::Runs(format!("a {kind} has no {what}")));
+        if !self.takes_requests() && self.http != HttpPolicy::shared() {
+            return refuse("names and no http: it is sent no requests");
+        }
+        if self.is_finite() && self.strategy != Strategy::default() {
+            return refuse("strategy: it has no instances that a release could replace");
+        }
+        let has_hooks = matches!(self.kind(), Some(Kind::Server | Kind::Worker));
+        if !has_hooks && !self.hooks.is_empty() {
+            return refuse("hooks");
+        }
+        Ok(())
+    }
 }
 
 impl Service {
@@ -234,6 +291,7 @@ impl Service {
     pub fn new(command: impl Into<String>) -> Service {
         Service {
             command: command.into(),
+            kind: Kind::Server,
             env: BTreeMap::new(),
             probe: ProbeSpec::default(),
             startup: None,
@@ -246,6 +304,15 @@ impl Service {
             volumes: Vec::new(),
             depends_on: BTreeSet::new(),
             secrets: BTreeMap::new(),
+        }
+    }
+
+    /// One that goes on without a port, and is ready when it has stayed up for a while.
+    pub fn worker(command: impl Into<String>) -> Service {
+        Service {
+            kind: Kind::Worker,
+            probe: ProbeSpec::process(),
+            ..Service::new(command)
         }
     }
 
@@ -263,6 +330,22 @@ impl Service {
             readiness: self.probe.clone(),
             liveness: self.liveness.clone(),
         }
+    }
+
+    /// A program of another kind than a server listens nowhere.
+    fn check_probes(&self) -> Result<(), SpecError> {
+        let kind = self.kind.as_str();
+        if self.kind.is_finite() && self.probes() != Probes::default() {
+            return Err(SpecError::Runs(format!("a {kind} has no probes")));
+        }
+        for role in ProbeRole::ALL {
+            let asks_port = self.probe_of(role).is_some_and(ProbeSpec::asks_port);
+            if self.kind == Kind::Worker && asks_port {
+                let what = "a worker has no port: use a probe of type exec or process".to_owned();
+                return Err(SpecError::BadProbe { role, what });
+            }
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), SpecError> {
@@ -286,6 +369,8 @@ impl Service {
             }
         }
         DEPENDENCIES.check("the number of dependencies", self.depends_on.len())?;
+        self.kind.check()?;
+        self.check_probes()?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
 use crate::http::Name;
-use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::ids::{
+    ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId,
+};
 use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::Rollout;
+use crate::runs::{Run, Work};
 use crate::secret::{Secret, SecretVersions};
 use crate::spec::Spec;
 use crate::time::Millis;
@@ -21,8 +24,8 @@ use crate::volume::VolumeSets;
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
-    /// Counts changes to nodes, deployments and instances, to purges, volumes and secrets, because tables are made anew when it moves; a plan made
-    /// against another value is refused.
+    /// Counts changes to nodes, deployments and instances, to purges, volumes, secrets and runs, because tables are made anew
+    /// and runs looked at when it moves; a plan made against another value is refused.
     pub plan_revision: u64,
     pub cluster: Option<Cluster>,
     pub nodes: OrdMap<NodeId, Node>,
@@ -47,6 +50,8 @@ pub struct State {
     /// Where the folders are that deployments keep, those of removed deployments included.
     pub volumes: OrdMap<DeploymentName, VolumeSets>,
     pub secrets: OrdMap<SecretName, Secret>,
+    /// The runs of each deployment that has had any, or has a schedule.
+    pub work: OrdMap<DeploymentName, Work>,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -132,6 +137,8 @@ pub struct Deployment {
     pub secrets: SecretVersions,
     /// Set by `deploy remove`: the record goes once its last instance is gone.
     pub removing: bool,
+    /// The wanted release was stopped by its first hook, and there is none to go back to: no instance begins.
+    pub halted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,6 +221,7 @@ impl Deployment {
             rollout: None,
             secrets: SecretVersions::new(),
             removing: false,
+            halted: false,
         }
     }
 
@@ -304,6 +312,8 @@ pub struct Instance {
     pub since_revision: u64,
     /// What it was given, and is given again whenever it starts.
     pub secrets: SecretVersions,
+    /// The run that it is an attempt of: it runs once, to its end, and serves nobody.
+    pub run: Option<RunNumber>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -404,6 +414,20 @@ impl State {
         self.instances
             .values()
             .filter(move |instance| instance.deployment == *name)
+    }
+
+    /// Those that are not attempts of a run.
+    pub fn serving_of<'a>(
+        &'a self,
+        name: &'a DeploymentName,
+    ) -> impl Iterator<Item = &'a Instance> + 'a {
+        self.instances_of(name)
+            .filter(|instance| instance.run.is_none())
+    }
+
+    /// The run that an instance is an attempt of.
+    pub fn run_of(&self, instance: &Instance) -> Option<&Run> {
+        self.work.get(&instance.deployment)?.run(instance.run?)
     }
 
     pub fn instances_on(&self, node: NodeId) -> impl Iterator<Item = &Instance> + '_ {

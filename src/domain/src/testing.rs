@@ -104,6 +104,7 @@ pub fn facts(phase: Phase, health: Health) -> InstanceFacts {
         health,
         restarts: 0,
         reason: String::new(),
+        exit: None,
     }
 }
 

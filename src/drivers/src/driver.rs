@@ -74,8 +74,8 @@ pub struct StartSpec {
     pub env: BTreeMap<String, String>,
     /// The working directory: the unpacked artifact.
     pub workdir: PathBuf,
-    /// On 127.0.0.1; the program's `PORT`.
-    pub port: u16,
+    /// On 127.0.0.1; the program's `PORT`. None: it listens nowhere.
+    pub port: Option<u16>,
     /// From SIGTERM to SIGKILL when a stop does not say.
     pub stop_grace: Duration,
     pub resources: Resources,
@@ -124,7 +124,7 @@ pub struct Run {
     pub run: u64,
     pub deployment: DeploymentName,
     pub release: ReleaseNumber,
-    pub port: u16,
+    pub port: Option<u16>,
     pub started_at: Millis,
     pub status: RunStatus,
     /// What holds of its limits and its isolation, and what does not.

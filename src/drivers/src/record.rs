@@ -51,7 +51,7 @@ pub(crate) struct StateRecord {
     pub run: u64,
     pub deployment: DeploymentName,
     pub release: ReleaseNumber,
-    pub port: u16,
+    pub port: Option<u16>,
     /// Where the program was started; empty in a record of an older version.
     #[serde(default)]
     pub workdir: PathBuf,

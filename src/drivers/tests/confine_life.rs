@@ -64,8 +64,8 @@ connection, _ = s.accept(); connection.sendall(b"hello"); connection.close()
 "#;
     std::fs::write(folder.work(ONE).join("all.py"), program).unwrap();
     let mut spec = folder.confined(ONE, "api", "exec /usr/bin/python3 all.py");
-    spec.port = free_port();
-    let port = spec.port;
+    let port = free_port();
+    spec.port = Some(port);
     driver.start(spec).await.unwrap();
     eventually("it listens", || {
         let lines = folder.lines(ONE);
@@ -116,8 +116,8 @@ async fn servers_that_others_wrote_run() {
         let folder = Folder::new();
         let driver = folder.confining(Settings::default());
         let mut spec = folder.confined(ONE, "api", command);
-        spec.port = free_port();
-        let port = spec.port;
+        let port = free_port();
+        spec.port = Some(port);
         driver.start(spec).await.unwrap();
         eventually(program, || {
             let ended = run_of(&driver, ONE).is_some_and(|run| !run.is_running());

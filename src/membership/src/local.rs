@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nebula_domain::InstanceId;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, Phase};
 use nebula_domain::rollout::Tally;
+use nebula_domain::runs::Exit;
 use nebula_domain::traffic::rate::cluster::Demand;
 
 use crate::demand::{self, DEMAND_PREFIX};
@@ -26,6 +27,8 @@ pub struct PhaseFacts {
     pub reason: String,
     /// Counts the program's starts: facts of a new run say nothing of its health yet.
     pub run: u64,
+    /// How an attempt of a run has ended.
+    pub exit: Option<Exit>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -111,6 +114,7 @@ impl Local {
                 health,
                 restarts: new.restarts,
                 reason: String::new(),
+                exit: new.exit,
             },
         };
         new.tell();
@@ -213,6 +217,7 @@ mod tests {
             phase: Phase::Running,
             restarts: 0,
             reason: String::new(),
+            exit: None,
             run,
         }
     }

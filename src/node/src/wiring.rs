@@ -23,7 +23,7 @@ use nebula_pki::{Authority, Identity, NodeKey, RENEWABLE_FOR};
 use nebula_proxy::{BRIDGE_PORTS, BridgeConfig, Bridges, Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
-use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
+use nebula_scheduler::{Caretaker, Rollouts, Runs, Scheduler};
 use nebula_secrets::Vault;
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
@@ -275,6 +275,17 @@ impl Node {
                     clock,
                     &metrics,
                 )
+            });
+        }
+        {
+            let (registry, membership, clock, metrics) = (
+                registry.clone(),
+                membership.clone(),
+                clock.clone(),
+                metrics.clone(),
+            );
+            guardian.supervise("runs", move || {
+                Runs::new(registry.clone(), membership.view(), clock.clone(), &metrics)
             });
         }
         {

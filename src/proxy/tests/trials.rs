@@ -57,6 +57,7 @@ impl Rolling {
                 desired: Desired::Run,
                 since_revision: 1,
                 secrets: Default::default(),
+                run: None,
             };
             state.instances.insert(id, instance);
             let facts = InstanceFacts {
@@ -64,6 +65,7 @@ impl Rolling {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
             };
             let seen = view.nodes.entry(node).or_insert_with(NodeView::unheard);
             seen.instances.insert(id, facts);

@@ -88,6 +88,7 @@ fn state(revision: u64, instances: &[(u64, u64)]) -> Arc<State> {
             desired: Desired::Run,
             since_revision: 1,
             secrets: Default::default(),
+            run: None,
         };
         state.instances.insert(instance.id, instance);
     }
@@ -112,6 +113,7 @@ fn view(alive: bool, rss_bytes: u64, ready: &[(u64, u64)]) -> Arc<View> {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
             },
         );
     }

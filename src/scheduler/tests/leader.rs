@@ -202,6 +202,7 @@ fn heard(state: &State, node: NodeId, alive: bool) -> NodeView {
                     health: Health::Healthy,
                     restarts: 0,
                     reason: String::new(),
+                    exit: None,
                 };
                 (instance.id, facts)
             })

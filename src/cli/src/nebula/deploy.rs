@@ -7,7 +7,7 @@ use nebula_wire::api::{
 };
 
 use super::deploy_args::{Cache, Create, Deploy, Named, Remove, Scale, Update};
-use super::{deploy_cache, logs, manifest, releases};
+use super::{deploy_cache, logs, manifest, releases, runs};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
@@ -44,6 +44,9 @@ pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcom
         Deploy::Restart(args) => restart(args, connect, out).await,
         Deploy::Cache(Cache::Purge { name }) => deploy_cache::purge(&name, connect, out).await,
         Deploy::Remove(args) => remove(args, connect, out).await,
+        Deploy::Runs { name } => runs::list(&name, connect, out).await,
+        Deploy::Run(args) => runs::begin(args, connect, out).await,
+        Deploy::Cancel(args) => runs::cancel(args, connect, out).await,
         Deploy::History { name } => releases::history(&name, connect, out).await,
         Deploy::Diff(args) => releases::diff(args, connect, out).await,
         Deploy::Rollback(args) => releases::roll_back(args, connect, out).await,
@@ -244,6 +247,18 @@ pub(super) async fn finish(
     }
     let status = wait::rollout(client, &deployed, flags.timeout, out).await?;
     out.result(&status, |s| {
+        if let Some(run) = s
+            .last_run
+            .as_ref()
+            .filter(|_| ["job", "cron"].contains(&s.kind.as_str()))
+        {
+            let next = s.next_run_at.as_ref();
+            let next = next.map_or_else(String::new, |at| format!(", next run at {at}"));
+            return format!(
+                "{} is {done}: release {}, {} {}{next}",
+                s.name, s.release, run.id, run.state
+            );
+        }
         let urls: Vec<_> = s.urls.iter().map(|url| format!("\n  {url}")).collect();
         format!(
             "{} is {done}: release {}, {} of {} ready{}",

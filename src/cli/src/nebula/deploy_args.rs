@@ -8,6 +8,7 @@ use nebula_domain::loglevel::Level;
 use super::logs;
 use super::manifest::{Apply, Init, PlanFlags};
 use super::releases::{Diff, RollBackArgs};
+use super::runs::{Begin, Cancel};
 use crate::spec::{ChangeFlags, HttpFlags, SpecFlags};
 use crate::wait::WaitFlags;
 
@@ -44,6 +45,8 @@ Examples:
   nebula deploy create api --path ./app --command 'python3 app.py' --instances 3 --env LEVEL=info \\
       --env-file ./api.env --health-path /health --tld example.test
   nebula deploy create shop --path ./dist --tld example.test --name shop.test --name '*.shop.test' --redirect-https
+  nebula deploy create mails --path ./app --command 'python3 worker.py' --type worker
+  nebula deploy create report --path ./app --command 'python3 report.py' --schedule '0 3 * * *' --time-zone Europe/Berlin
   nebula deploy create wiki --path ./wiki --command ./serve --tld example.test --basic-auth ann --http ./http.toml")]
     Create(Create),
     /// List all deployments
@@ -90,6 +93,21 @@ changes the deployment at the same moment, flags about the program are refused a
     /// Replace every instance by a new one
     #[command(after_help = "Example:\n  nebula deploy restart api")]
     Restart(Named),
+    /// Show the runs of a job, a cron deployment or a release's hooks: those that go on, and the latest that are over
+    #[command(after_help = "Example:\n  nebula deploy runs report")]
+    Runs { name: String },
+    /// Run a job or a cron deployment now, and wait until it is over
+    #[command(after_help = "\
+Examples:
+  nebula deploy run report
+  nebula deploy run report --follow
+  nebula deploy run report --no-wait
+
+Exits with 0 when the run has succeeded, and with 4 when it has failed or was cancelled.")]
+    Run(Begin),
+    /// End a run that waits or goes on
+    #[command(after_help = "Example:\n  nebula deploy cancel report run-3")]
+    Cancel(Cancel),
     /// Show a deployment's kept releases: who made them, when, why, and what became of them
     #[command(after_help = "Example:\n  nebula deploy history api")]
     History { name: String },

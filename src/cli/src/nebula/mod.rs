@@ -9,6 +9,7 @@ mod deploy_health;
 mod logs;
 mod manifest;
 mod releases;
+mod runs;
 mod scheduler;
 mod secrets;
 mod volume;

@@ -32,6 +32,8 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
             secrets: Default::default(),
         }],
         problems: vec!["no room for 1 instance".into()],
+        last_run: None,
+        next_run_at: None,
         as_of: None,
     }
 }

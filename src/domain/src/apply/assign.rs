@@ -83,13 +83,14 @@ fn start(state: &mut State, name: &DeploymentName, release: ReleaseNumber, node:
         desired: Desired::Run,
         since_revision: next_revision(state),
         secrets,
+        run: None,
     };
     state.next_instance_id += 1;
     state.instances.insert(id, instance);
     true
 }
 
-fn stop(state: &mut State, id: InstanceId) -> bool {
+pub(super) fn stop(state: &mut State, id: InstanceId) -> bool {
     let since_revision = next_revision(state);
     match state.instances.get(&id) {
         Some(instance) if instance.desired == Desired::Run => {

@@ -10,6 +10,7 @@ mod deployments;
 mod members;
 mod names;
 mod rollouts;
+mod runs;
 mod secrets;
 mod volumes;
 
@@ -27,7 +28,8 @@ use deployments::New;
 
 /// Applies a request once. The same request id again returns the first answer and changes nothing.
 ///
-/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances, purges, volumes or secrets changed.
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances, purges, volumes, secrets or runs
+/// changed.
 /// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] or [`Rejection::StaleStep`] is not remembered:
 /// revisions only grow, so the same one is refused again without help, and a busy scheduler would
 /// push clients' answers out of memory.
@@ -42,6 +44,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.cache_purges.clone(),
         state.volumes.clone(),
         state.secrets.clone(),
+        state.work.clone(),
     );
     let answer = execute(state, &request.command);
     if answer.is_ok() {
@@ -51,7 +54,8 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
             && state.instances.ptr_eq(&before.2)
             && state.cache_purges.ptr_eq(&before.3)
             && state.volumes.ptr_eq(&before.4)
-            && state.secrets.ptr_eq(&before.5);
+            && state.secrets.ptr_eq(&before.5)
+            && state.work.ptr_eq(&before.6);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -141,6 +145,22 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             step,
             now,
         } => rollouts::step(state, name, (*release, *seq), step, *now),
+        Command::StartRun { name, now } => runs::start(state, name, *now),
+        Command::CancelRun { name, run, now } => runs::cancel(state, name, *run, *now),
+        Command::StepRun {
+            name,
+            run,
+            seq,
+            step,
+            now,
+        } => runs::step(state, name, (*run, *seq), step, *now),
+        Command::TickCron {
+            name,
+            release,
+            seen_until,
+            come,
+            now,
+        } => runs::tick(state, name, (*release, *seen_until), come, *now),
         Command::ScaleDeployment {
             name,
             scale,

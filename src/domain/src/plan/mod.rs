@@ -8,6 +8,7 @@
 
 mod bound;
 mod fleet;
+mod places;
 mod problem;
 mod service;
 mod site;
@@ -26,6 +27,7 @@ use crate::limits::CHANGES_PER_PLAN;
 use crate::names::DeploymentName;
 use crate::observed::View;
 use crate::state::State;
+pub use places::Places;
 use problem::{Job, Kind, Place, Problem};
 
 /// Changes to propose against one revision of desired state.

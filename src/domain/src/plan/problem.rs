@@ -114,15 +114,21 @@ impl<'a> Problem<'a> {
                 .entry(&instance.deployment)
                 .or_insert_with(|| Job::new(&instance.deployment, Kind::Gone));
             match instance.desired {
+                // Whether it has ended decides what becomes of its run.
+                Desired::Stop
+                    if !stopped && state.run_of(instance).is_some_and(|run| !run.is_over()) => {}
                 // A dead node that returns stops whatever it no longer finds in the registry.
                 Desired::Stop
                     if stopped
                         || (standing == Standing::Dead && !bound::holds(state, instance)) =>
                 {
                     forget.push(instance.id);
-                    job.freed += usize::from(standing == Standing::Open);
+                    let was_wanted = standing == Standing::Open && instance.run.is_none();
+                    job.freed += usize::from(was_wanted);
                     continue;
                 }
+                // What runs to its end is none of the instances that are wanted.
+                _ if instance.run.is_some() => {}
                 Desired::Stop => job.stopping += 1,
                 Desired::Run => job.copies.push(copy(state, instance, standing, facts)),
             }

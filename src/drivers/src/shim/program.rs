@@ -64,12 +64,14 @@ pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
     command
         .envs(&start.env)
         .envs(&start.secrets.0)
-        .env("PORT", start.port.to_string())
         .env("NEBULA_DEPLOYMENT", start.deployment.as_str())
         .env("NEBULA_INSTANCE", start.instance.to_string())
         .env("NEBULA_RELEASE", start.release.to_string())
         .env("NEBULA_NODE", &start.node)
         .env(TOKEN, token);
+    if let Some(port) = start.port {
+        command.env("PORT", port.to_string());
+    }
     command
 }
 

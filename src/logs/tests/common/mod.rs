@@ -145,6 +145,7 @@ impl Cluster {
                 desired: Desired::Run,
                 since_revision: 1,
                 secrets: Default::default(),
+                run: None,
             };
             next.instances.insert(instance.id, instance);
             next.revision += 1;

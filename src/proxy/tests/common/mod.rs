@@ -308,6 +308,7 @@ impl Routes {
                 desired: Desired::Run,
                 since_revision: 1,
                 secrets: Default::default(),
+                run: None,
             };
             self.state.instances.insert(id, instance);
             let view = self
@@ -320,6 +321,7 @@ impl Routes {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
             };
             view.instances.insert(id, facts);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nebula_domain::State;
 use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
 use nebula_domain::names::{DeploymentName, SecretName};
+use nebula_domain::runs::Work;
 use nebula_domain::secret::Secret;
 use nebula_domain::state::{
     Answer, Cluster, Deployment, Instance, JoinToken, Node, Recovery, Release,
@@ -47,6 +48,8 @@ enum Piece {
     Volumes(Vec<(DeploymentName, VolumeSets)>),
     /// One by one: the values of many may be large.
     Secrets(Vec<(SecretName, Secret)>),
+    /// One deployment's runs with their attempts have some 30 KiB at most.
+    Work(DeploymentName, Work),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -70,6 +73,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         cache_purges,
         volumes,
         secrets,
+        work,
     } = state;
     let mut out = Vec::new();
     push(
@@ -116,6 +120,9 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
             &mut out,
             &Piece::Secrets(vec![(name.clone(), secret.clone())]),
         )?;
+    }
+    for (name, work) in work {
+        push(&mut out, &Piece::Work(name.clone(), work.clone()))?;
     }
     push(&mut out, &Piece::End)?;
     Ok(out)
@@ -193,6 +200,9 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::CachePurges(some) => state.cache_purges.extend(some),
             Piece::Volumes(some) => state.volumes.extend(some),
             Piece::Secrets(some) => state.secrets.extend(some),
+            Piece::Work(name, work) => {
+                state.work.insert(name, work);
+            }
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

@@ -62,6 +62,11 @@ fn a_state_goes_through_bytes_and_back() {
     let versions = std::collections::BTreeMap::from([(2, version)]);
     let secret = nebula_domain::secret::Secret { versions };
     state.secrets.insert("KEY".parse().unwrap(), secret);
+    let work = nebula_domain::runs::Work {
+        count: 3,
+        ..Default::default()
+    };
+    state.work.insert("api".parse().unwrap(), work);
     let bytes = pieces::encode(&state).unwrap();
     assert_eq!(pieces::decode(&bytes).unwrap(), state);
     for cut in [0, 3, 4, 50, bytes.len() - 1] {

@@ -3,6 +3,7 @@
 mod http;
 mod probe;
 mod release;
+mod run;
 mod secret;
 mod volume;
 
@@ -21,6 +22,7 @@ pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
 };
 
+pub use run::{Attempt, Cron, Hooks, Job, Run, RunBegun, Runs};
 pub use secret::{SecretInfo, SecretRef, SecretValue, Secrets};
 pub use volume::{Volume, VolumeInfo, VolumeStanding, Volumes};
 
@@ -260,7 +262,7 @@ pub struct Peer {
 
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentSpec {
-    /// `static` or `service`.
+    /// `static`, `service`, `worker`, `job` or `cron`.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -310,6 +312,15 @@ pub struct DeploymentSpec {
     /// Secrets of the cluster that the program is given; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretRef>,
+    /// How often and how long a run of a job or a cron deployment may try.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub job: Job,
+    /// When a cron deployment is due.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cron: Cron,
+    /// Commands that run once for each release.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hooks: Hooks,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -337,6 +348,9 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("volumes", &self.volumes)
             .field("depends_on", &self.depends_on)
             .field("secrets", &self.secrets)
+            .field("job", &self.job)
+            .field("cron", &self.cron)
+            .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
 }
@@ -421,7 +435,7 @@ pub struct Deployments {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
     pub name: String,
-    /// `static` or `service`.
+    /// `static`, `service`, `worker`, `job` or `cron`.
     #[serde(rename = "type")]
     pub kind: String,
     pub generation: u64,
@@ -446,6 +460,12 @@ pub struct DeploymentStatus {
     pub instances: Vec<InstanceStatus>,
     /// Why instances are missing; empty when none is.
     pub problems: Vec<String>,
+    /// The latest run of a job, a cron deployment or a hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Run>,
+    /// When a cron deployment is due next. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_run_at: Option<String>,
     /// Only where one deployment is asked for; a list has one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<AsOf>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 /// One probe. What is left out has its default.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Probe {
-    /// `tcp`, `http`, `exec` or `grpc`.
+    /// `tcp`, `http`, `exec`, `grpc` or `process` (it is there).
     #[serde(rename = "type")]
     pub kind: String,
     /// HTTP: what is asked for; `/` unless said otherwise.

@@ -30,14 +30,18 @@ fn read<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, ApiError
     text.parse().map_err(|e| bad(field, e))
 }
 
-fn optional<T: FromStr<Err: Display>>(
+pub(super) fn optional<T: FromStr<Err: Display>>(
     field: &str,
     text: Option<&String>,
 ) -> Result<Option<T>, ApiError> {
     text.map(|text| read(field, text)).transpose()
 }
 
-fn time(field: &str, text: Option<&String>, default: Duration) -> Result<Duration, ApiError> {
+pub(super) fn time(
+    field: &str,
+    text: Option<&String>,
+    default: Duration,
+) -> Result<Duration, ApiError> {
     let Some(text) = text else {
         return Ok(default);
     };
