@@ -107,6 +107,7 @@ pub struct SpecFlags {
     pub release: ReleaseFlags,
     #[command(flatten)]
     pub stateful: StatefulFlags,
+    #[command(flatten)]
     pub runs: RunFlags,
 }
 

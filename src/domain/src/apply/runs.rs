@@ -1,6 +1,7 @@
 //! Runs: what people ask for, what releases and schedules bring, and the leader's steps.
 
 use super::deployments::changeable;
+use super::secrets;
 use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::{InstanceId, NodeId, ReleaseNumber, RunNumber};
@@ -240,7 +241,8 @@ fn after(run: &Run, exit: &Exit, now: Millis) -> RunState {
 /// The instance of a new attempt; none when the state is not what the step was worked out from.
 fn begin(state: &mut State, name: &DeploymentName, run: &Run, node: NodeId) -> Option<InstanceId> {
     let deployment = state.deployments.get(name).filter(|d| !d.removing)?;
-    deployment.release(run.release)?;
+    let release = deployment.release(run.release)?;
+    let secrets = secrets::of(deployment, release);
     state.nodes.get(&node).filter(|node| !node.draining)?;
     let id = InstanceId(state.next_instance_id);
     let instance = Instance {
@@ -251,6 +253,7 @@ fn begin(state: &mut State, name: &DeploymentName, run: &Run, node: NodeId) -> O
         node,
         desired: Desired::Run,
         since_revision: state.revision + 1,
+        secrets,
         run: Some(run.number),
     };
     state.next_instance_id += 1;

@@ -277,7 +277,7 @@ fn happen(sim: &mut Sim, event: &Event) {
     match event {
         Event::Scale(scale) => drop(sim.scale("db", *scale)),
         Event::Update => drop(sim.update("db", 9)),
-        Event::Restart => drop(sim.run(Command::RestartDeployment { name: name("db") })),
+        Event::Restart => drop(sim.run(restart("db"))),
         Event::RollBack => drop(sim.run(Command::RollBack {
             name: name("db"),
             to: None,

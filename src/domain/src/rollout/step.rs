@@ -115,6 +115,8 @@ pub fn stage_began(rollout: &Rollout) -> Millis {
     match rollout.stage {
         Stage::Warm { since } | Stage::Watching { since } => since,
         Stage::Canary { since, .. } => since.unwrap_or(rollout.progress_at),
-        Stage::Replacing | Stage::Beside => rollout.progress_at,
+        Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing | Stage::Beside => {
+            rollout.progress_at
+        }
     }
 }

@@ -71,7 +71,7 @@ fn a_changed_secret_is_given_with_the_next_release_or_restart_and_not_before() {
     sim.set_alive(2, false);
     sim.settle();
     assert_eq!((sim.running("app").len(), versions(&sim)), (3, of(1)));
-    sim.ok(Command::RestartDeployment { name: name("app") });
+    sim.restart("app");
     sim.settle();
     assert_eq!(versions(&sim), of(2));
     set(&mut sim, "KEY");
