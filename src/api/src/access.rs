@@ -153,7 +153,7 @@ mod tests {
             Some(Needs::Operator)
         );
         assert_eq!(needs(&POST, "/v1/members"), None);
-        assert_eq!(needs(&GET, "/v1/secrets"), None);
+        assert_eq!(needs(&GET, "/v1/secrets/{name}"), None);
     }
 
     #[test]

@@ -171,9 +171,9 @@ fn errors_name_the_place_and_the_nearest_word() {
             "a hook's command is empty",
         ),
         (
-            "name = 'a'\n\n[[hooks]]\nx = 1".into(),
+            "name = 'a'\n\n[[image]]\nx = 1".into(),
             (3, 3),
-            "'hooks' is not supported yet",
+            "'image' is not supported yet",
         ),
         (
             format!("{service}[[volumes]]\nname = 'data'\npath = '/etc'"),

@@ -61,6 +61,7 @@ fn what_is_not_there_cannot_be_waited_for() {
             by: name("web")
         })
     );
+    sim.settle();
     sim.ok(update("web", &[]));
     assert!(
         sim.run(remove("db")).is_err(),
