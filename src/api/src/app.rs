@@ -135,17 +135,18 @@ impl App {
         let id = self
             .request_id(headers)?
             .unwrap_or_else(|| self.random.request_id());
-        self.propose(headers, Request { id, command }).await
+        self.propose(headers, Request::new(id, command)).await
     }
 
     /// One step of a change that takes several; it has an id of its own.
     pub async fn step(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
         let id = self.random.request_id();
-        self.propose(headers, Request { id, command }).await
+        self.propose(headers, Request::new(id, command)).await
     }
 
     /// Hands the caller's own token on: the leader does not take this node's word for it when it is a worker.
-    async fn propose(&self, headers: &HeaderMap, request: Request) -> Answer<Applied> {
+    async fn propose(&self, headers: &HeaderMap, mut request: Request) -> Answer<Applied> {
+        request.stamp.who = access::who(self, headers);
         let operator = access::bearer(headers).map(|token| OperatorToken(token.to_owned()));
         let proposed = self.registry.propose_for(operator, request, DEADLINE);
         Ok(proposed.await?)

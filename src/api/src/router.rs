@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::error::{Failure, not_an_action};
 use crate::{
-    access, artifacts, deployments, health, join, logs, members, node, purge, releases, settings,
-    tokens,
+    access, artifacts, deployments, events, health, join, logs, members, node, purge, releases,
+    settings, tokens,
 };
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
@@ -57,6 +57,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(purge::purge))
         .routes(routes!(logs::stream))
         .routes(routes!(health::of_deployment))
+        .routes(routes!(events::stream))
         .routes(routes!(settings::list))
         .routes(routes!(settings::get, settings::set, settings::unset))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))

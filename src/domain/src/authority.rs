@@ -40,6 +40,7 @@ impl Command {
             Command::Init { .. }
             | Command::Assign { .. }
             | Command::StepRollout { .. }
+            | Command::Record { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
             Command::SetAddresses { node, .. } => Needs::Itself(*node),
@@ -83,6 +84,7 @@ impl Command {
             Command::PurgeCache { .. } => "purge a response cache",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
+            Command::Record { .. } => "write the history",
         }
     }
 }

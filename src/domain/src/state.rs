@@ -8,6 +8,7 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
+use crate::events::Events;
 use crate::http::Name;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
@@ -42,6 +43,8 @@ pub struct State {
     /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
     /// use any more.
     pub cache_purges: OrdMap<DeploymentName, u64>,
+    /// What happened, for people; nothing is decided by it.
+    pub events: Events,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -76,6 +79,15 @@ pub struct Node {
     pub leaving: bool,
     /// Joined at this time and not heard of since: its machine may never have got the answer.
     pub awaited_since: Option<Millis>,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Voter => "voter",
+            Role::Worker => "worker",
+        }
+    }
 }
 
 /// Where a node is reached by others.

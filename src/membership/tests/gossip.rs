@@ -37,6 +37,7 @@ fn running(run: u64) -> PhaseFacts {
         phase: Phase::Running,
         restarts: 0,
         reason: String::new(),
+        last_end: None,
         run,
     }
 }

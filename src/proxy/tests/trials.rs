@@ -63,6 +63,7 @@ impl Rolling {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                last_end: None,
             };
             let seen = view.nodes.entry(node).or_insert_with(NodeView::unheard);
             seen.instances.insert(id, facts);

@@ -111,6 +111,7 @@ fn view(alive: bool, rss_bytes: u64, ready: &[(u64, u64)]) -> Arc<View> {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                last_end: None,
             },
         );
     }

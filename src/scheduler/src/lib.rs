@@ -1,5 +1,6 @@
-//! What only the leader does: [`Scheduler`] plans placements, [`Rollouts`] takes releases from stage to stage, and
-//! [`Caretaker`] ends what was begun with members and not finished. They run on every node and act only on the leader.
+//! What only the leader does: [`Scheduler`] plans placements, [`Rollouts`] takes releases from stage to stage,
+//! [`Caretaker`] ends what was begun with members and not finished, and [`Recorder`] writes down what is seen. They run on
+//! every node and act only on the leader.
 //!
 //! Where instances go is `domain::plan`'s decision alone. The scheduler asks for a plan when something
 //! changed, proposes it, and waits until it sees its own proposal applied before it plans again.
@@ -14,6 +15,7 @@
 mod caretaker;
 mod evidence;
 mod metrics;
+mod recorder;
 mod registrar;
 mod rollouts;
 mod scheduler;
@@ -21,6 +23,7 @@ mod scheduler;
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use evidence::Evidence;
 pub use metrics::UNPLACED_SERIES;
+pub use recorder::Recorder;
 pub use registrar::Registrar;
 pub use rollouts::Rollouts;
 pub use scheduler::{

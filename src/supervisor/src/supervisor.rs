@@ -236,6 +236,7 @@ impl Supervisor {
                 phase: slot.phase(),
                 restarts: slot.restarts(),
                 reason: slot.reason.clone(),
+                last_end: slot.last_end,
                 run: slot.run,
             };
             self.membership.publish_phase(*id, facts);

@@ -29,9 +29,12 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
             health: "unknown".into(),
             restarts: 3,
             reason: "exited with code 1".into(),
+            last_end: None,
+            detail: None,
         }],
         problems: vec!["no room for 1 instance".into()],
         as_of: None,
+        silent: vec![],
     }
 }
 

@@ -16,6 +16,7 @@ mod tests;
 pub(crate) use members::drop_node;
 
 use crate::command::{Command, Outcome, Rejection, Request};
+use crate::events::{self, Before, Stamp};
 use crate::excerpt::excerpt;
 use crate::limits::SETTINGS;
 use crate::settings;
@@ -32,19 +33,15 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
     if let Some(answer) = state.remembered.get(request.id) {
         return answer;
     }
-    let before = (
-        state.nodes.clone(),
-        state.deployments.clone(),
-        state.instances.clone(),
-        state.cache_purges.clone(),
-    );
-    let answer = execute(state, &request.command);
+    let (before, purges) = (Before::of(state), state.cache_purges.clone());
+    let answer = execute(state, &request.command, &request.stamp);
     if answer.is_ok() {
         state.revision += 1;
-        let planned_for = state.nodes.ptr_eq(&before.0)
-            && state.deployments.ptr_eq(&before.1)
-            && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3);
+        events::note(state, &before, &request.command, &request.stamp);
+        let planned_for = state.nodes.ptr_eq(&before.nodes)
+            && state.deployments.ptr_eq(&before.deployments)
+            && state.instances.ptr_eq(&before.instances)
+            && state.cache_purges.ptr_eq(&purges);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -58,7 +55,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
     answer
 }
 
-fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
+fn execute(state: &mut State, command: &Command, stamp: &Stamp) -> Result<Outcome, Rejection> {
     if state.cluster.is_none() && !matches!(command, Command::Init { .. }) {
         return Err(Rejection::NotInitialised);
     }
@@ -144,6 +141,7 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             plan_revision,
             changes,
         } => assign::assign(state, *plan_revision, changes),
+        Command::Record { sightings } => events::record(state, sightings, stamp),
     }
 }
 

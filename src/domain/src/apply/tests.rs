@@ -28,6 +28,7 @@ fn init_makes_the_first_node_once() {
     let early = Request {
         id: RequestId(1),
         command: join_command("all", 2),
+        stamp: Default::default(),
     };
     assert_eq!(apply(&mut empty, &early), Err(Rejection::NotInitialised));
 }
@@ -42,6 +43,7 @@ fn a_request_is_applied_once() {
             name: name("app"),
             scale: 5,
         },
+        stamp: Default::default(),
     };
     let first = apply(&mut sim.state, &scale);
     let after = sim.state.clone();
@@ -51,6 +53,7 @@ fn a_request_is_applied_once() {
     let unknown = Request {
         id: RequestId(78),
         command: Command::RestartDeployment { name: name("gone") },
+        stamp: Default::default(),
     };
     let refused = apply(&mut sim.state, &unknown);
     assert!(refused.is_err());
@@ -84,6 +87,7 @@ fn the_latest_requests_are_remembered_and_no_more() {
             key: "user.x".into(),
             value: n.to_string(),
         },
+        stamp: Default::default(),
     };
     let count = REQUESTS_REMEMBERED as u128;
     for n in 0..=count {
@@ -487,7 +491,7 @@ proptest! {
         let mut state = Sim::new(2, 8).state;
         let mut twin = state.clone();
         for (id, command) in commands {
-            let request = Request { id: RequestId(1_000 + id), command: aimed(command, &state) };
+            let request = Request::new(RequestId(1_000 + id), aimed(command, &state));
             let before = state.clone();
             let known = before.remembered.get(request.id);
             let answer = apply(&mut state, &request);

@@ -318,6 +318,7 @@ impl Routes {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                last_end: None,
             };
             view.instances.insert(id, facts);
         }

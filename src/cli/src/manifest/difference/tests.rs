@@ -23,6 +23,7 @@ fn deployed(manifest: &Manifest) -> DeploymentStatus {
         instances: Vec::new(),
         problems: Vec::new(),
         as_of: None,
+        silent: vec![],
     }
 }
 
