@@ -145,21 +145,22 @@ impl App {
         let id = self
             .request_id(headers)?
             .unwrap_or_else(|| self.random.request_id());
-        Ok(Request { id, command })
+        Ok(Request::new(id, command))
     }
 
     /// One step of a change that takes several; it has an id of its own.
     pub async fn step(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
         let id = self.random.request_id();
-        Ok(self.propose(headers, Request { id, command }).await?)
+        Ok(self.propose(headers, Request::new(id, command)).await?)
     }
 
     /// Hands the caller's own token on: the leader does not take this node's word for it when it is a worker.
     pub async fn propose(
         &self,
         headers: &HeaderMap,
-        request: Request,
+        mut request: Request,
     ) -> Result<Applied, ProposeError> {
+        request.stamp.who = access::who(self, headers);
         let operator = access::bearer(headers).map(|token| OperatorToken(token.to_owned()));
         let proposed = self.registry.propose_for(operator, request, DEADLINE);
         proposed.await

@@ -14,9 +14,11 @@ use nebula_wire::api::{
     InstanceStatus, Scale, UpdateDeployment,
 };
 use nebula_wire::convert::{self, Passwords};
+use serde::Deserialize;
 
 use crate::app::{App, Consistency, Level};
 use crate::artifacts;
+use crate::detail;
 use crate::error::{Answer, Failure, other_change};
 use crate::{releases, runs};
 
@@ -26,6 +28,18 @@ pub(crate) fn name(text: &str) -> Answer<DeploymentName> {
 
 pub(crate) fn unknown(name: &DeploymentName) -> Failure {
     ApiError::from(&Rejection::DeploymentUnknown(name.clone())).into()
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct StatusQuery {
+    /// See the list of deployments.
+    #[serde(default)]
+    pub consistency: Level,
+    /// Ask the nodes what keeps each instance apart, what it uses, and how it answers its probes; takes up to two seconds
+    /// when one is silent.
+    #[serde(default)]
+    pub detail: bool,
 }
 
 /// All deployments with their instances.
@@ -43,19 +57,25 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
 }
 
 /// One deployment with its instances.
-#[utoipa::path(get, path = "/v1/deployments/{name}", params(("name" = String, Path), Consistency),
+#[utoipa::path(get, path = "/v1/deployments/{name}", params(("name" = String, Path), StatusQuery),
     responses((status = 200, body = DeploymentStatus), (status = 404, body = ApiError)))]
 pub async fn get(
     Ex(app): Ex<App>,
     Path(text): Path<String>,
-    Query(consistency): Query<Consistency>,
+    Query(query): Query<StatusQuery>,
 ) -> Answer<Response> {
     let name = name(&text)?;
+    let consistency = Consistency {
+        consistency: query.consistency,
+    };
     let read = app.read(consistency).await?;
     let summary = summarise(&read.state, &app.view(), &name);
-    let status = summary
+    let mut status = summary
         .and_then(|summary| status(&app, &read.state, &name, summary))
         .ok_or_else(|| unknown(&name))?;
+    if query.detail {
+        detail::add(&app, &read.state, &name, &mut status).await;
+    }
     // Not in lists: an environment may hold 32 KiB, and secrets.
     let deployment = read.state.deployments.get(&name);
     let spec = deployment.map(|d| convert::told_spec(&d.current().spec));
@@ -100,6 +120,7 @@ fn status(
         last_run,
         next_run_at,
         as_of: None,
+        silent: Vec::new(),
     })
 }
 
@@ -134,6 +155,8 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
             .flat_map(|known| &known.secrets)
             .map(|(name, version)| (name.to_string(), *version))
             .collect(),
+        last_end: instance.last_end.map(detail::last_end),
+        detail: None,
     }
 }
 

@@ -7,7 +7,9 @@ mod access;
 mod app;
 mod artifacts;
 mod deployments;
+mod detail;
 mod error;
+mod events;
 #[cfg(test)]
 mod fuzz;
 mod health;

@@ -1,5 +1,7 @@
 //! Tables and sentences for people.
 
+mod instances;
+
 use nebula_wire::api::{
     AsOf, DeploymentPhase, DeploymentSpec, DeploymentStatus, Deployments, JoinTokens, LogLine,
     MemberStatus, Members, NodeStatus, ReleaseInfo, Releases, RolloutStatus, Run, Runs, Settings,
@@ -213,26 +215,7 @@ pub fn deployment(d: &DeploymentStatus) -> String {
     for problem in &d.problems {
         text.push_str(&format!("  problem: {problem}\n"));
     }
-    if !d.instances.is_empty() {
-        let rows = d.instances.iter().map(|i| {
-            [
-                i.id.clone(),
-                i.node.clone(),
-                i.release.to_string(),
-                i.phase.clone(),
-                i.health.clone(),
-                i.restarts.to_string(),
-                i.reason.clone(),
-            ]
-        });
-        text.push_str(&table(
-            [
-                "INSTANCE", "NODE", "RELEASE", "PHASE", "HEALTH", "RESTARTS", "REASON",
-            ],
-            rows,
-        ));
-    }
-    text
+    text + &instances::instances(d)
 }
 
 /// A release on its way, in a few words.

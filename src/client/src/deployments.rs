@@ -23,6 +23,13 @@ impl Client {
         self.json(self.read_path(&path(name))).await
     }
 
+    /// The same with what its nodes say of each instance.
+    pub async fn deployment_detail(&self, name: &str) -> Result<DeploymentStatus, ClientError> {
+        let call = self.read_path(&path(name));
+        let path = format!("{}&detail=true", call.path);
+        self.json(Call { path, ..call }).await
+    }
+
     /// How its instances answer their probes; with `history` also what changed lately.
     pub async fn deployment_health(
         &self,

@@ -42,6 +42,7 @@ impl Command {
             | Command::StepRollout { .. }
             | Command::StepRun { .. }
             | Command::TickCron { .. }
+            | Command::Record { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
             Command::SetAddresses { node, .. } | Command::VolumesGone { node, .. } => {
@@ -99,6 +100,7 @@ impl Command {
             Command::StepRun { .. } | Command::TickCron { .. } => "go on with runs",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
+            Command::Record { .. } => "write the history",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::{Sighting, Stamp};
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId};
 use crate::limits::LimitExceeded;
 use crate::names::{DeploymentName, NodeName, SecretName};
@@ -18,6 +19,19 @@ use crate::time::Millis;
 pub struct Request {
     pub id: RequestId,
     pub command: Command,
+    /// For the history; nothing is decided by it.
+    pub stamp: Stamp,
+}
+
+impl Request {
+    /// By whoever proposes it.
+    pub fn new(id: RequestId, command: Command) -> Request {
+        Request {
+            id,
+            command,
+            stamp: Stamp::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -180,6 +194,10 @@ pub enum Command {
         seen_until: Millis,
         come: Come,
         now: Millis,
+    },
+    /// What the leader sees and has not told yet, for the history.
+    Record {
+        sightings: Vec<Sighting>,
     },
 }
 

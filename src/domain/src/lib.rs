@@ -10,6 +10,7 @@ pub mod apply;
 pub mod authority;
 pub mod backoff;
 pub mod command;
+pub mod events;
 pub mod excerpt;
 pub mod http;
 pub mod ids;

@@ -124,5 +124,17 @@ pub const AUTHOR_BYTES: Limit = Limit {
 /// Outcomes remembered so that a repeated request is answered and not applied again: a client repeats
 /// for 5 s, twice that for slow ones, at 5,000 changes a second.
 pub const REQUESTS_REMEMBERED: usize = 50_000;
+/// Events kept of one deployment, and as many of the cluster itself: some days of one that is well, the last hour of
+/// one whose program ends again and again. One that is ill does not push out what is known of others.
+pub const EVENTS_OF_ONE: usize = 256;
+/// Events kept in all: some 2 MiB of memory and of each snapshot.
+pub const EVENTS_KEPT: usize = 8_192;
+/// Why something happened, in bytes: as much as gossip and probes say.
+pub const EVENT_REASON_BYTES: usize = 512;
+/// What one record of the leader's may tell; the rest comes with the next one.
+pub const SIGHTINGS_PER_RECORD: Limit = Limit {
+    name: "sightings_per_record",
+    max: 128,
+};
 /// Latest recoveries that the state tells of; each has a handful of names.
 pub const RECOVERIES_KEPT: usize = 8;

@@ -8,6 +8,7 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
+use crate::events::Events;
 use crate::http::Name;
 use crate::ids::{
     ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId,
@@ -52,6 +53,8 @@ pub struct State {
     pub secrets: OrdMap<SecretName, Secret>,
     /// The runs of each deployment that has had any, or has a schedule.
     pub work: OrdMap<DeploymentName, Work>,
+    /// What happened, for people; nothing is decided by it.
+    pub events: Events,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -86,6 +89,15 @@ pub struct Node {
     pub leaving: bool,
     /// Joined at this time and not heard of since: its machine may never have got the answer.
     pub awaited_since: Option<Millis>,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Voter => "voter",
+            Role::Worker => "worker",
+        }
+    }
 }
 
 /// Where a node is reached by others.

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::command::Change;
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
-use crate::observed::{Health, InstanceFacts, Phase as Told, View};
+use crate::observed::{Health, InstanceFacts, LastEnd, Phase as Told, View};
 use crate::plan::{Plan, plan};
 use crate::state::{Deployment, Desired, Instance, State};
 
@@ -59,6 +59,7 @@ pub struct InstanceSummary {
     pub health: Health,
     pub restarts: u32,
     pub reason: String,
+    pub last_end: Option<LastEnd>,
 }
 
 /// An instance's phase as its node tells it, or `Lost` when the node is dead or no member.
@@ -310,6 +311,7 @@ impl<'a> Picture<'a> {
             reason: seen
                 .facts
                 .map_or(String::new(), |facts| facts.reason.clone()),
+            last_end: seen.facts.and_then(|facts| facts.last_end),
         });
         Summary {
             name: self.deployment.name.clone(),

@@ -15,7 +15,7 @@ use nebula_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::confine::Controls;
+use crate::confine::{Controls, Usage};
 use crate::volume::Mount;
 
 /// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
@@ -51,6 +51,11 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// [`DriverError::AlreadyRuns`] when it has not ended.
     async fn remove(&self, instance: InstanceId) -> Result<(), DriverError>;
+
+    /// What an instance uses now, as far as this machine counts it. Reads some small files.
+    fn usage(&self, _instance: InstanceId) -> Option<Usage> {
+        None
+    }
 
     /// Adds a line of the platform's own to the instance's output. Best effort.
     fn note(&self, instance: InstanceId, text: &str);
@@ -167,6 +172,12 @@ pub enum Exit {
     Reboot,
 }
 
+impl Exit {
+    pub fn is_success(self) -> bool {
+        self == Exit::Code(0)
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,10 +221,22 @@ pub enum DriverError {
     /// A command beside a program; what it said, or how it ended.
     #[error("{0}")]
     Command(String),
-    #[error("the command did not end within {} ms", .0.as_millis())]
-    CommandTimeout(Duration),
+    #[error("the command did not end within {} ms{}", .limit.as_millis(), after(.said))]
+    CommandTimeout {
+        limit: Duration,
+        /// What it had said by then.
+        said: String,
+    },
     #[error("the parent process of {0} did not report within {1:?}")]
     StartTimeout(InstanceId, Duration),
+}
+
+/// `: what was said`.
+fn after(said: &str) -> String {
+    match said {
+        "" => String::new(),
+        said => format!(": {said}"),
+    }
 }
 
 impl DriverError {

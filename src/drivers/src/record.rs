@@ -67,6 +67,9 @@ pub(crate) struct StateRecord {
     pub groups: Groups,
     #[serde(default)]
     pub isolation: Controls,
+    /// By which a command beside the program is confined; none in a record of an older version.
+    #[serde(default)]
+    pub plan: Option<Plan>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

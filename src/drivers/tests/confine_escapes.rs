@@ -7,13 +7,15 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::sync::Arc;
 
 use common::confined::{possible, text};
-use common::{Folder, ONE, eventually, exit_of, run_of};
+use common::{Folder, ONE, PATIENCE, eventually, exit_of, run_of};
 use nebula_domain::ids::InstanceId;
 use nebula_domain::isolation::{Isolation, Network, Profile};
+use nebula_domain::observed::Surroundings;
 use nebula_drivers::confine::{Kind, Mode, Settings};
-use nebula_drivers::{Driver as _, Exit, StartSpec};
+use nebula_drivers::{Driver as _, Exec as _, ExecSpec, Exit, StartSpec};
 
 const PYTHON: &str = "/usr/bin/python3";
 const TWO: InstanceId = InstanceId(2);
@@ -131,6 +133,39 @@ async fn no_way_out_works() {
     ] {
         assert!(held.holds(kind), "{kind}");
     }
+}
+
+#[tokio::test]
+async fn no_way_out_works_for_a_command_beside_the_program() {
+    if !possible(&[PYTHON]) {
+        return;
+    }
+    let scene = scene(Mode::Required).await;
+    let env = scene.spec.env.clone();
+    let sleeping = StartSpec {
+        command: "exec sleep 1000".to_owned(),
+        ..scene.spec.clone()
+    };
+    scene.driver.start(sleeping).await.unwrap();
+    let asked = ExecSpec {
+        instance: ONE,
+        command: "exec /usr/bin/python3 escape.py >told 2>&1".to_owned(),
+        surroundings: Arc::new(Surroundings {
+            env,
+            node: "a".to_owned(),
+        }),
+        timeout: PATIENCE,
+    };
+    let ended = scene.driver.exec(asked).await;
+    let told = std::fs::read_to_string(scene.folder.work(ONE).join("told")).unwrap();
+    assert!(ended.is_ok(), "{ended:?}: {told}");
+    let (escaped, last) = told
+        .trim_end()
+        .rsplit_once('\n')
+        .unwrap_or(("", told.trim_end()));
+    assert_eq!(escaped, "");
+    let tried: usize = last.strip_prefix("tried ").unwrap().parse().unwrap();
+    assert!(tried >= 50, "{tried}");
 }
 
 /// The ways are ways: where nothing is confined, those that do no harm are taken.

@@ -7,28 +7,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::confined::{possible, text};
+use common::confined::{one_with, possible, text, with};
 use common::{Folder, ONE, PATIENCE, eventually, exit_of, is_alive, is_gone, run_of, signal};
 use nebula_drivers::confine::Settings;
 use nebula_drivers::{Driver as _, DriverError, Exit};
 use rustix::process::Signal;
 
 const PYTHON: &str = "/usr/bin/python3";
-
-/// Processes that run a command with this in it, by their numbers out here.
-fn with(mark: &str) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let found = entries.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        String::from_utf8_lossy(&line).contains(mark).then_some(pid)
-    });
-    found.filter(|pid| is_alive(*pid)).collect()
-}
-
-async fn one_with(mark: &str) -> i32 {
-    eventually(mark, || with(mark).first().copied()).await
-}
 
 #[tokio::test]
 async fn a_program_can_do_what_programs_do() {

@@ -38,6 +38,7 @@ fn running(run: u64) -> PhaseFacts {
         restarts: 0,
         reason: String::new(),
         exit: None,
+        last_end: None,
         run,
     }
 }

@@ -15,7 +15,7 @@ use nebula_domain::{Command, NodeId, Rejection, Request, State};
 use nebula_drivers::Driver as _;
 use nebula_drivers::process::ProcessDriver;
 use nebula_enrolment::Enrolment;
-use nebula_health::{Book, Health, Parts, Published, Reports};
+use nebula_health::{Book, Health, Parts, Published, Reports, Sources, Usages};
 use nebula_logs::{Copier, Keeper, Logs};
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
@@ -23,7 +23,7 @@ use nebula_pki::{Authority, Identity, NodeKey, RENEWABLE_FOR};
 use nebula_proxy::{BRIDGE_PORTS, BridgeConfig, Bridges, Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
-use nebula_scheduler::{Caretaker, Rollouts, Runs, Scheduler};
+use nebula_scheduler::{Caretaker, Recorder, Rollouts, Runs, Scheduler};
 use nebula_secrets::Vault;
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
@@ -39,6 +39,8 @@ use crate::files::{
     ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, BRIDGES_FILE, INSTANCES_DIR, LOGS_DIR,
     REGISTRY_DIR, WORK_DIR, private_dir,
 };
+use crate::history::HistoryMeter;
+use crate::meter::Meter;
 use crate::rates::RatesKeeper;
 use crate::setup::{self, Bootstrap};
 use crate::supplies::{BridgesKeeper, Given};
@@ -289,6 +291,13 @@ impl Node {
             });
         }
         {
+            let (registry, membership, metrics) =
+                (registry.clone(), membership.clone(), metrics.clone());
+            guardian.supervise("recorder", move || {
+                Recorder::new(registry.clone(), membership.view(), &metrics)
+            });
+        }
+        {
             let (registry, clock) = (registry.clone(), clock.clone());
             guardian.supervise("caretaker", move || {
                 Caretaker::new(registry.clone(), clock.clone())
@@ -372,7 +381,25 @@ impl Node {
             });
         }
         let book = Book::default();
-        let probes = Reports::start(book.clone(), mesh.clone(), registry.watch_plan());
+        let usages = Usages::default();
+        let sources = Sources {
+            book: book.clone(),
+            usages: usages.clone(),
+            runs: driver.runs(),
+        };
+        let probes = Reports::start(sources, mesh.clone(), registry.watch_plan());
+        {
+            let (driver, metrics) = (driver.clone(), metrics.clone());
+            guardian.supervise("meter", move || {
+                Meter::new(driver.clone(), usages.clone(), &metrics)
+            });
+        }
+        {
+            let (registry, metrics) = (registry.clone(), metrics.clone());
+            guardian.supervise("history", move || {
+                HistoryMeter::new(registry.watch(), &metrics)
+            });
+        }
         {
             let (locals_rx, metrics) = (locals_rx.clone(), metrics.clone());
             let parts = Parts {
@@ -575,6 +602,7 @@ fn bootstrap_request(dir: &Path, config: &Config) -> Result<Option<Request>, Sta
             addresses: setup::addresses(config)?,
             api_token_sha256,
         },
+        stamp: Default::default(),
     }))
 }
 

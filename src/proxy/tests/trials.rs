@@ -66,6 +66,7 @@ impl Rolling {
                 restarts: 0,
                 reason: String::new(),
                 exit: None,
+                last_end: None,
             };
             let seen = view.nodes.entry(node).or_insert_with(NodeView::unheard);
             seen.instances.insert(id, facts);

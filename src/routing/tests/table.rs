@@ -114,6 +114,7 @@ fn view(alive: bool, rss_bytes: u64, ready: &[(u64, u64)]) -> Arc<View> {
                 restarts: 0,
                 reason: String::new(),
                 exit: None,
+                last_end: None,
             },
         );
     }

@@ -9,7 +9,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use nebula_domain::backoff::Backoff;
-use nebula_domain::observed::{Busy, Health, Phase};
+use nebula_domain::observed::{Busy, Ended, Health, LastEnd, Phase};
 use nebula_drivers::{Exit, Run, RunStatus};
 
 /// A stop waits this long for proxies to let go: a live one needs a second at most, and a node that
@@ -114,6 +114,8 @@ pub struct Slot {
     pub run: u64,
     /// What went wrong last.
     pub reason: String,
+    /// How the program ended last by itself.
+    pub last_end: Option<LastEnd>,
     /// Tries in a row that came to no run.
     tries: u32,
     /// Files that were served are gone from the disk.
@@ -143,6 +145,7 @@ impl Slot {
             backoff: Backoff::resumed(restarts),
             run: number,
             reason: String::new(),
+            last_end: None,
             tries: 0,
             files_lost: false,
             settled: run.is_none(),
@@ -327,6 +330,13 @@ impl Slot {
         self.tries = 0;
         let delay = self.backoff.delay(at.since(run.started_at));
         self.stage = Stage::Due(now + delay);
+        self.last_end = Some(LastEnd {
+            how: match given_up {
+                Some(_) => Ended::GivenUp,
+                None => how(*exit),
+            },
+            at: *at,
+        });
         // How it ended is then what it was told to do.
         self.reason = given_up.unwrap_or_else(|| exit.to_string());
         let reason = &self.reason;
@@ -406,5 +416,16 @@ impl Slot {
             Stage::Ending => self.stage = Stage::Running,
             _ => {}
         }
+    }
+}
+
+fn how(exit: Exit) -> Ended {
+    match exit {
+        Exit::Code(code) => Ended::Code(code),
+        Exit::Signal(number) => Ended::Signal(number),
+        Exit::OutOfMemory { .. } => Ended::OutOfMemory,
+        Exit::OutOfDisk { .. } => Ended::OutOfDisk,
+        Exit::Unseen => Ended::Unseen,
+        Exit::Reboot => Ended::Reboot,
     }
 }

@@ -245,6 +245,7 @@ impl Supervisor {
                 phase: slot.phase(),
                 restarts: slot.restarts(),
                 reason: slot.reason.clone(),
+                last_end: slot.last_end,
                 run: slot.run,
                 exit: once::exit(state, *id, slot),
             };

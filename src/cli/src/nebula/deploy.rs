@@ -33,12 +33,15 @@ pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcom
         }
         Deploy::Status { name } => {
             let name = deployment_name(&name)?;
-            let status = connect.client()?.deployment(name.as_str()).await?;
+            let status = connect.client()?.deployment_detail(name.as_str()).await?;
             out.result(&status, render::deployment);
             Ok(())
         }
         Deploy::Health(args) => super::deploy_health::run(args, connect, out).await,
         Deploy::Logs(args) => logs::run(args, connect, out).await,
+        Deploy::Events { name, choice } => {
+            super::events::run(Some(&name), choice, connect, out).await
+        }
         Deploy::Update(args) => update(args, connect, out).await,
         Deploy::Scale(args) => scale(args, connect, out).await,
         Deploy::Restart(args) => restart(args, connect, out).await,

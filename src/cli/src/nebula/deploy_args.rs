@@ -60,7 +60,12 @@ Examples:
         all: bool,
     },
     /// Show one deployment and its instances
-    #[command(after_help = "Example:\n  nebula deploy status api")]
+    #[command(after_help = "\
+Example:
+  nebula deploy status api
+
+MEMORY, CPU (thousandths of a core, lately) and PIDS stand beside their limits. Below the table is what keeps the
+instances within their limits and away from others, and what of that this machine does not give.")]
     Status { name: String },
     /// Show how the instances answer their probes, and why not
     #[command(after_help = "\
@@ -75,6 +80,19 @@ A probe is waiting (for the startup probe), pending, passing or failing; STREAK 
         after_help = "Examples:\n  nebula deploy logs api --follow\n  nebula deploy logs api --tail 20 --instance i-17\n  nebula deploy logs api --since 1h --level warn --grep 'time(d )?out'"
     )]
     Logs(Logs),
+    /// Show what happened to a deployment, and why
+    #[command(after_help = "\
+Examples:
+  nebula deploy events api --since 1h
+  nebula deploy events api --follow --kind instance
+  nebula deploy events api --kind release --json
+
+The latest 256 events of a deployment are kept, those of one that was removed too. See docs/events.md.")]
+    Events {
+        name: String,
+        #[command(flatten)]
+        choice: super::events::Choice,
+    },
     /// Deploy a new release: other files, another command, or both
     #[command(after_help = "\
 Examples:

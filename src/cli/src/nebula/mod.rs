@@ -6,6 +6,7 @@ mod deploy;
 mod deploy_args;
 mod deploy_cache;
 mod deploy_health;
+mod events;
 mod logs;
 mod manifest;
 mod releases;
@@ -55,6 +56,16 @@ enum Command {
     /// See and delete what deployments keep
     #[command(subcommand)]
     Volume(volume::Volume),
+    /// Show what happened in the cluster: to deployments, instances and nodes
+    #[command(after_help = "\
+Examples:
+  nebula events --since 1h
+  nebula events --follow --kind node
+  nebula events --node n2 --json
+
+Events of one deployment: nebula deploy events NAME. With --follow another node is asked when the one that answers is
+gone; no event is missed, and none comes twice.")]
+    Events(events::Choice),
     /// Read and change the cluster's settings
     #[command(subcommand)]
     Config(config::Config),
@@ -84,6 +95,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Deploy(command) => block_on(deploy::run(command, &connect, out)),
         Command::Secrets(command) => block_on(secrets::run(command, &connect, out)),
         Command::Volume(command) => block_on(volume::run(command, &connect, out)),
+        Command::Events(choice) => block_on(events::run(None, choice, &connect, out)),
         Command::Config(command) => block_on(config::run(command, &connect, out)),
         Command::Context(command) => block_on(context::run(command, cluster_file(&connect), out)),
         Command::Scheduler(command) => block_on(scheduler::run(command, out)),
@@ -154,6 +166,8 @@ mod tests {
             "nebula deploy logs a --level warn --since 1h --until 2026-01-31T12:00:00Z --grep x --release 3",
             "nebula deploy logs a --node n1 --stream stderr --past",
             "nebula deploy remove a --no-wait",
+            "nebula deploy events a --since 1h --follow --json",
+            "nebula events --follow --kind node-dead --node n1 --tail 5",
             "nebula deploy apply -f nebula.toml --env staging -m why --no-wait",
             "nebula deploy plan --exit-code --json",
             "nebula deploy init ./app --force",
@@ -182,6 +196,9 @@ mod tests {
             "nebula deploy logs a --follow --until 1h",
             "nebula deploy logs a --stream stdin",
             "nebula deploy plan --wait",
+            "nebula deploy events",
+            "nebula events --kind loud",
+            "nebula events --since soon",
             "nebula deploy apply api",
             "nebula deploy scale a --instances -1",
             "nebula deploy scale a --instances many",

@@ -20,6 +20,7 @@ mod tests;
 pub(crate) use members::drop_node;
 
 use crate::command::{Command, Outcome, Rejection, Request};
+use crate::events::{self, Before, Stamp};
 use crate::excerpt::excerpt;
 use crate::limits::SETTINGS;
 use crate::settings;
@@ -37,25 +38,24 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
     if let Some(answer) = state.remembered.get(request.id) {
         return answer;
     }
-    let before = (
-        state.nodes.clone(),
-        state.deployments.clone(),
-        state.instances.clone(),
+    let before = Before::of(state);
+    let others = (
         state.cache_purges.clone(),
         state.volumes.clone(),
         state.secrets.clone(),
         state.work.clone(),
     );
-    let answer = execute(state, &request.command);
+    let answer = execute(state, &request.command, &request.stamp);
     if answer.is_ok() {
         state.revision += 1;
-        let planned_for = state.nodes.ptr_eq(&before.0)
-            && state.deployments.ptr_eq(&before.1)
-            && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3)
-            && state.volumes.ptr_eq(&before.4)
-            && state.secrets.ptr_eq(&before.5)
-            && state.work.ptr_eq(&before.6);
+        events::note(state, &before, &request.command, &request.stamp);
+        let planned_for = state.nodes.ptr_eq(&before.nodes)
+            && state.deployments.ptr_eq(&before.deployments)
+            && state.instances.ptr_eq(&before.instances)
+            && state.cache_purges.ptr_eq(&others.0)
+            && state.volumes.ptr_eq(&others.1)
+            && state.secrets.ptr_eq(&others.2)
+            && state.work.ptr_eq(&others.3);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -69,7 +69,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
     answer
 }
 
-fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
+fn execute(state: &mut State, command: &Command, stamp: &Stamp) -> Result<Outcome, Rejection> {
     if state.cluster.is_none() && !matches!(command, Command::Init { .. }) {
         return Err(Rejection::NotInitialised);
     }
@@ -188,6 +188,7 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             plan_revision,
             changes,
         } => assign::assign(state, *plan_revision, changes),
+        Command::Record { sightings } => events::record(state, sightings, stamp),
     }
 }
 

@@ -122,6 +122,19 @@ impl Inner {
     }
 
     fn spawn(&self, dir: &Path) -> Result<Child, DriverError> {
+        let mut command = self.helper(dir)?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command.spawn().map_err(DriverError::io(
+            "cannot start an instance's parent process",
+            dir,
+        ))
+    }
+
+    /// The shim's own program, for an instance.
+    pub(super) fn helper(&self, dir: &Path) -> Result<Command, DriverError> {
         let Some((program, arguments)) = self.shim.split_first() else {
             return Err(DriverError::Start("no shim is configured".to_owned()));
         };
@@ -132,18 +145,13 @@ impl Inner {
             // It must keep no folder of the daemon's busy, and none of its secrets.
             .current_dir("/")
             .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stdin(Stdio::null());
         for name in crate::shim::PASSED_ON {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        command.spawn().map_err(DriverError::io(
-            "cannot start an instance's parent process",
-            Path::new(program),
-        ))
+        Ok(command)
     }
 }
 

@@ -12,7 +12,10 @@
 //! SIGTERM and [`LEFTOVER_GRACE`]. All descendants are found, however they were started, because
 //! the shim is a child subreaper (prctl(2)): orphans become its children. In a process namespace of its
 //! own the program is the child of [`init`], which gets the signals for its group and takes its orphans.
+//!
+//! [`beside`] is another process for another end: one command beside a program that runs.
 
+pub mod beside;
 mod child;
 mod end;
 mod init;
@@ -46,8 +49,8 @@ use crate::record::{self, ExitRecord, SpecRecord, StateRecord, StopRecord};
 use crate::volume::Mount;
 use end::Limits;
 use output::Output;
-pub(crate) use program::{PASSED_ON, TOKEN, command};
-use spawn::{StartError, Started};
+pub(crate) use program::{PASSED_ON, TOKEN};
+use spawn::Started;
 
 /// What the program leaves running when it ends by itself has this long to end too.
 pub const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -108,7 +111,7 @@ struct Shim<'a> {
     /// From here on what is left gets SIGKILL.
     kill_at: Option<Instant>,
     limits: Limits,
-    /// See [`Started::alive`].
+    /// See [`spawn::Process::alive`].
     _alive: File,
     _lock: File,
     /// Held for as long as anything of the run may be alive.
@@ -164,6 +167,7 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         program: None,
         groups: Groups::default(),
         isolation: Controls::default(),
+        plan: Some(spec.plan.clone()),
     };
     let started = begin(dir, &spec, &mut state);
     let started = match started {
@@ -179,8 +183,9 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
             return Err(reason);
         }
     };
-    state.program = ProcessId::of(started.pid.as_raw());
-    state.isolation = started.controls;
+    let process = started.process;
+    state.program = ProcessId::of(process.pid.as_raw());
+    state.isolation = process.controls;
     state.isolation.complete(spec.plan.enforce);
     // Without it the program is still found, by its token.
     let _ = record::write(dir, record::STATE, &state);
@@ -188,15 +193,15 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     Ok(Shim {
         dir,
         run: state.run,
-        program: started.pid,
-        status: started.status.inspect(dont_wait),
+        program: process.pid,
+        status: process.status.inspect(dont_wait),
         default_grace: spec.start.stop_grace,
         signals,
         output: Output::new(dir, spec.output, started.out, started.err),
         exit: None,
         kill_at: None,
         limits: Limits::new(&spec, state.groups),
-        _alive: started.alive,
+        _alive: process.alive,
         _lock: lock,
         _volumes: volumes,
     })
@@ -248,11 +253,8 @@ fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Start
             })?;
         }
     }
-    spawn::start(dir, spec, &state.groups, &controls).map_err(|error| match error {
-        StartError::Confined(failure) => failure.to_string(),
-        StartError::Exec(error) => format!("cannot start /bin/sh in {at}: {error}"),
-        StartError::Lost(error) => format!("cannot start the program: {error}"),
-    })
+    let started = spawn::start(dir, spec, &state.groups, &controls);
+    started.map_err(|error| error.told(&start.workdir))
 }
 
 /// A limit that somebody gave, and that nothing but a control group enforces.

@@ -38,7 +38,7 @@ pub(super) fn become_it(spec: &SpecRecord, apart: bool) -> io::Error {
 }
 
 /// The command in its folder and environment: of the program, and of what is run beside it.
-pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
+fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")

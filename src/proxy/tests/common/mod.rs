@@ -322,6 +322,7 @@ impl Routes {
                 restarts: 0,
                 reason: String::new(),
                 exit: None,
+                last_end: None,
             };
             view.instances.insert(id, facts);
         }

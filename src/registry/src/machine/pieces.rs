@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use nebula_domain::State;
+use nebula_domain::events::{Event, Told};
 use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
 use nebula_domain::names::{DeploymentName, SecretName};
 use nebula_domain::runs::Work;
@@ -50,6 +51,13 @@ enum Piece {
     Secrets(Vec<(SecretName, Secret)>),
     /// One deployment's runs with their attempts have some 30 KiB at most.
     Work(DeploymentName, Work),
+    /// Oldest first.
+    Events(Vec<Event>),
+    Told {
+        last: u64,
+        told: Vec<(InstanceId, Told)>,
+        dead: Vec<NodeId>,
+    },
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -74,6 +82,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         volumes,
         secrets,
         work,
+        events,
     } = state;
     let mut out = Vec::new();
     push(
@@ -124,6 +133,21 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     for (name, work) in work {
         push(&mut out, &Piece::Work(name.clone(), work.clone()))?;
     }
+    push_all(&mut out, events.after(0).cloned(), Piece::Events)?;
+    let told = events.told().iter().map(|(id, told)| (*id, told.clone()));
+    push_all(&mut out, told, |told| Piece::Told {
+        last: events.last(),
+        told,
+        dead: Vec::new(),
+    })?;
+    push(
+        &mut out,
+        &Piece::Told {
+            last: events.last(),
+            told: Vec::new(),
+            dead: events.dead().collect(),
+        },
+    )?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -203,6 +227,8 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Work(name, work) => {
                 state.work.insert(name, work);
             }
+            Piece::Events(some) => state.events.extend(some),
+            Piece::Told { last, told, dead } => state.events.restore(last, told, dead),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

@@ -24,6 +24,7 @@ fn setting(id: u128, index: u64) -> Entry {
             key: format!("user.k{id}"),
             value: "v".repeat(2000),
         },
+        stamp: Default::default(),
     };
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(1, 1), index),

@@ -1,5 +1,7 @@
 //! JSON of the HTTP API, version 1. Additive changes only; field names are the contract.
 
+mod detail;
+mod event;
 mod http;
 mod probe;
 mod release;
@@ -12,6 +14,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use detail::{Control, InstanceDetail, LastEnd, Used};
+pub use event::Event;
 pub use http::{
     Http, HttpAddresses, HttpBasicAuth, HttpCache, HttpCors, HttpLimits, HttpMaintenance,
     HttpRateLimit, HttpRule, HttpSecurity,
@@ -469,6 +473,9 @@ pub struct DeploymentStatus {
     /// Only where one deployment is asked for; a list has one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<AsOf>,
+    /// Nodes that did not give details of their instances, where those are asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<SilentNode>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -501,6 +508,12 @@ pub struct InstanceStatus {
     /// The versions of the secrets that it was given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, u64>,
+    /// How its program ended last by itself; absent when it did not since the node's daemon was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<LastEnd>,
+    /// What its node says of it; only where details are asked for, of programs that run on nodes that answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<InstanceDetail>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -79,7 +79,7 @@ pub struct InstanceHealth {
     pub history: Vec<ProbeChange>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProbeHealth {
     /// `startup`, `readiness` or `liveness`.
     pub probe: String,
@@ -108,7 +108,7 @@ pub struct ProbeChange {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SilentNode {
     pub node: String,
     pub reason: String,

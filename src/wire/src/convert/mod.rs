@@ -173,10 +173,7 @@ pub fn role(text: &str) -> Result<Role, ApiError> {
 }
 
 pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Voter => "voter",
-        Role::Worker => "worker",
-    }
+    role.as_str()
 }
 
 /// A spec as it arrives, with the cluster's default domain for one that names none.

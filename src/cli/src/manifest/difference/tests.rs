@@ -25,6 +25,7 @@ fn deployed(manifest: &Manifest) -> DeploymentStatus {
         last_run: None,
         next_run_at: None,
         as_of: None,
+        silent: vec![],
     }
 }
 
