@@ -137,6 +137,7 @@ mod tests {
             health: "healthy".into(),
             restarts: 1,
             reason: String::new(),
+            secrets: Default::default(),
             last_end: Some(LastEnd {
                 how: "out_of_memory".into(),
                 number: None,

@@ -419,6 +419,8 @@ fn of_rollout(old: &Deployment, new: &Deployment, made: bool, out: &mut Vec<Draf
 
 fn stage(stage: Stage) -> String {
     match stage {
+        Stage::Before { .. } => "its first hook runs".to_owned(),
+        Stage::Job { .. } => "it runs to its end".to_owned(),
         Stage::Replacing => "its instances take the place of the others".to_owned(),
         Stage::Beside => "all of its instances are started beside the others".to_owned(),
         Stage::Warm { .. } => "it has all requests, and the others are kept".to_owned(),

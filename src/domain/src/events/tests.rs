@@ -320,7 +320,7 @@ fn why_an_instance_is_stopped_follows_from_the_state() {
     sim.settle();
     assert_eq!(why(&sim, last), ["release r2 takes its place"]);
     let last = sim.state.events.last();
-    sim.ok(Command::RestartDeployment { name: name("api") });
+    sim.restart("api");
     sim.settle();
     assert_eq!(why(&sim, last), ["it is replaced by a new one"]);
     let last = sim.state.events.last();
@@ -360,8 +360,7 @@ fn users_own_settings_and_values_are_not_told() {
 #[test]
 fn a_refused_request_and_a_repeated_one_tell_nothing() {
     let (mut sim, last) = quiet(1);
-    sim.run(Command::RestartDeployment { name: name("none") })
-        .unwrap_err();
+    sim.run(restart("none")).unwrap_err();
     assert_eq!(kinds(&sim, last), []);
     let request = crate::command::Request {
         id: crate::ids::RequestId(7),
@@ -437,10 +436,11 @@ fn act(sim: &mut Sim, (deed, n): (u8, u8)) {
             let _ = sim.run(Command::ScaleDeployment {
                 name: name(text),
                 scale: u32::from(n),
+                based_on: None,
             });
         }
         2 if known => {
-            let _ = sim.run(Command::RestartDeployment { name: name(text) });
+            let _ = sim.run(restart(text));
         }
         3 if known => {
             let _ = sim.run(Command::RemoveDeployment { name: name(text) });
