@@ -360,7 +360,7 @@ fn users_own_settings_and_values_are_not_told() {
 #[test]
 fn a_refused_request_and_a_repeated_one_tell_nothing() {
     let (mut sim, last) = quiet(1);
-    sim.run(restart("none")).unwrap_err();
+    sim.run(crate::testing::restart("none")).unwrap_err();
     assert_eq!(kinds(&sim, last), []);
     let request = crate::command::Request {
         id: crate::ids::RequestId(7),
@@ -440,7 +440,7 @@ fn act(sim: &mut Sim, (deed, n): (u8, u8)) {
             });
         }
         2 if known => {
-            let _ = sim.run(restart(text));
+            let _ = sim.run(crate::testing::restart(text));
         }
         3 if known => {
             let _ = sim.run(Command::RemoveDeployment { name: name(text) });
