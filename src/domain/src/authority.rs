@@ -56,6 +56,7 @@ impl Command {
             | Command::OrderRollout { .. }
             | Command::RemoveDeployment { .. }
             | Command::PurgeCache { .. }
+            | Command::SetLabels { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -82,6 +83,7 @@ impl Command {
             Command::RemoveDeployment { .. } => "remove a deployment",
             Command::PurgeCache { .. } => "purge a response cache",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
+            Command::SetLabels { .. } => "label a member",
             Command::Assign { .. } => "place instances",
         }
     }
@@ -182,7 +184,13 @@ mod tests {
         let purge = Command::PurgeCache {
             name: crate::testing::name("api"),
         };
-        for command in leaves(OTHER).iter().chain([&token, &set, &purge]) {
+        // Labels decide where instances go: a machine's owner must not draw them to it.
+        let label = Command::SetLabels {
+            node: ME,
+            set: [("disk".parse().unwrap(), "ssd".parse().unwrap())].into(),
+            remove: vec![],
+        };
+        for command in leaves(OTHER).iter().chain([&token, &set, &purge, &label]) {
             assert!(!may(Some(Worker), false, command), "{command:?}");
             assert!(may(Some(Worker), true, command), "{command:?}");
             assert!(may(Some(Voter), false, command), "{command:?}");

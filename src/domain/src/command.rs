@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::limits::LimitExceeded;
-use crate::names::{DeploymentName, NodeName};
+use crate::names::{DeploymentName, LabelKey, NodeName};
+use crate::placement::Labels;
 use crate::rollout::{Order, Step};
 use crate::settings::SettingError;
 use crate::spec::{Spec, SpecError};
@@ -131,6 +132,12 @@ pub enum Command {
     PurgeCache {
         name: DeploymentName,
     },
+    /// Sets these labels of a node and takes those away.
+    SetLabels {
+        node: NodeId,
+        set: Labels,
+        remove: Vec<LabelKey>,
+    },
 }
 
 /// One step of a plan.
@@ -146,6 +153,10 @@ pub enum Change {
     Stop { instance: InstanceId },
     /// The instance is gone: drop its record.
     Forget { instance: InstanceId },
+    /// The instance gives way once another in its place is ready.
+    Move { instance: InstanceId },
+    /// It need not any more.
+    Stay { instance: InstanceId },
 }
 
 /// What an accepted command did.
@@ -251,4 +262,6 @@ pub enum Rejection {
     },
     #[error("'{0}' is a static site: the response cache keeps nothing of it")]
     StaticCache(DeploymentName),
+    #[error("the label '{0}' is what the node is called, and cannot be changed")]
+    LabelReserved(LabelKey),
 }

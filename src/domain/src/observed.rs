@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
+use crate::resources::Amounts;
 use crate::spec::Probes;
 use crate::time::Millis;
 
@@ -43,6 +44,11 @@ pub struct NodeFacts {
     pub capacity_instances: u32,
     pub cpus: u32,
     pub memory_bytes: u64,
+    /// Kept back from instances by the node's settings.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserved_memory_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserved_cpu_millis: u64,
     /// The daemon's own resident memory.
     pub rss_bytes: u64,
     /// Raft log index applied here.
@@ -52,6 +58,24 @@ pub struct NodeFacts {
     /// Instances that are to stop and have work under way for this node's clients; at most [`BUSY_TOLD`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub busy: BTreeMap<InstanceId, Busy>,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl NodeFacts {
+    /// What its instances may ask for together.
+    pub fn has(&self) -> Amounts {
+        let whole = Amounts {
+            memory_bytes: self.memory_bytes,
+            cpu_millis: u64::from(self.cpus) * 1000,
+        };
+        whole.minus(Amounts {
+            memory_bytes: self.reserved_memory_bytes,
+            cpu_millis: self.reserved_cpu_millis,
+        })
+    }
 }
 
 /// Stopping instances that a node tells of. Each takes some 20 bytes of one value of gossip; more of them at once are

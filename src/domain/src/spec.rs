@@ -20,6 +20,7 @@ use crate::http::{HostPattern, HttpError, HttpPolicy};
 use crate::isolation::Isolation;
 use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
 use crate::names::{DeploymentName, DomainName};
+use crate::placement::{Placement, PlacementError};
 use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
@@ -67,6 +68,10 @@ pub enum SpecError {
     NoDeadline,
     #[error("the strategy's {what} is longer than a day")]
     StrategyWait { what: String },
+    #[error("{0}")]
+    Placement(#[from] PlacementError),
+    #[error("placement.{list} names the deployment itself, '{name}'")]
+    OwnNeighbour { list: String, name: DeploymentName },
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
     Judge,
 }
@@ -118,6 +123,8 @@ pub struct Service {
     pub socket_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// On which nodes instances may be, and had better be.
+    pub placement: Placement,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -131,6 +138,7 @@ impl std::fmt::Debug for Service {
             .field("stop_grace", &self.stop_grace)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }
@@ -174,6 +182,33 @@ impl Spec {
         std::iter::once(own).chain(exact).collect()
     }
 
+    /// What cannot be for a deployment of this name, besides [`Spec::check`].
+    pub fn check_for(&self, name: &DeploymentName) -> Result<(), SpecError> {
+        let Workload::Service(Service { placement, .. }) = &self.workload else {
+            return Ok(());
+        };
+        for (list, names) in [
+            ("apart_from", &placement.apart_from),
+            ("near", &placement.near),
+        ] {
+            if names.contains(name) {
+                return Err(SpecError::OwnNeighbour {
+                    list: list.to_owned(),
+                    name: name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What a program's instances are; none of a static site.
+    pub fn service(&self) -> Option<&Service> {
+        match &self.workload {
+            Workload::Service(service) => Some(service),
+            Workload::Static(_) => None,
+        }
+    }
+
     pub fn is_static(&self) -> bool {
         matches!(self.workload, Workload::Static(_))
     }
@@ -193,6 +228,7 @@ impl Service {
             socket_grace: DEFAULT_SOCKET_GRACE,
             resources: Resources::default(),
             isolation: Isolation::default(),
+            placement: Placement::default(),
         }
     }
 
@@ -224,6 +260,7 @@ impl Service {
         }
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
         self.resources.check()?;
+        self.placement.check()?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

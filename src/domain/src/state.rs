@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use imbl::{OrdMap, Vector};
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
 use crate::http::Name;
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
+use crate::placement::Labels;
 use crate::rollout::Rollout;
 use crate::spec::Spec;
 use crate::time::Millis;
@@ -42,6 +43,8 @@ pub struct State {
     /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
     /// use any more.
     pub cache_purges: OrdMap<DeploymentName, u64>,
+    /// Running instances that give way as soon as another in their place is ready, because nodes were filled unevenly.
+    pub moving: OrdSet<InstanceId>,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -76,6 +79,8 @@ pub struct Node {
     pub leaving: bool,
     /// Joined at this time and not heard of since: its machine may never have got the answer.
     pub awaited_since: Option<Millis>,
+    /// What the operator says of it, for rules of placement.
+    pub labels: Labels,
 }
 
 /// Where a node is reached by others.
@@ -385,6 +390,14 @@ impl State {
     /// Ids at or above the next one may belong to nodes that joined after this state was current.
     pub fn was_removed(&self, node: NodeId) -> bool {
         node.0 < self.next_node_id && !self.nodes.contains_key(&node)
+    }
+
+    /// The instance gives way to no other any more.
+    pub(crate) fn stays(&mut self, id: InstanceId) {
+        // What is not there must not look like a change.
+        if self.moving.contains(&id) {
+            self.moving.remove(&id);
+        }
     }
 
     pub fn instances_of<'a>(

@@ -16,7 +16,7 @@ use nebula_domain::{
 };
 use nebula_registry::{Applied, ProposeError, Status};
 use nebula_scheduler::{Evidence, Registrar, Rollouts};
-use nebula_telemetry::{Clock, Metrics};
+use nebula_telemetry::{Clock, ManualClock, Metrics};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -112,7 +112,7 @@ fn under_way() -> State {
     state
 }
 
-fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian) {
+fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian, ManualClock) {
     let status = Status {
         is_leader,
         ..Status::default()
@@ -124,7 +124,7 @@ fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian) {
     let (said, metrics) = (Arc::new(Said::default()), Metrics::new());
     let guardian = Guardian::start(&metrics);
     let (registry, evidence) = (paper.clone(), said.clone());
-    let (clock, _) = Clock::manual(Millis(2));
+    let (clock, hand) = Clock::manual(Millis(2));
     let view = watch::channel(Arc::new(View::default())).1;
     guardian.supervise("rollouts", move || {
         let evidence = evidence.clone();
@@ -136,12 +136,12 @@ fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian) {
             &metrics,
         )
     });
-    (paper, said, guardian)
+    (paper, said, guardian, hand)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_release_whose_requests_fail_is_taken_back() {
-    let (paper, said, _guardian) = start(true);
+    let (paper, said, _guardian, _) = start(true);
     said.failed(OLD, 10);
     said.failed(NEW, 12);
     sleep(Duration::from_secs(5)).await;
@@ -160,7 +160,7 @@ async fn a_release_whose_requests_fail_is_taken_back() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_leader_judges() {
-    let (paper, said, _guardian) = start(false);
+    let (paper, said, _guardian, _) = start(false);
     said.failed(OLD, 0);
     said.failed(NEW, 1_000);
     sleep(Duration::from_secs(5)).await;
@@ -173,4 +173,21 @@ async fn only_the_leader_judges() {
     let mut state = paper.state.subscribe();
     let back = state.wait_for(|state| state.deployments[&app()].target == OLD);
     timeout(DEADLINE, back).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_finds_no_place_fails_for_that() {
+    let (paper, _, _guardian, hand) = start(true);
+    hand.advance(Duration::from_secs(700));
+    let mut state = paper.state.subscribe();
+    let back = state.wait_for(|state| state.deployments[&app()].target == OLD);
+    let state = timeout(DEADLINE, back).await.unwrap().unwrap().clone();
+    let Fate::Failed { why, .. } = &state.deployments[&app()].release(NEW).unwrap().fate else {
+        panic!("it has not failed")
+    };
+    assert!(why.starts_with("no progress for 600 s"), "{why}");
+    assert!(
+        why.ends_with("cannot be placed: the cluster has no nodes"),
+        "{why}"
+    );
 }

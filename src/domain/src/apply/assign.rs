@@ -41,6 +41,8 @@ pub(super) fn assign(
                     emptied.insert(deployment);
                 }
             }
+            Change::Move { instance } => give_way(state, *instance),
+            Change::Stay { instance } => state.stays(*instance),
         }
     }
     drop_removed(state, emptied);
@@ -91,6 +93,7 @@ fn stop(state: &mut State, id: InstanceId) -> bool {
                 ..instance.clone()
             };
             state.instances.insert(id, stopping);
+            state.stays(id);
             true
         }
         _ => false,
@@ -103,4 +106,11 @@ fn forget(state: &mut State, id: InstanceId) -> Option<DeploymentName> {
         .get(&id)
         .filter(|instance| instance.desired == Desired::Stop)?;
     state.instances.remove(&id).map(|gone| gone.deployment)
+}
+
+fn give_way(state: &mut State, id: InstanceId) {
+    let running = state.instances.get(&id);
+    if running.is_some_and(|instance| instance.desired == Desired::Run) {
+        state.moving.insert(id);
+    }
 }

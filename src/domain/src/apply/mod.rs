@@ -37,6 +37,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.deployments.clone(),
         state.instances.clone(),
         state.cache_purges.clone(),
+        state.moving.clone(),
     );
     let answer = execute(state, &request.command);
     if answer.is_ok() {
@@ -44,7 +45,8 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         let planned_for = state.nodes.ptr_eq(&before.0)
             && state.deployments.ptr_eq(&before.1)
             && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3);
+            && state.cache_purges.ptr_eq(&before.3)
+            && state.moving.ptr_eq(&before.4);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -81,6 +83,7 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         }
         Command::SetLeaving { node, leaving } => members::set_leaving(state, *node, *leaving),
         Command::SetDraining { node, draining } => members::set_draining(state, *node, *draining),
+        Command::SetLabels { node, set, remove } => members::set_labels(state, *node, set, remove),
         Command::RemoveNode { node } => members::remove(state, *node),
         Command::ForgetJoiner { node } => members::forget_joiner(state, *node),
         Command::CreateJoinToken { token, now } => members::create_token(state, token, *now),

@@ -42,6 +42,7 @@ enum Piece {
     /// Behind the end, so that the pieces of older snapshots keep their numbers.
     Recoveries(Vec<Recovery>),
     CachePurges(Vec<(DeploymentName, u64)>),
+    Moving(Vec<InstanceId>),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -63,6 +64,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         // It follows from the deployments.
         names: _,
         cache_purges,
+        moving,
     } = state;
     let mut out = Vec::new();
     push(
@@ -103,6 +105,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_all(&mut out, remembered.iter(), Piece::Remembered)?;
     push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
     push_map(&mut out, cache_purges, Piece::CachePurges)?;
+    push_all(&mut out, moving.iter().copied(), Piece::Moving)?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -177,6 +180,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Remembered(some) => state.remembered.extend(some),
             Piece::Recoveries(some) => state.recoveries.extend(some),
             Piece::CachePurges(some) => state.cache_purges.extend(some),
+            Piece::Moving(some) => state.moving.extend(some),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

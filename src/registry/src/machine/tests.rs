@@ -46,6 +46,7 @@ fn state_with(settings: u32) -> State {
 fn a_state_goes_through_bytes_and_back() {
     let mut state = state_with(1000);
     state.cache_purges.insert("api".parse().unwrap(), 7);
+    state.moving.insert(nebula_domain::InstanceId(3));
     let bytes = pieces::encode(&state).unwrap();
     assert_eq!(pieces::decode(&bytes).unwrap(), state);
     for cut in [0, 3, 4, 50, bytes.len() - 1] {

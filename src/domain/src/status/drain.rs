@@ -1,0 +1,83 @@
+//! What a drain has left on its node, and why it cannot go.
+
+use super::{InstancePhase, Picture};
+use crate::ids::{InstanceId, NodeId};
+use crate::names::DeploymentName;
+use crate::observed::View;
+use crate::plan::plan;
+use crate::state::{Desired, Instance, State};
+
+/// An instance that is on the node still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    pub id: InstanceId,
+    pub deployment: DeploymentName,
+    pub phase: InstancePhase,
+    /// What keeps it there, one sentence; `None` while it is on its way.
+    pub reason: Option<String>,
+}
+
+/// The instances on a node, in the order of their ids.
+pub fn left_on(state: &State, view: &View, node: NodeId) -> Vec<Left> {
+    let on_node: Vec<&Instance> = state.instances_on(node).collect();
+    if on_node.is_empty() {
+        return Vec::new();
+    }
+    let plan = plan(state, view);
+    let left = on_node.into_iter().filter_map(|instance| {
+        let name = &instance.deployment;
+        let deployment = state.deployments.get(name)?;
+        let all: Vec<&Instance> = state.instances_of(name).collect();
+        let picture = Picture::new(state, view, deployment, &all, &plan);
+        let seen = picture.seen.iter().find(|s| s.instance.id == instance.id)?;
+        let stays = instance.desired == Desired::Run;
+        Some(Left {
+            id: instance.id,
+            deployment: name.clone(),
+            phase: seen.phase(),
+            reason: picture.problems().into_iter().next().filter(|_| stays),
+        })
+    });
+    left.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Health, Phase};
+    use crate::testing::*;
+
+    #[test]
+    fn what_stays_says_why() {
+        let mut sim = Sim::new(2, 1);
+        sim.create("app", service_spec(), 1);
+        sim.create("lib", service_spec(), 1);
+        sim.settle();
+        sim.drain(1, true);
+        sim.settle();
+        let left = left_on(&sim.state, &sim.view, NodeId(1));
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].deployment, name("app"));
+        let reason = left[0].reason.as_deref().unwrap();
+        assert!(
+            reason.contains("node n2 is full (1 of 1 instances)"),
+            "{reason}"
+        );
+
+        sim.see_node(2, 4);
+        sim.obey();
+        sim.step();
+        sim.tell(InstanceId(3), facts(Phase::Backoff, Health::Unknown));
+        let left = left_on(&sim.state, &sim.view, NodeId(1));
+        assert!(
+            left[0].reason.as_deref().unwrap().contains("i-3"),
+            "{left:?}"
+        );
+        sim.tell_ready(InstanceId(3));
+        sim.step();
+        let left = left_on(&sim.state, &sim.view, NodeId(1));
+        assert_eq!((left.len(), &left[0].reason), (1, &None), "it stops");
+        sim.settle();
+        assert!(left_on(&sim.state, &sim.view, NodeId(1)).is_empty());
+    }
+}
