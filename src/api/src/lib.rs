@@ -15,6 +15,7 @@ mod join;
 mod logs;
 mod members;
 mod node;
+mod placement;
 mod purge;
 mod releases;
 mod router;

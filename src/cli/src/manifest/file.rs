@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use nebula_wire::api::{Http, Isolation, Probe, ReleaseStrategy, Resources};
+use nebula_wire::api::{Http, Isolation, Placement, Probe, ReleaseStrategy, Resources};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use utoipa::ToSchema;
 
@@ -60,6 +60,9 @@ pub struct File {
     /// What one instance may reach.
     #[serde(default)]
     pub isolation: Isolation,
+    /// On which nodes instances may be, and had better be.
+    #[serde(default)]
+    pub placement: Placement,
     /// How a release takes over from the one before.
     #[serde(default)]
     pub strategy: ReleaseStrategy,

@@ -6,15 +6,7 @@ use toml::de::DeTable;
 use super::parse::Wrong;
 use crate::toml_text::entry;
 
-const FIELDS: &[&str] = &[
-    "depends_on",
-    "hooks",
-    "image",
-    "placement",
-    "port",
-    "secrets",
-    "volumes",
-];
+const FIELDS: &[&str] = &["depends_on", "hooks", "image", "port", "secrets", "volumes"];
 
 const TYPES: &[&str] = &["cron", "job", "worker"];
 

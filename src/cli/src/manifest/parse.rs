@@ -118,6 +118,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         strategy: file.strategy,
         resources: file.resources,
         isolation: file.isolation,
+        placement: file.placement,
     };
     let as_written = DeploymentSpec {
         env: env.clone(),
@@ -235,6 +236,9 @@ const PARTS: &[Part] = &[
     }),
     ("isolation", |from, to| {
         to.isolation = from.isolation.clone()
+    }),
+    ("placement", |from, to| {
+        to.placement = from.placement.clone()
     }),
 ];
 

@@ -1,6 +1,7 @@
 //! JSON of the HTTP API, version 1. Additive changes only; field names are the contract.
 
 mod http;
+mod placement;
 mod probe;
 mod release;
 
@@ -14,6 +15,10 @@ pub use http::{
     HttpRateLimit, HttpRule, HttpSecurity,
 };
 
+pub use placement::{
+    DrainStatus, LabelChange, LeftInstance, NodeLabels, NodeRoom, Placement, PlacementAnswer,
+    PlacementQuestion,
+};
 pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealth, SilentNode};
 pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
@@ -115,6 +120,11 @@ pub struct Member {
     pub status: MemberStatus,
     pub leader: bool,
     pub version: String,
+    /// What the operator says of it; see `nodectl label`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub room: NodeRoom,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -157,6 +167,10 @@ pub struct NodeStatus {
     pub applied_index: u64,
     pub rss_bytes: u64,
     pub instances: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub room: NodeRoom,
     pub deployments: u32,
     pub certificate_expires_at: String,
     pub data_dir: String,
@@ -296,6 +310,9 @@ pub struct DeploymentSpec {
     /// What an instance may reach.
     #[serde(default, skip_serializing_if = "is_default")]
     pub isolation: Isolation,
+    /// On which nodes its instances may be, and had better be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub placement: Placement,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -320,6 +337,7 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("strategy", &self.strategy)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }

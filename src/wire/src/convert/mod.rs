@@ -4,6 +4,7 @@ mod http;
 #[cfg(test)]
 mod http_tests;
 mod http_told;
+mod placement;
 mod probe;
 mod release;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use http::{Passwords, policy};
 pub use http_told::told_policy;
+pub use placement::{label_key, labels, told_labels};
 pub use release::order;
 
 use nebula_domain::http::HttpPolicy;
@@ -111,6 +113,7 @@ impl From<&Rejection> for ApiError {
             Rejection::Spec(_) | Rejection::Setting(_) => {
                 (C::BadRequest, "correct the value and try again")
             }
+            Rejection::LabelReserved(_) => (C::BadRequest, "use another label"),
             Rejection::SettingUnset(_) => (C::NotFound, "see 'nebula config list'"),
             Rejection::Limit(_) => (
                 C::LimitExceeded,
@@ -190,10 +193,11 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             .iter()
             .any(|probe| probe.is_some())
         || wire.resources != Default::default()
-        || wire.isolation != Default::default();
+        || wire.isolation != Default::default()
+        || wire.placement != Default::default();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources or isolation",
+            "a static site has no command, environment, probe, resources, isolation or placement",
             "leave them out, or use --type service",
         ));
     }
@@ -238,6 +242,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         socket_grace,
         resources: release::resources(&wire.resources)?,
         isolation: release::isolation(&wire.isolation)?,
+        placement: placement::placement(&wire.placement)?,
     }))
 }
 
@@ -276,6 +281,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             strategy,
             resources: release::told_resources(&service.resources),
             isolation: release::told_isolation(&service.isolation),
+            placement: placement::told_placement(&service.placement),
         },
     }
 }
