@@ -97,7 +97,7 @@ impl Planner {
     /// A move that suits its deployment better, of the first deployment that has one.
     fn by_wish(&mut self, state: &State, moved: &Moved) -> Option<Move> {
         let mut looks = 0;
-        let mut names = self.from_next();
+        let mut names = self.names_in_turn();
         while let Some(name) = names.pop() {
             if looks == LOOKS {
                 self.next = Some(name);
@@ -142,7 +142,7 @@ impl Planner {
     }
 
     /// The deployments' names beginning where the last look ended, the next one last.
-    fn from_next(&self) -> Vec<DeploymentName> {
+    fn names_in_turn(&self) -> Vec<DeploymentName> {
         let next = self.next.as_ref();
         let (from, to) = match next {
             Some(next) => (Bound::Included(next), Bound::Excluded(next)),

@@ -60,7 +60,7 @@ pub(super) fn solve(job: &Job, release: ReleaseNumber, fleet: &Fleet, solution: 
     }
 }
 
-fn current<'a>(job: &'a Job) -> impl Iterator<Item = &'a Copy> {
+fn current(job: &Job) -> impl Iterator<Item = &Copy> {
     job.present().filter(|copy| copy.class == Class::New)
 }
 
