@@ -133,8 +133,58 @@ fn no_request_fails_when_the_leader_dies_on_the_way() {
     }
 }
 
+/// What is wrong with a release, how it goes out, and what the command says then.
+struct Bad {
+    flags: &'static [&'static str],
+    strategy: &'static [&'static str],
+    why: &'static str,
+}
+
+const WARM: [&str; 4] = ["--strategy", "blue-green", "--warm", "8s"];
+
+const BAD: [Bad; 7] = [
+    Bad {
+        flags: &["--env", "FAULT=exit"],
+        strategy: &ROLLING,
+        why: "exited with code 1",
+    },
+    Bad {
+        flags: &["--env", "FAULT=exit-after=3000"],
+        strategy: &WARM,
+        why: "exited with code 3",
+    },
+    Bad {
+        flags: &["--command", "./no-such-file"],
+        strategy: &CANARY,
+        why: "exited with code 127",
+    },
+    Bad {
+        flags: &["--env", "FAULT=hog", "--memory", "64Mi"],
+        strategy: &ROLLING,
+        why: "out of memory",
+    },
+    Bad {
+        flags: &["--env", "FAULT=mute"],
+        strategy: &ROLLING,
+        why: "probe",
+    },
+    Bad {
+        flags: &["--env", "FAULT=error", "--health-path", "/"],
+        strategy: &BLUE_GREEN,
+        why: "500",
+    },
+    Bad {
+        flags: &["--env", "FAULT=slow=5000", "--health-path", "/"],
+        strategy: &CANARY,
+        why: "probe",
+    },
+];
+
+/// `NEBULA_BAD_RELEASES` says how many, of each kind in turn; one of each unless it is set.
 #[test]
 fn a_bad_release_is_taken_back_by_itself() {
+    let asked = std::env::var("NEBULA_BAD_RELEASES").ok();
+    let count = asked.map_or(BAD.len(), |text| text.parse().unwrap());
     let cluster = Cluster::start(3);
     cluster.deploy_echo("api", 2);
     let running = |status: &serde_json::Value| -> Vec<String> {
@@ -147,23 +197,14 @@ fn a_bad_release_is_taken_back_by_itself() {
     let before = running(&cluster.status("api"));
     assert_eq!(before.len(), 2);
     let users = Users::arrive(&cluster.edges(), HOST, 2, 100, None);
-    for (fault, strategy, why) in [
-        ("exit", &ROLLING[..], "exited with code 1"),
-        (
-            "exit-after=3000",
-            &["--strategy", "blue-green", "--warm", "8s"][..],
-            "exited with code 3",
-        ),
-        ("mute", &ROLLING[..], "probe"),
-    ] {
-        let fault = format!("FAULT={fault}");
+    for bad in BAD.iter().cycle().take(count) {
         let began = Instant::now();
-        let flags = [strategy, &["--env", &fault]].concat();
-        let done = update(&cluster, 0, &flags).fails(4, why);
+        let flags = [bad.strategy, bad.flags].concat();
+        let done = update(&cluster, 0, &flags).fails(4, bad.why);
+        let took = began.elapsed();
         println!(
-            "{fault}: taken back after {:?}: {}",
-            began.elapsed(),
-            done.stderr
+            "{:?}: taken back after {took:?}: {}",
+            bad.flags, done.stderr
         );
         let status = eventually(DEADLINE, "nothing of it is left", || {
             let status = cluster.status("api");
@@ -175,6 +216,7 @@ fn a_bad_release_is_taken_back_by_itself() {
         assert_eq!(status["releases"][0]["fate"], "failed", "{status}");
     }
     let report = users.leave();
+    println!("{} of {} requests failed", report.failed, report.requests);
     assert_eq!(report.failed, 0, "{:#?}", report.told);
 }
 

@@ -217,7 +217,7 @@ impl Client {
                     now,
                 },
                 3 => Command::RemoveDeployment { name },
-                4 => Command::RestartDeployment { name },
+                4 => Command::RestartDeployment { name, now },
                 5 => Command::UpdateDeployment {
                     name,
                     based_on: None,
@@ -230,6 +230,7 @@ impl Client {
                 _ => Command::ScaleDeployment {
                     name,
                     scale: self.random.below(5) as u32,
+                    based_on: None,
                 },
             };
             self.trace.note(format_args!("operator: {command:?}"));
@@ -266,7 +267,10 @@ impl Client {
         }
         while self.pause().await {
             sleep(Duration::from_millis(self.random.below(1000))).await;
-            let restart = Command::RestartDeployment { name: name.clone() };
+            let restart = Command::RestartDeployment {
+                name: name.clone(),
+                now: Millis(EPOCH_MS),
+            };
             let told = self.propose(restart).await;
             let mut book = self.book.lock();
             match told.map(|applied| applied.outcome) {

@@ -11,7 +11,7 @@ use nebula_domain::{Command, NodeId, Request, RequestId, State, View};
 use nebula_enrolment::Enrolment;
 use nebula_health::Reports;
 use nebula_logs::Logs;
-use nebula_registry::{Applied, OperatorToken, Registry, Status};
+use nebula_registry::{Applied, OperatorToken, ProposeError, Registry, Status};
 use nebula_telemetry::{Clock, Metrics, Random};
 use nebula_wire::api::{
     AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER, REVISION_HEADER,
@@ -132,23 +132,33 @@ impl App {
 
     /// Proposes under the client's request id, so that its retry applies once.
     pub async fn change(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
+        let request = self.request(headers, command)?;
+        Ok(self.propose(headers, request).await?)
+    }
+
+    /// With the id that the client chose, if it did.
+    pub fn request(&self, headers: &HeaderMap, command: Command) -> Answer<Request> {
         let id = self
             .request_id(headers)?
             .unwrap_or_else(|| self.random.request_id());
-        self.propose(headers, Request { id, command }).await
+        Ok(Request { id, command })
     }
 
     /// One step of a change that takes several; it has an id of its own.
     pub async fn step(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
         let id = self.random.request_id();
-        self.propose(headers, Request { id, command }).await
+        Ok(self.propose(headers, Request { id, command }).await?)
     }
 
     /// Hands the caller's own token on: the leader does not take this node's word for it when it is a worker.
-    async fn propose(&self, headers: &HeaderMap, request: Request) -> Answer<Applied> {
+    pub async fn propose(
+        &self,
+        headers: &HeaderMap,
+        request: Request,
+    ) -> Result<Applied, ProposeError> {
         let operator = access::bearer(headers).map(|token| OperatorToken(token.to_owned()));
         let proposed = self.registry.propose_for(operator, request, DEADLINE);
-        Ok(proposed.await?)
+        proposed.await
     }
 
     /// The one that the client chose, if it did.

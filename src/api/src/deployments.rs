@@ -36,7 +36,7 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
     let summaries = summarise_all(&read.state, &view);
     let deployments = summaries
         .into_iter()
-        .filter_map(|(name, summary)| status(&read.state, &name, summary))
+        .filter_map(|(name, summary)| status(&app, &read.state, &name, summary))
         .collect();
     let as_of = Some(read.as_of.clone());
     Ok(read.answer(Json(Deployments { deployments, as_of })))
@@ -54,7 +54,7 @@ pub async fn get(
     let read = app.read(consistency).await?;
     let summary = summarise(&read.state, &app.view(), &name);
     let status = summary
-        .and_then(|summary| status(&read.state, &name, summary))
+        .and_then(|summary| status(&app, &read.state, &name, summary))
         .ok_or_else(|| unknown(&name))?;
     // Not in lists: an environment may hold 32 KiB, and secrets.
     let deployment = read.state.deployments.get(&name);
@@ -69,7 +69,12 @@ pub async fn get(
     })))
 }
 
-fn status(state: &State, name: &DeploymentName, summary: Summary) -> Option<DeploymentStatus> {
+fn status(
+    app: &App,
+    state: &State,
+    name: &DeploymentName,
+    summary: Summary,
+) -> Option<DeploymentStatus> {
     let deployment = state.deployments.get(name)?;
     let release = deployment.current();
     Some(DeploymentStatus {
@@ -83,7 +88,7 @@ fn status(state: &State, name: &DeploymentName, summary: Summary) -> Option<Depl
         generation: deployment.generation,
         release: release.number.0,
         phase: phase(&summary),
-        rollout: releases::rollout(deployment),
+        rollout: releases::rollout(deployment, app.clock.now()),
         desired: summary.desired,
         ready: summary.ready,
         urls: summary.urls.clone(),
@@ -257,6 +262,7 @@ pub async fn scale(
     let command = Command::ScaleDeployment {
         name: name.clone(),
         scale: body.instances,
+        based_on: body.based_on,
     };
     let applied = app.change(&headers, command).await?;
     Ok(Json(deployed(&app, &name, None, &applied)?))
@@ -271,9 +277,11 @@ pub async fn restart(
     headers: HeaderMap,
 ) -> Answer<Json<Deployed>> {
     let name = name(&text)?;
-    let applied = app
-        .change(&headers, Command::RestartDeployment { name: name.clone() })
-        .await?;
+    let command = Command::RestartDeployment {
+        name: name.clone(),
+        now: app.clock.now(),
+    };
+    let applied = app.change(&headers, command).await?;
     Ok(Json(deployed(&app, &name, None, &applied)?))
 }
 

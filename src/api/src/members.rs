@@ -6,17 +6,19 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use nebula_domain::command::Rejection;
 use nebula_domain::plan::{Room, rooms};
-use nebula_domain::state::Node;
+use nebula_domain::state::{Node, Role};
 use nebula_domain::status::left_on;
 use nebula_domain::{Command, NodeId, State};
-use nebula_registry::Status;
+use nebula_registry::{ProposeError, Status};
 use nebula_wire::api::{
     ApiError, DrainStatus, ErrorCode, LabelChange, LeftInstance, Member, MemberStatus, Members,
     NodeLabels, NodeRoom,
 };
 use nebula_wire::convert;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::app::{App, Consistency};
@@ -24,6 +26,8 @@ use crate::error::{Answer, Failure};
 
 /// A change of voters takes two rounds, and an election when it is the leader that goes.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(10);
+/// Before the leader is asked again whether the vote is taken.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// Members with their part in the registry and how they are seen from this node.
 #[utoipa::path(get, path = "/v1/members", params(Consistency), responses((status = 200, body = Members)))]
@@ -93,17 +97,23 @@ fn member(app: &App, node: &Node, status: &Status, has: Option<&Room>) -> Member
     }
 }
 
-/// A member by id or by name.
+/// A member by id or by name. What is the id of one and the name of another is neither: a machine called `2` is not to
+/// be taken for the second one.
 pub fn find(state: &State, text: &str) -> Answer<NodeId> {
-    let by_id = text.parse().ok().filter(|id| state.nodes.contains_key(id));
-    let by_name = || {
-        state
-            .nodes
-            .values()
-            .find(|node| node.name.as_str() == text)
-            .map(|node| node.id)
-    };
-    by_id.or_else(by_name).ok_or_else(|| {
+    let by_id: Option<NodeId> = text.parse().ok().filter(|id| state.nodes.contains_key(id));
+    let mut named = state.nodes.values();
+    let by_name = named.find(|node| node.name.as_str() == text);
+    let by_name = by_name.map(|node| node.id);
+    if let (Some(id), Some(other)) = (by_id, by_name)
+        && id != other
+    {
+        return Err(Failure::new(
+            ErrorCode::Conflict,
+            format!("'{text}' is the id of one member and the name of node {other}"),
+            "name the first by its name, the other by its id",
+        ));
+    }
+    by_id.or(by_name).ok_or_else(|| {
         Failure::not_found(
             format!("there is no member '{text}'"),
             "see 'nodectl members'",
@@ -132,8 +142,21 @@ pub async fn remove(
     };
     // A client that goes away half-way must not leave a member without its vote.
     let removal = tokio::spawn(async move {
-        hand_over_vote(&app, &headers, node).await?;
-        app.change(&headers, Command::RemoveNode { node }).await
+        let request = app.request(&headers, Command::RemoveNode { node })?;
+        let until = Instant::now() + HAND_OVER_DEADLINE;
+        let leaving = hand_over_vote(&app, &headers, node, until).await?;
+        loop {
+            match app.propose(&headers, request.clone()).await {
+                // Whether a node votes is the leader's to say: this one may hear of a change of voters later.
+                Err(ProposeError::Rejected(Rejection::VoteNeeded(_))) if leaving => {
+                    if Instant::now() >= until {
+                        return Err(not_handed_over(&app, &headers, node).await);
+                    }
+                    tokio::time::sleep(BREATH).await;
+                }
+                proposed => return Ok(proposed?),
+            }
+        }
     });
     match removal.await {
         Ok(removed) => removed.map(|_| StatusCode::NO_CONTENT),
@@ -146,15 +169,23 @@ pub async fn remove(
 }
 
 /// The others refuse a node the moment its removal is applied, so a voter's vote is taken away first (the registry
-/// insists on it): a leader could not hand over otherwise, and two voters could never become one.
-async fn hand_over_vote(app: &App, headers: &HeaderMap, node: NodeId) -> Answer<()> {
+/// insists on it): a leader could not hand over otherwise, and two voters could never become one. Whether there was,
+/// or may have been, a vote to take.
+async fn hand_over_vote(
+    app: &App,
+    headers: &HeaderMap,
+    node: NodeId,
+    until: Instant,
+) -> Answer<bool> {
     let mut status = app.registry.status();
     let voters = status.borrow().voters.clone();
     let view = app.view();
-    if !voters.contains(&node) {
-        return Ok(());
+    let may_vote = voters.contains(&node)
+        || app.registry.state().nodes.get(&node).map(|n| n.role) == Some(Role::Voter);
+    if !may_vote {
+        return Ok(false);
     }
-    let others = voters.len() - 1;
+    let others = voters.iter().filter(|voter| **voter != node).count();
     let alive = voters
         .iter()
         .filter(|voter| **voter != node && view.is_alive(**voter))
@@ -168,25 +199,33 @@ async fn hand_over_vote(app: &App, headers: &HeaderMap, node: NodeId) -> Answer<
             "bring back the other voters first, or remove the dead ones",
         ));
     }
-    let leaving = |leaving| app.step(headers, Command::SetLeaving { node, leaving });
-    leaving(true).await?;
+    set_leaving(app, headers, node, true).await?;
     let handed_over = status.wait_for(|status| !status.voters.contains(&node) && status.quorum);
-    if tokio::time::timeout(HAND_OVER_DEADLINE, handed_over)
-        .await
-        .is_ok()
-    {
-        return Ok(());
+    let in_time = tokio::time::timeout_at(until, handed_over).await.is_ok();
+    if in_time {
+        return Ok(true);
     }
-    // Still a member, and as good a one as before.
-    leaving(false).await?;
-    Err(Failure::new(
+    Err(not_handed_over(app, headers, node).await)
+}
+
+async fn set_leaving(app: &App, headers: &HeaderMap, node: NodeId, leaving: bool) -> Answer<()> {
+    let change = Command::SetLeaving { node, leaving };
+    app.step(headers, change).await.map(|_| ())
+}
+
+/// Leaves the node a member, and as good a one as before.
+async fn not_handed_over(app: &App, headers: &HeaderMap, node: NodeId) -> Failure {
+    if let Err(failure) = set_leaving(app, headers, node, false).await {
+        return failure;
+    }
+    Failure::new(
         ErrorCode::Timeout,
         format!(
             "the vote of node {node} was not handed over within {} s",
             HAND_OVER_DEADLINE.as_secs()
         ),
         "see 'nodectl members': a majority of the other voters has to be alive and have caught up",
-    ))
+    )
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use nebula_domain::rollout::{self, Stage};
 use nebula_domain::state::{Deployment, Fate, Release};
+use nebula_domain::time::Millis;
 use nebula_domain::{Command, ReleaseNumber};
 use nebula_wire::api::{ApiError, Deployed, Order, ReleaseInfo, Releases, RollBack, RolloutStatus};
 use nebula_wire::convert;
@@ -46,7 +47,7 @@ fn info(deployment: &Deployment, release: &Release) -> ReleaseInfo {
 }
 
 /// The release on its way, if one is.
-pub(crate) fn rollout(deployment: &Deployment) -> Option<RolloutStatus> {
+pub(crate) fn rollout(deployment: &Deployment, now: Millis) -> Option<RolloutStatus> {
     let rollout = deployment.rollout.as_ref()?;
     let stage = match rollout.stage {
         Stage::Replacing => "replacing",
@@ -70,8 +71,9 @@ pub(crate) fn rollout(deployment: &Deployment) -> Option<RolloutStatus> {
         stage: stage.to_owned(),
         percent,
         paused: rollout.paused.is_some(),
+        wanted: deployment.demand().new,
         began_at: rfc3339(rollout.began_at),
-        due_at: rollout::due(deployment).map(rfc3339),
+        due_at: rollout::due(deployment, now).map(rfc3339),
     })
 }
 

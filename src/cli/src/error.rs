@@ -88,13 +88,28 @@ impl CliError {
         let mut err = std::io::stderr().lock();
         // There is nowhere left to say that stderr is closed.
         let _ = if json {
-            serde_json::to_writer(&mut err, &self.error)
+            serde_json::to_writer(&mut err, &self.json())
                 .map_err(std::io::Error::from)
                 .and_then(|()| writeln!(err))
         } else {
             self.write_text(&mut err)
         };
         ExitCode::from(self.exit as u8)
+    }
+
+    /// The API's error, and what else is known: a daemon's last lines, say.
+    fn json(&self) -> impl serde::Serialize + '_ {
+        #[derive(serde::Serialize)]
+        struct Report<'a> {
+            #[serde(flatten)]
+            error: &'a ApiError,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            details: &'a [String],
+        }
+        Report {
+            error: &self.error,
+            details: &self.details,
+        }
     }
 
     fn write_text(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -225,12 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn scripts_get_exactly_the_api_s_shape() {
-        let json = serde_json::to_value(&CliError::usage("m", "h").error).unwrap();
+    fn scripts_get_the_api_s_shape_and_the_details() {
+        let json = serde_json::to_value(CliError::usage("m", "h").json()).unwrap();
         assert_eq!(
             json,
             serde_json::json!({"code": "bad_request", "message": "m", "hint": "h"})
         );
+        let error = CliError::usage("m", "h").with_details(vec!["line".into()]);
+        let json = serde_json::to_value(error.json()).unwrap();
+        assert_eq!(json["details"], serde_json::json!(["line"]));
     }
 
     #[test]

@@ -71,7 +71,8 @@ fn judge(status: &DeploymentStatus, change: &Deployed) -> Seen {
         Some("failed" | "aborted") => Seen::Failed,
         _ => match status.phase {
             DeploymentPhase::Ready if status.rollout.is_none() => Seen::Done,
-            DeploymentPhase::Failed => Seen::Failed,
+            // While it is on its way its end is the cluster's to say: it may well be taken back.
+            DeploymentPhase::Failed if status.rollout.is_none() => Seen::Failed,
             _ => Seen::NotYet,
         },
     }
@@ -86,7 +87,8 @@ fn fate_of(status: &DeploymentStatus, release: u32) -> Option<&ReleaseInfo> {
 fn progress(status: &DeploymentStatus) -> ((u64, u32, Option<RolloutStatus>), bool) {
     let rollout = status.rollout.clone();
     let timed = |rollout: &RolloutStatus| {
-        !rollout.paused && ["canary", "warm", "watching"].contains(&rollout.stage.as_str())
+        let lasts = ["canary", "warm", "watching"].contains(&rollout.stage.as_str());
+        lasts && !rollout.paused && status.ready >= rollout.wanted
     };
     let only_time = rollout.as_ref().is_some_and(timed);
     ((status.generation, status.ready, rollout), only_time)

@@ -54,10 +54,10 @@ impl Client {
     pub async fn scale_deployment(
         &self,
         name: &str,
-        instances: u32,
+        scale: &Scale,
     ) -> Result<Deployed, ClientError> {
         let call = Call::change(Method::POST, format!("{}/scale", path(name)));
-        self.json(call.json(&Scale { instances })?).await
+        self.json(call.json(scale)?).await
     }
 
     /// Replaces every instance by a new one of the same release.

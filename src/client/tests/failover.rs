@@ -7,12 +7,19 @@ use std::time::Duration;
 
 use http::StatusCode;
 use nebula_client::ClientError;
-use nebula_client::api::{CreateJoinToken, ErrorCode, REQUEST_ID_HEADER};
+use nebula_client::api::{CreateJoinToken, ErrorCode, REQUEST_ID_HEADER, Scale};
 use serde_json::json;
 use support::{Pki, dead_address, ok, refuse, say};
 
 fn deployed() -> serde_json::Value {
     json!({"name": "api", "generation": 2, "release": 1, "urls": []})
+}
+
+fn two() -> Scale {
+    Scale {
+        instances: 2,
+        based_on: None,
+    }
 }
 
 #[tokio::test]
@@ -21,7 +28,7 @@ async fn a_dead_address_is_passed_over_and_the_live_one_remembered() {
     let live = pki.serve(|_| ok(deployed())).await;
     let dead = dead_address().await;
     let client = pki.client(&[&dead, &live.address]);
-    let answer = client.scale_deployment("api", 2).await.unwrap();
+    let answer = client.scale_deployment("api", &two()).await.unwrap();
     assert_eq!(answer.generation, 2);
     client.restart_deployment("api").await.unwrap();
     let seen = live.seen();
@@ -46,7 +53,7 @@ async fn a_node_without_quorum_or_out_of_time_sends_the_same_request_elsewhere()
         let cut_off = pki.serve(move |_| refuse(code)).await;
         let live = pki.serve(|_| ok(deployed())).await;
         let client = pki.client(&[&cut_off.address, &live.address]);
-        client.scale_deployment("api", 2).await.unwrap();
+        client.scale_deployment("api", &two()).await.unwrap();
         let id = cut_off.seen()[0].header(REQUEST_ID_HEADER).unwrap();
         assert_eq!(id.len(), 32);
         assert_eq!(live.seen()[0].header(REQUEST_ID_HEADER), Some(id));

@@ -108,9 +108,12 @@ pub enum Command {
     ScaleDeployment {
         name: DeploymentName,
         scale: u32,
+        /// Refused when the deployment has another generation by now.
+        based_on: Option<u64>,
     },
     RestartDeployment {
         name: DeploymentName,
+        now: Millis,
     },
     RemoveDeployment {
         name: DeploymentName,
@@ -235,6 +238,10 @@ pub enum Rejection {
     NothingToGoBackTo(DeploymentName),
     #[error("no release of '{0}' is on its way")]
     NoRollout(DeploymentName),
+    #[error(
+        "this release of '{0}' cannot be paused: it takes over at once, or has nothing beside it that could go on"
+    )]
+    CannotPause(DeploymentName),
     #[error("the first release of '{0}' has nothing to go back to: update it, or remove it")]
     FirstRelease(DeploymentName),
     #[error("the rollout of '{0}' has moved on meanwhile")]

@@ -16,8 +16,8 @@ pub use trio::{Standing, TOLD_FAILURES, Tally, Trio, Verdict};
 
 /// Between probes until the first success: how soon a started instance takes requests depends on it.
 pub const STARTING_PERIOD: Duration = Duration::from_millis(200);
-/// Failed probes before a start that never succeeded counts as unhealthy: at least 10 s of probing at
-/// [`STARTING_PERIOD`], longer than most programs need and shorter than a person's patience.
+/// Failed probes before a start that never succeeded counts as unhealthy: 10 s of probing at [`STARTING_PERIOD`], longer
+/// than most programs need and shorter than a person's patience. One that hung stands for as many as fit into its time.
 pub const START_FAILURES: u32 = 50;
 
 /// Where the probes of one run of an instance stand. A new run begins with the default.
@@ -40,11 +40,28 @@ impl Default for ProbeState {
     }
 }
 
-/// The result of one probe. A timeout is a failure.
+/// The result of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Success,
     Failure,
+    /// No answer within the timeout: a failure, too.
+    Hung,
+}
+
+impl Event {
+    pub fn is_failure(self) -> bool {
+        self != Event::Success
+    }
+
+    /// Questions of a start that it stands for.
+    fn weight(self, spec: &ProbeSpec) -> u32 {
+        let turn = STARTING_PERIOD.as_millis();
+        match self {
+            Event::Success | Event::Failure => 1,
+            Event::Hung => u32::try_from(spec.timeout.as_millis() / turn + 1).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 impl ProbeState {
@@ -64,21 +81,23 @@ impl ProbeState {
 
 /// Takes one result in. Returns the new health when it changed.
 pub fn step(state: ProbeState, spec: &ProbeSpec, event: Event) -> (ProbeState, Option<Health>) {
-    let (against, threshold, turned) = match (state.health, event) {
+    let mut weight = 1;
+    let (against, threshold, turned) = match (state.health, event.is_failure()) {
         // A settled instance that goes on as it is.
-        (Health::Healthy, Event::Success) | (Health::Unhealthy, Event::Failure) => {
-            (false, 0, state.health)
-        }
-        (Health::Healthy, Event::Failure) => (true, spec.failure_threshold, Health::Unhealthy),
+        (Health::Healthy, false) | (Health::Unhealthy, true) => (false, 0, state.health),
+        (Health::Healthy, true) => (true, spec.failure_threshold, Health::Unhealthy),
         // The first success of a run is enough: thresholds damp flapping, and nothing flapped yet.
-        (_, Event::Success) if !state.started => (true, 1, Health::Healthy),
-        (_, Event::Success) => (true, spec.success_threshold, Health::Healthy),
-        (Health::Unknown, Event::Failure) => (true, START_FAILURES, Health::Unhealthy),
+        (_, false) if !state.started => (true, 1, Health::Healthy),
+        (_, false) => (true, spec.success_threshold, Health::Healthy),
+        (Health::Unknown, true) => {
+            weight = event.weight(spec);
+            (true, START_FAILURES, Health::Unhealthy)
+        }
     };
     let mut next = ProbeState {
-        started: state.started || event == Event::Success,
+        started: state.started || !event.is_failure(),
         streak: if against {
-            state.streak.saturating_add(1)
+            state.streak.saturating_add(weight)
         } else {
             0
         },
@@ -150,6 +169,21 @@ mod tests {
                 (3, Health::Unhealthy),
                 (7, Health::Healthy)
             ]
+        );
+    }
+
+    #[test]
+    fn a_start_that_hangs_shows_as_soon_as_one_that_fails() {
+        let turns =
+            u32::try_from(spec().timeout.as_millis() / STARTING_PERIOD.as_millis()).unwrap();
+        let enough = START_FAILURES.div_ceil(turns + 1) as usize;
+        let hung = vec![Event::Hung; enough * 2];
+        assert_eq!(changes(hung), [(enough - 1, Health::Unhealthy)]);
+        // Later a failure is a failure.
+        let later = [Success, Event::Hung, Event::Hung, Failure];
+        assert_eq!(
+            changes(later),
+            [(0, Health::Healthy), (3, Health::Unhealthy)]
         );
     }
 

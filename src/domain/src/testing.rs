@@ -17,6 +17,7 @@ use crate::time::Millis;
 
 pub const NOW: Millis = Millis(1_000_000);
 
+#[derive(Clone)]
 pub struct Sim {
     pub state: State,
     pub view: View,
@@ -214,7 +215,12 @@ impl Sim {
         self.ok(Command::ScaleDeployment {
             name: name(text),
             scale,
+            based_on: None,
         })
+    }
+
+    pub fn restart(&mut self, text: &str) -> Outcome {
+        self.ok(restart(text))
     }
 
     pub fn drain(&mut self, number: u64, draining: bool) {
@@ -379,5 +385,12 @@ impl Sim {
             *spread.entry(self.state.instances[&id].node.0).or_default() += 1;
         }
         spread
+    }
+}
+
+pub fn restart(text: &str) -> Command {
+    Command::RestartDeployment {
+        name: name(text),
+        now: NOW,
     }
 }

@@ -8,7 +8,7 @@ use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::InstanceId;
 use nebula_domain::observed::Health::Unknown;
 use nebula_domain::observed::{GivenUpRun, LocalInstances};
-use nebula_domain::probe::Verdict;
+use nebula_domain::probe::{Event, Verdict};
 use nebula_domain::spec::{ProbeKind, ProbeRole};
 use nebula_drivers::Exec;
 use nebula_telemetry::{Clock, Metrics};
@@ -111,7 +111,12 @@ impl<V: Verdicts> Health<V> {
             let (id, role) = (ended.instance, ended.role);
             let reason = ended.result.as_ref().err().map(ToString::to_string);
             let met = reason.as_deref().map_or(Ok(()), Err);
-            let verdict = target.ended(role, met, now);
+            let event = match &ended.result {
+                Ok(()) => Event::Success,
+                Err(ProbeError::Timeout(_)) => Event::Hung,
+                Err(_) => Event::Failure,
+            };
+            let verdict = target.ended(role, event, met, now);
             let notes = target.notes(Some((role, met)));
             let at = self.parts.clock.now();
             self.parts.book.write(id, ended.run, at, notes);

@@ -81,14 +81,10 @@ impl Target {
     pub(crate) fn ended(
         &mut self,
         role: ProbeRole,
+        event: Event,
         result: Result<(), &str>,
         now: Instant,
     ) -> Option<Verdict> {
-        let event = if result.is_ok() {
-            Event::Success
-        } else {
-            Event::Failure
-        };
         let verdict = self.trio.take(&self.local.probes, role, event);
         let probe = self.probes.iter_mut().find(|probe| probe.role == role)?;
         probe.under_way = None;

@@ -96,6 +96,8 @@ mod tests {
         app.target = ReleaseNumber(2);
         app.rollout = Some(Rollout {
             from: Some(ReleaseNumber(1)),
+            from_epoch: 1,
+            since_revision: 0,
             stage: Stage::Replacing,
             seq: 0,
             began_at: Millis(1),

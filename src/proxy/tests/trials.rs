@@ -115,6 +115,8 @@ impl Rolling {
         deployment.target = RELEASES[1];
         deployment.rollout = self.stage.map(|stage| Rollout {
             from: Some(RELEASES[0]),
+            from_epoch: 1,
+            since_revision: 0,
             stage,
             seq: 0,
             began_at: self.began_at,

@@ -21,6 +21,7 @@ mod metrics;
 mod registrar;
 mod rollouts;
 mod scheduler;
+mod stages;
 
 pub use calm::{EVEN_OUT_AFTER, EVEN_OUT_PERIOD};
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};

@@ -15,10 +15,13 @@ use nebula_domain::{Command, DeploymentName, State};
 use nebula_registry::Status;
 use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::evidence::Evidence;
 use crate::metrics::RolloutMetrics;
 use crate::registrar::Registrar;
+use crate::scheduler::unseen;
+use crate::stages::Stages;
 
 /// Without a change, and when a stage's time is not over sooner, looks are so far apart.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -33,6 +36,7 @@ pub struct Rollouts<R> {
     status: watch::Receiver<Status>,
     view: watch::Receiver<Arc<View>>,
     evidence: Arc<dyn Evidence>,
+    stages: Stages,
     metrics: RolloutMetrics,
     first: bool,
 }
@@ -52,6 +56,7 @@ impl<R: Registrar> Rollouts<R> {
             clock,
             view,
             evidence,
+            stages: Stages::default(),
             metrics: RolloutMetrics::new(metrics),
             first: true,
         }
@@ -64,8 +69,8 @@ impl<R: Registrar> Rollouts<R> {
     /// Until the time of some stage is over; at most [`PERIOD`].
     fn next_look(&self) -> Duration {
         let state = self.state.borrow();
-        let due = under_way(&state).filter_map(rollout::due).min();
         let now = self.clock.now();
+        let due = under_way(&state).filter_map(|d| rollout::due(d, now)).min();
         due.map_or(PERIOD, |at| at.since(now))
             .clamp(MIN_GAP, PERIOD)
     }
@@ -138,16 +143,27 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
     }
 
     async fn pass(&mut self) -> Result<(), BoxError> {
-        self.status.borrow_and_update();
-        if !self.leads() {
+        let leads = {
+            let status = self.status.borrow_and_update();
+            status.is_leader && status.quorum
+        };
+        if !leads {
+            self.stages.lose_sight();
+            self.metrics.under_way.set(0);
             return Ok(());
         }
         let state = self.state.borrow_and_update().clone();
         let view = self.view.borrow_and_update().clone();
-        let now = self.clock.now();
+        // A member that the view does not know of yet would count as none: see the planner.
+        if unseen(&state, &view).is_some() {
+            return Ok(());
+        }
+        let wall = self.clock.now();
+        self.stages.look(under_way(&state), Instant::now());
         let mut running = 0;
         for deployment in under_way(&state) {
             running += 1;
+            let now = self.stages.time_of(deployment, wall, Instant::now());
             let seen = look(&state, &view, deployment);
             let verdict = judge::verdict(deployment, &self.evidence.figures(&deployment.name));
             let late = verdict.is_none() && seen.trouble.is_none() && seen.ready < seen.wanted;
@@ -158,7 +174,7 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
                     },
                     step => step,
                 };
-                self.take(deployment, step, now).await;
+                self.take(deployment, step, wall).await;
             }
         }
         self.metrics.under_way.set(running);

@@ -222,7 +222,7 @@ impl<R: Registrar> Reconciler for Scheduler<R> {
 /// A member that the view has no entry for. The view lists every member, dead ones too, but it
 /// learns of them from the state, and so a moment later: for that moment, above all right after a
 /// start, a missing entry says nothing about the node, and a plan would replace all it runs.
-fn unseen(state: &State, view: &View) -> Option<NodeId> {
+pub(crate) fn unseen(state: &State, view: &View) -> Option<NodeId> {
     let mut members = state.nodes.keys();
     members.find(|node| !view.nodes.contains_key(node)).copied()
 }

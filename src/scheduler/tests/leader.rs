@@ -429,6 +429,7 @@ async fn a_stale_plan_is_made_again_and_no_quorum_waits_for_the_next_wake() {
     let scale = Command::ScaleDeployment {
         name: name(),
         scale: 2,
+        based_on: None,
     };
     *bench.solo.faults.lock().unwrap() = vec![Fault::NoQuorum, Fault::Overtaken(scale)];
     let begun = tokio::time::Instant::now();
@@ -461,6 +462,7 @@ async fn a_fault_in_the_scheduler_is_survived() {
         .do_now(Command::ScaleDeployment {
             name: name(),
             scale: 4,
+            based_on: None,
         })
         .await;
     bench.runs_on(&[1, 1, 2, 3]).await;

@@ -16,7 +16,7 @@ use nebula_domain::{
 };
 use nebula_registry::{Applied, ProposeError, Status};
 use nebula_scheduler::{Evidence, Registrar, Rollouts};
-use nebula_telemetry::{Clock, ManualClock, Metrics};
+use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -92,6 +92,8 @@ fn under_way() -> State {
     deployment.target = NEW;
     deployment.rollout = Some(Rollout {
         from: Some(OLD),
+        from_epoch: 1,
+        since_revision: 0,
         stage: Stage::Replacing,
         seq: 0,
         began_at: Millis(1),
@@ -112,9 +114,10 @@ fn under_way() -> State {
     state
 }
 
-fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian, ManualClock) {
+fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian) {
     let status = Status {
         is_leader,
+        quorum: true,
         ..Status::default()
     };
     let paper = Paper {
@@ -124,7 +127,7 @@ fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian, ManualClock) {
     let (said, metrics) = (Arc::new(Said::default()), Metrics::new());
     let guardian = Guardian::start(&metrics);
     let (registry, evidence) = (paper.clone(), said.clone());
-    let (clock, hand) = Clock::manual(Millis(2));
+    let (clock, _) = Clock::manual(Millis(2));
     let view = watch::channel(Arc::new(View::default())).1;
     guardian.supervise("rollouts", move || {
         let evidence = evidence.clone();
@@ -136,12 +139,12 @@ fn start(is_leader: bool) -> (Paper, Arc<Said>, Guardian, ManualClock) {
             &metrics,
         )
     });
-    (paper, said, guardian, hand)
+    (paper, said, guardian)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_release_whose_requests_fail_is_taken_back() {
-    let (paper, said, _guardian, _) = start(true);
+    let (paper, said, _guardian) = start(true);
     said.failed(OLD, 10);
     said.failed(NEW, 12);
     sleep(Duration::from_secs(5)).await;
@@ -160,13 +163,14 @@ async fn a_release_whose_requests_fail_is_taken_back() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_leader_judges() {
-    let (paper, said, _guardian, _) = start(false);
+    let (paper, said, _guardian) = start(false);
     said.failed(OLD, 0);
     said.failed(NEW, 1_000);
     sleep(Duration::from_secs(5)).await;
     assert_eq!(paper.state.borrow().deployments[&app()].target, NEW);
     let leads = Status {
         is_leader: true,
+        quorum: true,
         ..Status::default()
     };
     paper.status.send_replace(leads);
@@ -177,8 +181,8 @@ async fn only_the_leader_judges() {
 
 #[tokio::test(start_paused = true)]
 async fn a_release_that_finds_no_place_fails_for_that() {
-    let (paper, _, _guardian, hand) = start(true);
-    hand.advance(Duration::from_secs(700));
+    let (paper, _, _guardian) = start(true);
+    sleep(Duration::from_secs(700)).await;
     let mut state = paper.state.subscribe();
     let back = state.wait_for(|state| state.deployments[&app()].target == OLD);
     let state = timeout(DEADLINE, back).await.unwrap().unwrap().clone();

@@ -57,11 +57,15 @@ impl Farewell {
 
     /// How long after the beginning of the stop it has to be waited for, as far as is known now.
     fn lasts(&self) -> Duration {
-        match (self.let_go, self.busy) {
-            (false, _) => ACK_DEADLINE,
-            (true, Some(Busy::Requests)) => self.drain,
-            (true, Some(Busy::Sockets)) => self.socket_grace,
-            (true, None) => Duration::ZERO,
+        let work = match self.busy {
+            Some(Busy::Requests) => self.drain,
+            Some(Busy::Sockets) => self.socket_grace,
+            None => Duration::ZERO,
+        };
+        // One node that does not follow any more takes no time from what the others still do.
+        match self.let_go {
+            true => work,
+            false => work.max(ACK_DEADLINE),
         }
     }
 }

@@ -209,10 +209,13 @@ fn specs(old: &DeploymentSpec, new: &DeploymentSpec) -> Vec<Change> {
 }
 
 /// Header fields and commands of probes, as environment variables.
-fn may_be_secret(field: &str) -> bool {
-    let of_probe = ["probe.", "startup.", "liveness."];
+pub fn may_be_secret(field: &str) -> bool {
+    let of_probe = ["probe", "startup", "liveness"];
     let of_probe = of_probe.iter().find_map(|probe| field.strip_prefix(probe));
-    of_probe.is_some_and(|field| field == "command" || field.starts_with("headers."))
+    of_probe.is_some_and(|rest| {
+        // The probe as a whole holds them, too.
+        rest.is_empty() || rest == ".command" || rest.starts_with(".headers")
+    })
 }
 
 /// All that a spec says but its environment, flat.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use nebula_domain::DeploymentName;
 use nebula_wire::api::DeploymentSpec;
 
-pub use difference::{Action, Plan, difference};
+pub use difference::{Action, Plan, difference, may_be_secret};
 pub use first::first;
 pub use schema::schema;
 

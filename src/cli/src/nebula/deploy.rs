@@ -166,7 +166,11 @@ async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {
     let name = deployment_name(&args.name)?;
     let instances = check_instances(args.instances)?;
     let client = connect.client()?;
-    let deployed = client.scale_deployment(name.as_str(), instances).await?;
+    let scale = nebula_wire::api::Scale {
+        instances,
+        based_on: None,
+    };
+    let deployed = client.scale_deployment(name.as_str(), &scale).await?;
     finish(&client, deployed, &args.wait, out, "scaled").await
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use nebula_client::{Client, Consistency};
 use nebula_wire::api::{
     CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, ErrorCode, PlacementQuestion,
-    UpdateDeployment,
+    Scale, UpdateDeployment,
 };
 use serde::Serialize;
 
@@ -154,6 +154,9 @@ struct Unchanged<'a> {
 pub async fn apply(args: Apply, connect: &ConnectFlags, out: Output) -> Outcome {
     let looked = look(&args.from, connect).await?;
     if let (Action::None, Some(status)) = (looked.plan.action, &looked.current) {
+        if args.wait.waits() && !is_good(status) {
+            return again(&looked.client, status, &args.wait, out).await;
+        }
         let unchanged = Unchanged {
             unchanged: true,
             status,
@@ -170,6 +173,27 @@ pub async fn apply(args: Apply, connect: &ConnectFlags, out: Output) -> Outcome 
     };
     let deployed = change(&looked, args.message, out).await?;
     finish(&looked.client, deployed, &args.wait, out, done).await
+}
+
+fn is_good(status: &DeploymentStatus) -> bool {
+    let wanted = status.releases.iter().find(|r| r.number == status.release);
+    status.rollout.is_none() && wanted.is_none_or(|release| release.fate == "good")
+}
+
+/// What is to be there is there already, and not good yet: it is still on its way, or it has failed and stays.
+async fn again(
+    client: &Client,
+    status: &DeploymentStatus,
+    wait: &WaitFlags,
+    out: Output,
+) -> Outcome {
+    let deployed = Deployed {
+        name: status.name.clone(),
+        generation: status.generation,
+        release: status.release,
+        urls: status.urls.clone(),
+    };
+    finish(client, deployed, wait, out, "unchanged").await
 }
 
 /// Does what the plan says.
@@ -214,7 +238,16 @@ async fn change(looked: &Looked, message: String, out: Output) -> Outcome<Deploy
     }
     match (plan.scale, deployed) {
         (None, Some(deployed)) => Ok(deployed),
-        (Some(instances), _) => Ok(client.scale_deployment(name, instances).await?),
+        (Some(instances), deployed) => {
+            // Against what was looked at, or what this has just made of it.
+            let ours = deployed.as_ref().map(|deployed| deployed.generation);
+            let based_on = ours.or(current.as_ref().map(|current| current.generation));
+            let scale = Scale {
+                instances,
+                based_on,
+            };
+            Ok(client.scale_deployment(name, &scale).await?)
+        }
         (None, None) => Err(CliError::failed("there is nothing to do", "try again")),
     }
 }

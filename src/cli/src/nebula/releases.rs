@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
+use crate::manifest::may_be_secret;
 use crate::output::Output;
 use crate::render;
 use crate::spec::deployment_name;
@@ -128,7 +129,7 @@ fn compare(at: &str, from: Option<Value>, to: Option<Value>, found: &mut Vec<Dif
 /// Values of variables may be secrets, and a screen is seen by others: `--json` has them.
 fn line(difference: &Difference) -> String {
     let Difference { field, from, to } = difference;
-    if field.starts_with("env.") {
+    if field.starts_with("env.") || may_be_secret(field) {
         let what = match (from, to) {
             (None, _) => "is new",
             (_, None) => "is gone",

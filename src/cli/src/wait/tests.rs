@@ -89,11 +89,18 @@ fn a_release_s_fate_decides() {
         stage: "canary".into(),
         percent: Some(10),
         paused: false,
+        wanted: 1,
         began_at: String::new(),
         due_at: None,
     });
     assert_eq!(judge(&under_way, &ours), Seen::NotYet);
+    under_way.ready = 1;
     assert!(progress(&under_way).1, "it waits for time alone");
+    under_way.ready = 0;
+    assert!(!progress(&under_way).1, "and for an instance");
+    under_way.ready = 1;
+    under_way.phase = P::Failed;
+    assert_eq!(judge(&under_way, &ours), Seen::NotYet, "the leader decides");
     if let Some(rollout) = &mut under_way.rollout {
         rollout.paused = true;
     }

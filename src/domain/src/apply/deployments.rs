@@ -63,7 +63,13 @@ pub(super) fn create(
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
     let mut deployment = Deployment::new(name.clone(), scale, new.release(1, spec));
-    deployment.rollout = Some(Rollout::begin(&deployment, None, true, new.now));
+    deployment.rollout = Some(Rollout::begin(
+        &deployment,
+        None,
+        true,
+        rollouts::revision_after(state),
+        new.now,
+    ));
     Ok(put(state, deployment))
 }
 
@@ -72,14 +78,7 @@ pub(super) fn update(
     (name, based_on): (&DeploymentName, Option<u64>),
     new: New<'_>,
 ) -> Result<Outcome, Rejection> {
-    let mut deployment = changeable(state, name)?.clone();
-    if let Some(based_on) = based_on.filter(|based_on| *based_on != deployment.generation) {
-        return Err(Rejection::DeploymentChanged {
-            name: name.clone(),
-            based_on,
-            current: deployment.generation,
-        });
-    }
+    let mut deployment = based(changeable(state, name)?, based_on)?.clone();
     let current = Arc::clone(deployment.current());
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
@@ -88,12 +87,13 @@ pub(super) fn update(
     let number = release.number;
     let (same_program, same_spec) = (current.runs_as(&release), current.spec == release.spec);
     deployment.releases.push_back(Arc::new(release));
-    rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, new.now);
+    let at = (rollouts::revision_after(state), new.now);
+    rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, at);
     let from = deployment.rollout.as_ref().and_then(|rollout| rollout.from);
     if same_program && same_spec {
         // The same again is asked for so that instances begin anew.
         deployment.epoch += 1;
-    } else if same_program && from == Some(current.number) {
+    } else if same_program && from == Some(current.number) && !current.has_failed() {
         // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
         deployment.rollout = None;
         deployment.set_fate(number, Fate::Good { at: new.now });
@@ -118,6 +118,7 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
         .collect();
     used.insert(deployment.target);
     used.extend(deployment.rollout.as_ref().and_then(|rollout| rollout.from));
+    used.extend(rollouts::latest_good(deployment));
     let mut position = 0;
     deployment.releases.retain(|release| {
         position += 1;
@@ -125,12 +126,24 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
     });
 }
 
+/// Refuses a change that was worked out from an older generation.
+fn based(deployment: &Deployment, on: Option<u64>) -> Result<&Deployment, Rejection> {
+    match on {
+        Some(based_on) if based_on != deployment.generation => Err(Rejection::DeploymentChanged {
+            name: deployment.name.clone(),
+            based_on,
+            current: deployment.generation,
+        }),
+        _ => Ok(deployment),
+    }
+}
+
 pub(super) fn scale(
     state: &mut State,
-    name: &DeploymentName,
+    (name, based_on): (&DeploymentName, Option<u64>),
     scale: u32,
 ) -> Result<Outcome, Rejection> {
-    let deployment = changeable(state, name)?;
+    let deployment = based(changeable(state, name)?, based_on)?;
     if deployment.current().spec.is_static() {
         return Err(Rejection::StaticScale(name.clone()));
     }
@@ -143,13 +156,24 @@ pub(super) fn scale(
     Ok(put(state, deployment))
 }
 
-pub(super) fn restart(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
-    let deployment = changeable(state, name)?;
-    let deployment = Deployment {
-        epoch: deployment.epoch + 1,
-        generation: deployment.generation + 1,
-        ..deployment.clone()
-    };
+pub(super) fn restart(
+    state: &mut State,
+    name: &DeploymentName,
+    now: Millis,
+) -> Result<Outcome, Rejection> {
+    let mut deployment = changeable(state, name)?.clone();
+    deployment.epoch += 1;
+    deployment.generation += 1;
+    let epoch = deployment.epoch;
+    if let Some(rollout) = &mut deployment.rollout {
+        rollout.from_epoch = epoch;
+    } else if deployment.current().has_failed() {
+        // It may do better now.
+        let since = rollouts::revision_after(state);
+        let rollout = Rollout::begin(&deployment, None, true, since, now);
+        deployment.rollout = Some(rollout);
+        deployment.set_fate(deployment.target, Fate::Open);
+    }
     Ok(put(state, deployment))
 }
 

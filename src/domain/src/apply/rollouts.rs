@@ -6,7 +6,7 @@ use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::ReleaseNumber;
 use crate::names::DeploymentName;
-use crate::rollout::{Order, Rollout, Step};
+use crate::rollout::{Order, Pause, Rollout, Stage, Step};
 use crate::state::{Deployment, Desired, Fate, State};
 use crate::time::Millis;
 
@@ -22,28 +22,48 @@ pub(super) enum Way {
 }
 
 /// Makes another release the wanted one. One that was on its way is over with that.
-pub(super) fn turn_to(deployment: &mut Deployment, to: ReleaseNumber, way: Way, now: Millis) {
-    let before = deployment.target;
-    let from = match deployment.rollout.take() {
+pub(super) fn turn_to(
+    deployment: &mut Deployment,
+    to: ReleaseNumber,
+    way: Way,
+    (revision, now): (u64, Millis),
+) {
+    let before = deployment.rollout.take();
+    let from = match &before {
         Some(rollout) => {
-            deployment.set_fate(before, Fate::Superseded { at: now });
+            if !deployment.current().has_failed() {
+                deployment.set_fate(deployment.target, Fate::Superseded { at: now });
+            }
             rollout.from
         }
-        None => Some(before),
+        None if deployment.current().has_failed() => latest_good(deployment),
+        None => Some(deployment.target),
     };
     deployment.target = to;
     let from = from.filter(|from| *from != to);
-    let rollout = Rollout::begin(deployment, from, way == Way::Straight, now);
+    let mut rollout = Rollout::begin(deployment, from, way == Way::Straight, revision, now);
+    if let Some(before) = before {
+        rollout.from_epoch = before.from_epoch;
+        // A step towards the same release that is under way from before does not fit this one.
+        rollout.seq = before.seq + 1;
+    }
     deployment.rollout = Some(rollout);
     deployment.set_fate(to, Fate::Open);
 }
 
+/// The revision of the state that the command being applied leads to.
+pub(super) fn revision_after(state: &State) -> u64 {
+    state.revision + 1
+}
+
 /// Takes the release on its way back. Without one to go back to it stays, and is over all the same.
 fn take_back(deployment: &mut Deployment, fate: Fate) {
-    let from = deployment.rollout.take().and_then(|rollout| rollout.from);
+    let rollout = deployment.rollout.take();
     deployment.set_fate(deployment.target, fate);
-    if let Some(from) = from {
+    if let Some((from, epoch)) = rollout.and_then(|r| Some((r.from?, r.from_epoch))) {
         deployment.target = from;
+        // Its instances are as good as they were.
+        deployment.epoch = epoch;
         deployment.generation += 1;
     }
 }
@@ -75,13 +95,14 @@ pub(super) fn roll_back(
     };
     let release = deployment.release(to).ok_or_else(unknown)?;
     names::check(state, name, &release.spec)?;
-    turn_to(&mut deployment, to, Way::Straight, now);
+    let at = (revision_after(state), now);
+    turn_to(&mut deployment, to, Way::Straight, at);
     deployment.generation += 1;
     Ok(put(state, deployment))
 }
 
 /// The latest good release before the wanted one.
-fn latest_good(deployment: &Deployment) -> Option<ReleaseNumber> {
+pub(super) fn latest_good(deployment: &Deployment) -> Option<ReleaseNumber> {
     let mut older = deployment.releases.iter().rev();
     let found = older.find(|release| {
         release.number < deployment.target && matches!(release.fate, Fate::Good { .. })
@@ -99,15 +120,24 @@ pub(super) fn order(
     let running = state.instances_of(name);
     let of_it = running.filter(|i| i.desired == Desired::Run && deployment.is_current(i));
     let of_it = u32::try_from(of_it.count()).unwrap_or(u32::MAX);
+    let can_pause = deployment.can_pause();
     let Some(rollout) = &mut deployment.rollout else {
         return Err(Rejection::NoRollout(name.clone()));
     };
     rollout.seq += 1;
     match order {
-        Order::Pause => rollout.paused = Some(rollout.paused.unwrap_or(of_it)),
+        Order::Pause if !can_pause => {
+            return Err(Rejection::CannotPause(name.clone()));
+        }
+        Order::Pause => {
+            let instances = of_it;
+            rollout.paused.get_or_insert(Pause { at: now, instances });
+        }
         Order::Resume => {
-            rollout.paused = None;
-            rollout.progress_at = now;
+            if let Some(pause) = rollout.paused.take() {
+                rollout.go_on(pause, now);
+            }
+            reopen(&mut deployment);
         }
         Order::Promote => promote(&mut deployment, now),
         Order::Abort if rollout.from.is_none() => {
@@ -126,13 +156,20 @@ fn promote(deployment: &mut Deployment, now: Millis) {
     let Some(rollout) = &mut deployment.rollout else {
         return;
     };
-    use crate::rollout::Stage;
     rollout.paused = None;
     rollout.progress_at = now;
     match rollout.stage {
         Stage::Canary { .. } | Stage::Beside => rollout.stage = Stage::Replacing,
         Stage::Replacing => {}
-        Stage::Warm { .. } | Stage::Watching { .. } => succeed(deployment, now),
+        Stage::Warm { .. } | Stage::Watching { .. } => return succeed(deployment, now),
+    }
+    reopen(deployment);
+}
+
+/// One that had failed and stayed is given another chance.
+fn reopen(deployment: &mut Deployment) {
+    if deployment.current().has_failed() {
+        deployment.set_fate(deployment.target, Fate::Open);
     }
 }
 
@@ -178,7 +215,13 @@ pub(super) fn step(
             if deployment.current().spec.strategy.rollback {
                 take_back(&mut deployment, fate);
             } else {
-                deployment.rollout = None;
+                // It is left as it stands, with its part of the requests, until an operator says what becomes of it.
+                let partly = rollout.from.is_some()
+                    && !matches!(rollout.stage, Stage::Watching { .. })
+                    && !deployment.current().spec.is_static();
+                let instances = rollout.ready;
+                rollout.paused.get_or_insert(Pause { at: now, instances });
+                deployment.rollout = partly.then_some(rollout);
                 deployment.set_fate(release, fate);
             }
         }

@@ -41,6 +41,7 @@ fn a_request_is_applied_once() {
         command: Command::ScaleDeployment {
             name: name("app"),
             scale: 5,
+            based_on: None,
         },
     };
     let first = apply(&mut sim.state, &scale);
@@ -50,7 +51,7 @@ fn a_request_is_applied_once() {
 
     let unknown = Request {
         id: RequestId(78),
-        command: Command::RestartDeployment { name: name("gone") },
+        command: restart("gone"),
     };
     let refused = apply(&mut sim.state, &unknown);
     assert!(refused.is_err());
@@ -190,12 +191,13 @@ fn scale_and_restart_count_as_changes() {
     sim.create("app", service_spec(), 2);
     sim.create("site", static_spec(), 1);
     sim.scale("app", 0);
-    sim.ok(Command::RestartDeployment { name: name("app") });
+    sim.restart("app");
     let app = &sim.state.deployments[&name("app")];
     assert_eq!((app.generation, app.epoch, app.scale), (3, 2, 0));
     let scale = |text: &str, scale| Command::ScaleDeployment {
         name: name(text),
         scale,
+        based_on: None,
     };
     assert_eq!(
         sim.run(scale("site", 2)),
@@ -245,10 +247,7 @@ fn removal_waits_for_the_last_instance() {
     sim.ok(remove("app"));
     let removing = Err(Rejection::DeploymentRemoving(name("app")));
     assert_eq!(sim.run(remove("app")), removing);
-    assert_eq!(
-        sim.run(Command::RestartDeployment { name: name("app") }),
-        removing
-    );
+    assert_eq!(sim.run(restart("app")), removing);
     sim.assign(Change::Stop { instance: id });
     sim.assign(Change::Forget { instance: id });
     assert!(!sim.state.deployments.contains_key(&name("app")));
@@ -431,9 +430,13 @@ fn command() -> impl Strategy<Value = Command> {
                     now: NOW,
                 }
             }),
-        (app.clone(), 0u32..600).prop_map(|(name, scale)| Command::ScaleDeployment { name, scale }),
+        (app.clone(), 0u32..600).prop_map(|(name, scale)| Command::ScaleDeployment {
+            name,
+            scale,
+            based_on: None,
+        }),
         app.clone()
-            .prop_map(|name| Command::RestartDeployment { name }),
+            .prop_map(|name| Command::RestartDeployment { name, now: NOW }),
         app.prop_map(|name| Command::RemoveDeployment { name }),
         (0u64..40, proptest::collection::vec(change, 0..4)).prop_map(|(plan_revision, changes)| {
             Command::Assign {

@@ -54,10 +54,12 @@ pub(super) struct Copy {
 pub(super) enum Class {
     /// Of a release that failed: of use only while there is nothing better.
     Bad,
-    /// Of some other release, or of an earlier epoch.
+    /// Of some other release, or of an earlier epoch of the one to go back to.
     Other,
     /// Of the release to go back to.
     From,
+    /// Of the wanted release, of an earlier epoch.
+    Again,
     /// Of the wanted release and epoch.
     New,
 }
@@ -156,6 +158,8 @@ fn class(deployment: &Deployment, instance: &Instance) -> Class {
     let fallback = deployment.fallback();
     if deployment.is_current(instance) {
         Class::New
+    } else if deployment.runs(instance, deployment.target) {
+        Class::Again
     } else if fallback.is_some_and(|from| deployment.runs(instance, from.number)) {
         Class::From
     } else if deployment

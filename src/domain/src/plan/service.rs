@@ -57,7 +57,7 @@ pub(super) fn works<'j>(
     let (surge, unavailable) = (demand.surge as usize, demand.unavailable as usize);
     match demand.keep {
         None => {
-            let others = of(&[Class::From, Class::Other, Class::Bad]);
+            let others = of(&[Class::From, Class::Again, Class::Other, Class::Bad]);
             let mut work = work(release, demand.new, of(&[Class::New]), others);
             (work.surge, work.unavailable) = (surge, unavailable);
             work.alone = demand.alone;
@@ -65,10 +65,10 @@ pub(super) fn works<'j>(
         }
         Some((from, count)) => {
             let others = of(&[Class::Other, Class::Bad]);
-            vec![
-                work(from, count, of(&[Class::From]), others),
-                work(release, demand.new, of(&[Class::New]), Vec::new()),
-            ]
+            let again = of(&[Class::Again]);
+            let mut new = work(release, demand.new, of(&[Class::New]), again);
+            (new.surge, new.unavailable) = (surge.max(1), unavailable);
+            vec![work(from, count, of(&[Class::From]), others), new]
         }
     }
 }

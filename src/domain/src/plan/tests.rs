@@ -404,9 +404,7 @@ fn happen(sim: &mut Sim, event: &Event) {
         Event::Scale(app, scale) => drop(sim.scale(APPS[*app], *scale)),
         Event::Update(app) => drop(sim.update(APPS[*app], 9)),
         Event::Restart(app) => {
-            sim.ok(Command::RestartDeployment {
-                name: name(APPS[*app]),
-            });
+            sim.restart(APPS[*app]);
         }
         Event::Die(node) if member(node) && may_lose(node) => sim.set_alive(*node, false),
         Event::Return(node) if member(node) => sim.set_alive(*node, true),

@@ -36,7 +36,8 @@ pub struct Tally {
 
 impl Tally {
     fn add(&mut self, event: Event) {
-        self.streak = match self.last == Some(event) {
+        let alike = self.last.map(Event::is_failure) == Some(event.is_failure());
+        self.streak = match alike {
             true => self.streak.saturating_add(1),
             false => 1,
         };
@@ -46,7 +47,7 @@ impl Tally {
 
     fn failures(&self) -> u32 {
         match self.last {
-            Some(Event::Failure) => self.streak,
+            Some(event) if event.is_failure() => self.streak,
             _ => 0,
         }
     }

@@ -34,6 +34,9 @@ pub fn look(state: &State, view: &View, deployment: &Deployment) -> Seen {
         },
         ..Seen::default()
     };
+    // One that was there before has a past of its own: the program that crashed last month speaks not against this.
+    let rollout = deployment.rollout.as_ref();
+    let since = rollout.map_or(0, |rollout| rollout.since_revision);
     let running = state.instances_of(&deployment.name);
     for instance in running.filter(|instance| instance.desired == Desired::Run) {
         if !view.is_alive(instance.node) || !state.nodes.contains_key(&instance.node) {
@@ -43,7 +46,12 @@ pub fn look(state: &State, view: &View, deployment: &Deployment) -> Seen {
             seen.others += 1;
             continue;
         }
-        if let Some(facts) = view.instance(instance.node, instance.id) {
+        let Some(facts) = view.instance(instance.node, instance.id) else {
+            continue;
+        };
+        seen.ready += u32::from(facts.is_ready());
+        seen.restarts = seen.restarts.saturating_add(facts.restarts);
+        if instance.since_revision >= since {
             seen.take_in(&name_of(state, instance.node), instance, facts);
         }
     }
@@ -52,8 +60,6 @@ pub fn look(state: &State, view: &View, deployment: &Deployment) -> Seen {
 
 impl Seen {
     fn take_in(&mut self, node: &str, instance: &Instance, facts: &InstanceFacts) {
-        self.ready += u32::from(facts.is_ready());
-        self.restarts = self.restarts.saturating_add(facts.restarts);
         let id = instance.id;
         let said = match facts.reason.as_str() {
             "" => "ended by itself",

@@ -27,14 +27,18 @@ use crate::time::Millis;
 
 pub use figures::{Figures, Pair, SLICES, Times, slice_of};
 pub use look::{Seen, look};
-pub use step::{due, step};
+pub use step::{due, stage_began, step};
 pub use trial::{Side, TRIALS, Tally, Trial};
 
 /// One release on its way; which one is [`Deployment::target`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// The latest release that was good, to go back to.
+    /// The latest release that was good, to go back to,
     pub from: Option<ReleaseNumber>,
+    /// and the epoch of its instances.
+    pub from_epoch: u64,
+    /// That of the state which it began with: what instances from before it did is not held against it.
+    pub since_revision: u64,
     pub stage: Stage,
     /// Counts the steps, so that one which was worked out from an earlier stage is refused.
     pub seq: u64,
@@ -45,8 +49,15 @@ pub struct Rollout {
     pub ready: u32,
     /// Times its instances had ended by themselves when the stage began.
     pub restarts: u32,
-    /// Stopped by an operator, with so many instances of the release.
-    pub paused: Option<u32>,
+    /// Stopped by an operator, or because it has failed and is not to be taken back.
+    pub paused: Option<Pause>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    pub at: Millis,
+    /// Instances of the release there were.
+    pub instances: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,11 +117,14 @@ impl Rollout {
         deployment: &Deployment,
         from: Option<ReleaseNumber>,
         straight: bool,
+        since_revision: u64,
         now: Millis,
     ) -> Rollout {
         let spec = &deployment.current().spec;
+        // Two releases that run alike need no two sets.
+        let alike = from.is_some_and(|from| deployment.runs_alike(from));
         let stage = match &spec.strategy.takeover {
-            _ if straight || from.is_none() || spec.is_static() => Stage::Replacing,
+            _ if straight || alike || from.is_none() || spec.is_static() => Stage::Replacing,
             Takeover::Rolling { .. } | Takeover::Recreate => Stage::Replacing,
             Takeover::BlueGreen { .. } => Stage::Beside,
             Takeover::Canary { .. } => Stage::Canary {
@@ -120,6 +134,8 @@ impl Rollout {
         };
         Rollout {
             from,
+            from_epoch: deployment.epoch,
+            since_revision,
             stage,
             seq: 0,
             began_at: now,
@@ -160,8 +176,21 @@ impl Rollout {
         Some(stage)
     }
 
+    /// After a pause: what lasts for a time goes on with what was left of it.
+    pub(crate) fn go_on(&mut self, pause: Pause, now: Millis) {
+        self.progress_at = now;
+        if let Stage::Warm { since }
+        | Stage::Watching { since }
+        | Stage::Canary {
+            since: Some(since), ..
+        } = &mut self.stage
+        {
+            *since = since.plus(now.since(pause.at));
+        }
+    }
+
     /// Its instances have all been ready in this stage: from here on one that ends speaks against it.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         match self.stage {
             Stage::Warm { .. } | Stage::Watching { .. } => true,
             Stage::Canary { since, .. } => since.is_some(),
@@ -173,6 +202,23 @@ impl Rollout {
 impl Deployment {
     fn strategy(&self) -> &Strategy {
         &self.current().spec.strategy
+    }
+
+    fn runs_alike(&self, from: ReleaseNumber) -> bool {
+        self.release(from)
+            .is_some_and(|from| from.runs_as(self.current()))
+    }
+
+    /// Whether the release on its way has a stage in which nothing need move.
+    pub(crate) fn can_pause(&self) -> bool {
+        let apart = |from: ReleaseNumber| !self.runs_alike(from);
+        let spec = &self.current().spec;
+        self.rollout.as_ref().is_some_and(|rollout| {
+            rollout.is_settled()
+                || rollout.from.is_some_and(apart)
+                    && !spec.is_static()
+                    && spec.strategy.takeover != Takeover::Recreate
+        })
     }
 
     /// The canary's share at this stage, in percent; `None` when there is none.
@@ -211,7 +257,7 @@ impl Deployment {
         let Some(rollout) = &self.rollout else {
             return whole;
         };
-        let Some(from) = rollout.from else {
+        let Some(from) = rollout.from.filter(|from| !self.runs_alike(*from)) else {
             return whole;
         };
         let beside = |new| Demand {
@@ -228,10 +274,11 @@ impl Deployment {
                 let part = u32::try_from(part.div_ceil(100)).unwrap_or(scale);
                 beside(part.max(1).min(scale))
             }
-            (Stage::Replacing, Some(new)) if !alone => {
-                let new = new.min(scale);
+            (Stage::Replacing, Some(pause)) if !alone => {
+                let new = pause.instances.min(scale);
                 Demand {
-                    keep: Some((from, scale - new)),
+                    // Until one is ready it takes no other's place.
+                    keep: Some((from, scale - rollout.ready.min(new))),
                     ..beside(new)
                 }
             }

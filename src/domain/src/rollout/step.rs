@@ -16,10 +16,11 @@ pub fn step(
     now: Millis,
 ) -> Option<Step> {
     let rollout = deployment.rollout.as_ref()?;
-    if deployment.removing {
+    // One that has failed and stays waits for what an operator says.
+    if deployment.removing || deployment.current().has_failed() {
         return None;
     }
-    if let Some(why) = against(deployment, rollout, seen, verdict, now) {
+    if let Some(why) = against(rollout, seen, verdict) {
         return Some(Step::Fail { why });
     }
     if rollout.paused.is_none() && has_come(deployment, rollout, seen, now) {
@@ -29,16 +30,17 @@ pub fn step(
         });
     }
     let ready = seen.ready;
-    (ready > rollout.ready).then_some(Step::Progress { ready })
+    if ready > rollout.ready {
+        return Some(Step::Progress { ready });
+    }
+    // Last: after an outage the deadline is over, and what it waited for may have come all the same.
+    let late = expires(deployment, rollout).is_some_and(|at| at <= now);
+    late.then(|| Step::Fail {
+        why: too_late(deployment, seen),
+    })
 }
 
-fn against(
-    deployment: &Deployment,
-    rollout: &Rollout,
-    seen: &Seen,
-    verdict: Option<String>,
-    now: Millis,
-) -> Option<String> {
+fn against(rollout: &Rollout, seen: &Seen, verdict: Option<String>) -> Option<String> {
     if let Some(trouble) = &seen.trouble {
         return Some(trouble.clone());
     }
@@ -46,27 +48,28 @@ fn against(
         let ended = seen.ended.clone();
         return Some(ended.unwrap_or_else(|| "an instance ended by itself".to_owned()));
     }
-    if verdict.is_some() {
-        return verdict;
-    }
-    let late = expires(deployment, rollout).is_some_and(|at| at <= now);
-    late.then(|| {
-        let deadline = deployment.strategy().deadline.as_secs();
-        let progress = format!(
-            "no progress for {deadline} s: {} of {} instances are ready",
-            seen.ready, seen.wanted
-        );
-        match &seen.complaint {
-            Some(complaint) => format!("{progress}; {complaint}"),
-            None => progress,
-        }
-    })
+    verdict
 }
 
-/// When a stage that waits for instances has waited too long.
+fn too_late(deployment: &Deployment, seen: &Seen) -> String {
+    let deadline = deployment.strategy().deadline.as_secs();
+    let progress = format!(
+        "no progress for {deadline} s: {} of {} instances are ready",
+        seen.ready, seen.wanted
+    );
+    match &seen.complaint {
+        Some(complaint) => format!("{progress}; {complaint}"),
+        None => progress,
+    }
+}
+
+/// When a stage has waited too long for instances: one that lasts for a time, after that time.
 fn expires(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
-    let waits = !rollout.is_settled() && rollout.paused.is_none();
-    waits.then(|| rollout.progress_at.plus(deployment.strategy().deadline))
+    if rollout.paused.is_some() {
+        return None;
+    }
+    let from = ends(deployment, rollout).unwrap_or(rollout.progress_at);
+    Some(from.plus(deployment.strategy().deadline))
 }
 
 fn has_come(deployment: &Deployment, rollout: &Rollout, seen: &Seen, now: Millis) -> bool {
@@ -94,11 +97,21 @@ fn ends(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
     Some(since.plus(lasts))
 }
 
-/// When time alone may call for a step.
-pub fn due(deployment: &Deployment) -> Option<Millis> {
+/// When after `now` time alone may call for a step.
+pub fn due(deployment: &Deployment, now: Millis) -> Option<Millis> {
     let rollout = deployment.rollout.as_ref()?;
     if rollout.paused.is_some() {
         return None;
     }
-    ends(deployment, rollout).or_else(|| expires(deployment, rollout))
+    let times = [ends(deployment, rollout), expires(deployment, rollout)];
+    times.into_iter().flatten().filter(|at| *at > now).min()
+}
+
+/// When the stage began, or the latest step within it was made: what the times above are counted from.
+pub fn stage_began(rollout: &Rollout) -> Millis {
+    match rollout.stage {
+        Stage::Warm { since } | Stage::Watching { since } => since,
+        Stage::Canary { since, .. } => since.unwrap_or(rollout.progress_at),
+        Stage::Replacing | Stage::Beside => rollout.progress_at,
+    }
 }

@@ -1,5 +1,7 @@
 //! Releases on paper: every stage, every end, and a leader that may be another at each step.
 
+mod awkward;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -143,7 +145,7 @@ fn what_stands_is_watched_before_it_counts() {
     let mut sim = under_way(rolling(4, 0), 10 * SECOND, 4);
     settle_at(&mut sim, NOW);
     assert_eq!(stage(&sim), Some(Stage::Watching { since: NOW }));
-    assert_eq!(due(app(&sim)), Some(NOW.plus(10 * SECOND)));
+    assert_eq!(due(app(&sim), NOW), Some(NOW.plus(10 * SECOND)));
     assert_eq!(sim.roll(NOW.plus(9 * SECOND)), 0);
     assert_eq!(sim.roll(NOW.plus(10 * SECOND)), 1);
     assert!(matches!(fate(&sim, NEW), Fate::Good { .. }));
@@ -288,7 +290,7 @@ fn time_runs_out_for_what_never_becomes_ready() {
     let mut sim = under_way(rolling(1, 0), Duration::ZERO, 2);
     sim.step();
     assert_eq!(sim.roll(NOW.plus(59 * SECOND)), 0);
-    assert_eq!(due(app(&sim)), Some(NOW.plus(60 * SECOND)));
+    assert_eq!(due(app(&sim), NOW), Some(NOW.plus(60 * SECOND)));
     sim.roll(NOW.plus(60 * SECOND));
     let Fate::Failed { why, .. } = fate(&sim, NEW) else {
         panic!("{:?}", fate(&sim, NEW));
@@ -414,7 +416,9 @@ enum Event {
     Wait(u64),
     Node(u64, bool),
     Drain(u64, bool),
-    Update,
+    /// Contents of its own, or those of an earlier release once more.
+    Update(u8),
+    Restart,
     Order(u8),
     Back,
     Scale(u32),
@@ -430,7 +434,8 @@ fn event() -> impl proptest::strategy::Strategy<Value = Event> {
         2 => (0u64..20).prop_map(Event::Wait),
         1 => (1u64..4, any::<bool>()).prop_map(|(node, up)| Event::Node(node, up)),
         1 => (1u64..4, any::<bool>()).prop_map(|(node, on)| Event::Drain(node, on)),
-        1 => Just(Event::Update),
+        1 => (0u8..3).prop_map(Event::Update),
+        1 => Just(Event::Restart),
         1 => (0u8..4).prop_map(Event::Order),
         1 => Just(Event::Back),
         1 => (0u32..5).prop_map(Event::Scale),
@@ -460,11 +465,14 @@ proptest! {
     fn every_rollout_comes_to_an_end(
         takeover in takeover(),
         watch in 0u64..10,
+        rollback in any::<bool>(),
         scale in 0u32..5,
         events in prop::collection::vec(event(), 0..60),
     ) {
         let mut sim = Sim::new(3, 100);
-        sim.create("app", spec(takeover, Duration::from_secs(watch)), scale);
+        let mut spec = spec(takeover, Duration::from_secs(watch));
+        spec.strategy.rollback = rollback;
+        sim.create("app", spec, scale);
         sim.settle();
         let mut now = NOW;
         let mut artifact = 1u8;
@@ -491,7 +499,9 @@ proptest! {
                 Event::Wait(seconds) => now = now.plus(Duration::from_secs(seconds)),
                 Event::Node(node, up) => sim.set_alive(node, up),
                 Event::Drain(node, on) => sim.drain(node, on),
-                Event::Update => { artifact += 1; sim.update("app", artifact); }
+                Event::Update(0) => { artifact += 1; sim.update("app", artifact); }
+                Event::Update(back) => { sim.update("app", artifact.saturating_sub(back).max(1)); }
+                Event::Restart => { sim.restart("app"); }
                 Event::Order(n) => {
                     let all = [Order::Pause, Order::Resume, Order::Promote, Order::Abort];
                     let _ = order(&mut sim, all[n as usize]);
@@ -532,6 +542,7 @@ proptest! {
     fn no_rollout_takes_more_than_it_may(
         takeover in takeover(),
         scale in 1u32..6,
+        paused_at in 0usize..40,
         order_of_ready in prop::collection::vec(0usize..8, 40..80),
     ) {
         let unavailable = match &takeover {
@@ -541,7 +552,10 @@ proptest! {
         };
         let mut sim = under_way(takeover, Duration::from_secs(1), scale);
         let mut now = NOW;
-        for pick in order_of_ready {
+        for (turn, pick) in order_of_ready.into_iter().enumerate() {
+            if turn == paused_at {
+                let _ = order(&mut sim, Order::Pause);
+            }
             sim.step();
             sim.roll(now);
             now = now.plus(3 * SECOND);

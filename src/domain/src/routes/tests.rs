@@ -166,7 +166,7 @@ fn a_site_answers_with_one_release_and_never_with_none() {
     sim.settle_with(|sim| assert!(!seen(sim).1.is_empty()));
     assert_eq!(seen(&sim), (2, vec![4, 5, 6]));
 
-    sim.ok(Command::RestartDeployment { name: name("site") });
+    sim.restart("site");
     sim.step();
     sim.tell_ready(InstanceId(7));
     assert_eq!(seen(&sim), (2, vec![4, 5, 6, 7]), "one release, two epochs");

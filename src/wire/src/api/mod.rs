@@ -385,6 +385,9 @@ pub struct UpdateDeployment {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Scale {
     pub instances: u32,
+    /// Refused with `conflict` when the deployment has another generation by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub based_on: Option<u64>,
 }
 
 /// Answer to every change of a deployment.

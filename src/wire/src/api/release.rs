@@ -87,6 +87,8 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u32>,
     pub paused: bool,
+    /// Instances of the new release that this stage is to have; those that are ready are the deployment's `ready`.
+    pub wanted: u32,
     /// RFC 3339.
     pub began_at: String,
     /// When time alone moves it on or fails it; absent while paused. RFC 3339.

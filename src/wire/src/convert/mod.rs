@@ -101,7 +101,7 @@ impl From<&Rejection> for ApiError {
             Rejection::ReleaseWanted { .. } | Rejection::NothingToGoBackTo(_) => {
                 (C::Conflict, "see 'nebula deploy history'")
             }
-            Rejection::NoRollout(_) | Rejection::FirstRelease(_) => {
+            Rejection::NoRollout(_) | Rejection::FirstRelease(_) | Rejection::CannotPause(_) => {
                 (C::Conflict, "see 'nebula deploy status'")
             }
             Rejection::StaleStep(_) => (C::Conflict, "look again"),

@@ -1,5 +1,6 @@
 //! `nodectl dev`: a real cluster on one machine, for trying things out and for tests.
 
+mod claims;
 mod down;
 mod edge;
 mod example;

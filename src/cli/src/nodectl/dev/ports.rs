@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
+use std::path::Path;
 
 use rand::Rng;
 
+use super::claims::Claims;
 use crate::error::{CliError, Outcome};
 
 /// Below the range from which Linux takes ports for outgoing connections (32768 and up), so that nothing takes one
@@ -56,12 +58,18 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Consecutive ports from `base` on, or four free ones for each node.
-pub fn choose(nodes: u16, base: Option<u16>) -> Outcome<Vec<Ports>> {
-    match base {
-        Some(base) => from_base(nodes, base),
-        None => free(nodes),
+/// Consecutive ports from `base` on, or four free ones for each node; no other cluster of this user is given them as
+/// long as `home` is there.
+pub fn choose(nodes: u16, base: Option<u16>, home: &Path) -> Outcome<Vec<Ports>> {
+    let claims = Claims::of_this_user()?;
+    let chosen = match base {
+        Some(base) => from_base(nodes, base)?,
+        None => free(nodes, &claims)?,
+    };
+    for ports in &chosen {
+        claims.add(ports.quic, home)?;
     }
+    Ok(chosen)
 }
 
 fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
@@ -89,7 +97,7 @@ fn from_base(nodes: u16, base: u16) -> Outcome<Vec<Ports>> {
     }
 }
 
-fn free(nodes: u16) -> Outcome<Vec<Ports>> {
+fn free(nodes: u16, claims: &Claims) -> Outcome<Vec<Ports>> {
     let mut found: Vec<Ports> = Vec::new();
     for _ in 0..TRIES {
         if found.len() == usize::from(nodes) {
@@ -98,7 +106,7 @@ fn free(nodes: u16) -> Outcome<Vec<Ports>> {
         // In steps, so that no two nodes' ports overlap.
         let step = rand::rng().random_range(0..RANGE.len() / usize::from(COUNT));
         let ports = Ports::from(RANGE.start + COUNT * u16::try_from(step).unwrap_or_default());
-        if !found.contains(&ports) && ports.taken().is_none() {
+        if !found.contains(&ports) && !claims.holds(ports.quic) && ports.taken().is_none() {
             found.push(ports);
         }
     }
@@ -120,7 +128,8 @@ mod tests {
 
     #[test]
     fn free_ports_do_not_overlap() {
-        let mut all: Vec<_> = choose(16, None)
+        let home = tempfile::tempdir().unwrap();
+        let mut all: Vec<_> = choose(16, None, home.path())
             .unwrap()
             .iter()
             .flat_map(|p| [p.quic, p.api, p.edge, p.edge_tls])
@@ -133,6 +142,8 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let choose = |nodes, base| choose(nodes, base, home.path());
         let free = choose(1, None).unwrap()[0];
         let held = TcpListener::bind(local(free.edge)).unwrap();
         let error = choose(1, Some(free.quic)).unwrap_err();

@@ -95,7 +95,11 @@ fn plan(args: &Up, home: &Home) -> Outcome<DevState> {
     let Some(known) = DevState::load(home.dir())? else {
         home.check_unused()?;
         let nodes = args.nodes.unwrap_or(DEFAULT_NODES);
-        let ports = ports::choose(nodes, args.base_port.map(std::num::NonZero::get))?;
+        let ports = ports::choose(
+            nodes,
+            args.base_port.map(std::num::NonZero::get),
+            home.dir(),
+        )?;
         return Ok(Cluster::plan(home.dir(), &ports));
     };
     let dir = home.dir().display();
