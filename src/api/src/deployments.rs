@@ -132,6 +132,18 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
     }
 }
 
+/// Proposes a change of a deployment that is there, and tells what it has become.
+pub(crate) async fn changed(
+    app: &App,
+    headers: &HeaderMap,
+    text: &str,
+    command: impl FnOnce(DeploymentName) -> Command,
+) -> Answer<Json<Deployed>> {
+    let name = name(text)?;
+    let applied = app.change(headers, command(name.clone())).await?;
+    Ok(Json(deployed(app, &name, None, &applied)?))
+}
+
 /// The answer to a change, from what the registry said of it.
 pub(crate) fn deployed(
     app: &App,
@@ -258,14 +270,12 @@ pub async fn scale(
     headers: HeaderMap,
     Json(body): Json<Scale>,
 ) -> Answer<Json<Deployed>> {
-    let name = name(&text)?;
-    let command = Command::ScaleDeployment {
-        name: name.clone(),
+    changed(&app, &headers, &text, |name| Command::ScaleDeployment {
+        name,
         scale: body.instances,
         based_on: body.based_on,
-    };
-    let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, None, &applied)?))
+    })
+    .await
 }
 
 /// Replaces every instance by a new one of the same release.
@@ -276,13 +286,12 @@ pub async fn restart(
     Path(text): Path<String>,
     headers: HeaderMap,
 ) -> Answer<Json<Deployed>> {
-    let name = name(&text)?;
-    let command = Command::RestartDeployment {
-        name: name.clone(),
-        now: app.clock.now(),
-    };
-    let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, None, &applied)?))
+    let now = app.clock.now();
+    changed(&app, &headers, &text, |name| Command::RestartDeployment {
+        name,
+        now,
+    })
+    .await
 }
 
 /// Stops all instances, then forgets the deployment.

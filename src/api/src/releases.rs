@@ -12,7 +12,7 @@ use nebula_wire::api::{ApiError, Deployed, Order, ReleaseInfo, Releases, RollBac
 use nebula_wire::convert;
 
 use crate::app::{App, Consistency};
-use crate::deployments::{deployed, name, unknown};
+use crate::deployments::{changed, name, unknown};
 use crate::error::Answer;
 use crate::node::rfc3339;
 
@@ -111,14 +111,13 @@ pub async fn roll_back(
     headers: HeaderMap,
     Json(body): Json<RollBack>,
 ) -> Answer<Json<Deployed>> {
-    let name = name(&text)?;
-    let command = Command::RollBack {
-        name: name.clone(),
-        to: body.release.map(ReleaseNumber),
-        now: app.clock.now(),
-    };
-    let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, None, &applied)?))
+    let (to, now) = (body.release.map(ReleaseNumber), app.clock.now());
+    changed(&app, &headers, &text, |name| Command::RollBack {
+        name,
+        to,
+        now,
+    })
+    .await
 }
 
 /// Pauses, resumes, promotes or aborts the release on its way.
@@ -130,12 +129,11 @@ pub async fn order(
     headers: HeaderMap,
     Json(body): Json<Order>,
 ) -> Answer<Json<Deployed>> {
-    let name = name(&text)?;
-    let command = Command::OrderRollout {
-        name: name.clone(),
-        order: convert::order(&body.order)?,
-        now: app.clock.now(),
-    };
-    let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, None, &applied)?))
+    let (order, now) = (convert::order(&body.order)?, app.clock.now());
+    changed(&app, &headers, &text, |name| Command::OrderRollout {
+        name,
+        order,
+        now,
+    })
+    .await
 }

@@ -331,7 +331,7 @@ fn the_newer_of_two_releases_wins_and_the_good_one_is_what_it_falls_back_to() {
         (count(&sim, OLD).1, count(&sim, ReleaseNumber(3)).1),
         (3, 1)
     );
-    assert!(order(&mut sim, Order::Abort).is_ok());
+    order(&mut sim, Order::Abort).unwrap();
     settle_at(&mut sim, NOW);
     assert_eq!(count(&sim, OLD), (3, 3));
     assert_eq!(fate(&sim, ReleaseNumber(3)), Fate::Aborted { at: NOW });
