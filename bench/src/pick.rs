@@ -137,6 +137,7 @@ pub fn services() -> anyhow::Result<(State, View)> {
             &Request {
                 id: RequestId(serial),
                 command,
+                stamp: Default::default(),
             },
         );
         applied.map_err(|rejection| anyhow::anyhow!("refused: {rejection}"))
@@ -205,6 +206,8 @@ pub fn services() -> anyhow::Result<(State, View)> {
         health: Health::Healthy,
         restarts: 0,
         reason: String::new(),
+        exit: None,
+        last_end: None,
     };
     let node = view.nodes.get_mut(&NodeId(1)).expect("the only node");
     node.instances = state

@@ -61,6 +61,7 @@ async fn measure(writes: u64) -> anyhow::Result<()> {
     let begin = Request {
         id: random.request_id(),
         command: init,
+        stamp: Default::default(),
     };
     registry
         .initialise(begin)

@@ -185,6 +185,16 @@ impl Cluster {
         folder
     }
 
+    /// A folder with the service that keeps a count, ready to deploy with `./keep-service`.
+    pub fn keep_folder(&self) -> PathBuf {
+        let folder = self.scratch("keep");
+        let program = folder.join("keep-service");
+        if !program.exists() {
+            std::fs::copy(binaries::path("keep-service"), &program).expect("copy the service");
+        }
+        folder
+    }
+
     /// A folder with a page in it.
     pub fn site_folder(&self, name: &str, page: &str) -> PathBuf {
         let folder = self.scratch(name);

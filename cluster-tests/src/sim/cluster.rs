@@ -75,6 +75,7 @@ impl Cluster {
                 addresses: addresses(1),
                 api_token_sha256: [1; 32],
             },
+            stamp: Default::default(),
         };
         let registry = cluster.lives.lock()[&first].registry.clone();
         registry.initialise(init).await.map_err(text)?;

@@ -164,6 +164,7 @@ impl Client {
         let request = Request {
             id: self.random.request_id(),
             command,
+            stamp: Default::default(),
         };
         let mut outcome = Outcome::Failed;
         for _ in 0..1 + self.random.below(u64::from(TRIES)) {

@@ -57,8 +57,17 @@ const ACTIONS: &[(Method, &str, Needs)] = &[
     (POST, "/v1/deployments/{name}/rollback", Needs::Operator),
     (POST, "/v1/deployments/{name}/rollout", Needs::Operator),
     (POST, "/v1/deployments/{name}/cache/purge", Needs::Operator),
+    (GET, "/v1/deployments/{name}/runs", Needs::Operator),
+    (POST, "/v1/deployments/{name}/runs", Needs::Operator),
+    (DELETE, "/v1/deployments/{name}/runs/{run}", Needs::Operator),
     (GET, "/v1/deployments/{name}/logs", Needs::Operator),
     (GET, "/v1/deployments/{name}/health", Needs::Operator),
+    (GET, "/v1/secrets", Needs::Operator),
+    (PUT, "/v1/secrets/{name}", Needs::Operator),
+    (DELETE, "/v1/secrets/{name}", Needs::Operator),
+    (GET, "/v1/volumes", Needs::Operator),
+    (DELETE, "/v1/volumes/{name}", Needs::Operator),
+    (GET, "/v1/events", Needs::Operator),
     (GET, "/v1/config", Needs::Operator),
     (GET, "/v1/config/{key}", Needs::Operator),
     (PUT, "/v1/config/{key}", Needs::Operator),
@@ -113,8 +122,18 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Looked up by SHA-256, so that neither the registry nor timing tells a token.
 fn is_operator(app: &App, token: &str) -> bool {
+    token_name(app, token).is_some()
+}
+
+fn token_name(app: &App, token: &str) -> Option<String> {
     let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-    app.registry.state().api_tokens.contains_key(&hash)
+    app.registry.state().api_tokens.get(&hash).cloned()
+}
+
+/// Who asks, for the history: the name of the token, or the owner of this machine.
+pub fn who(app: &App, headers: &HeaderMap) -> String {
+    let token = bearer(headers).and_then(|token| token_name(app, token));
+    token.unwrap_or_else(|| "local".to_owned())
 }
 
 fn unauthorized(given: bool) -> Response {
@@ -145,7 +164,7 @@ mod tests {
             Some(Needs::Operator)
         );
         assert_eq!(needs(&POST, "/v1/members"), None);
-        assert_eq!(needs(&GET, "/v1/secrets"), None);
+        assert_eq!(needs(&GET, "/v1/secrets/{name}"), None);
     }
 
     #[test]

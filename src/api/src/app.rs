@@ -12,7 +12,9 @@ use nebula_enrolment::Enrolment;
 use nebula_health::Reports;
 use nebula_logs::Logs;
 use nebula_registry::{Applied, OperatorToken, ProposeError, Registry, Status};
+use nebula_secrets::Vault;
 use nebula_telemetry::{Clock, Metrics, Random};
+use nebula_volumes::Sizes;
 use nebula_wire::api::{
     AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER, REVISION_HEADER,
 };
@@ -47,6 +49,8 @@ pub struct App {
     pub artifacts: Artifacts,
     pub logs: Logs,
     pub probes: Reports,
+    pub volumes: Sizes,
+    pub vault: Vault,
     pub enrolment: Enrolment,
     pub metrics: Metrics,
     pub clock: Clock,
@@ -141,21 +145,22 @@ impl App {
         let id = self
             .request_id(headers)?
             .unwrap_or_else(|| self.random.request_id());
-        Ok(Request { id, command })
+        Ok(Request::new(id, command))
     }
 
     /// One step of a change that takes several; it has an id of its own.
     pub async fn step(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
         let id = self.random.request_id();
-        Ok(self.propose(headers, Request { id, command }).await?)
+        Ok(self.propose(headers, Request::new(id, command)).await?)
     }
 
     /// Hands the caller's own token on: the leader does not take this node's word for it when it is a worker.
     pub async fn propose(
         &self,
         headers: &HeaderMap,
-        request: Request,
+        mut request: Request,
     ) -> Result<Applied, ProposeError> {
+        request.stamp.who = access::who(self, headers);
         let operator = access::bearer(headers).map(|token| OperatorToken(token.to_owned()));
         let proposed = self.registry.propose_for(operator, request, DEADLINE);
         proposed.await

@@ -14,11 +14,13 @@ use nebula_wire::api::{
     InstanceStatus, Scale, UpdateDeployment,
 };
 use nebula_wire::convert::{self, Passwords};
+use serde::Deserialize;
 
 use crate::app::{App, Consistency, Level};
 use crate::artifacts;
+use crate::detail;
 use crate::error::{Answer, Failure, other_change};
-use crate::releases;
+use crate::{releases, runs};
 
 pub(crate) fn name(text: &str) -> Answer<DeploymentName> {
     Ok(text.parse()?)
@@ -26,6 +28,18 @@ pub(crate) fn name(text: &str) -> Answer<DeploymentName> {
 
 pub(crate) fn unknown(name: &DeploymentName) -> Failure {
     ApiError::from(&Rejection::DeploymentUnknown(name.clone())).into()
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct StatusQuery {
+    /// See the list of deployments.
+    #[serde(default)]
+    pub consistency: Level,
+    /// Ask the nodes what keeps each instance apart, what it uses, and how it answers its probes; takes up to two seconds
+    /// when one is silent.
+    #[serde(default)]
+    pub detail: bool,
 }
 
 /// All deployments with their instances.
@@ -43,19 +57,25 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
 }
 
 /// One deployment with its instances.
-#[utoipa::path(get, path = "/v1/deployments/{name}", params(("name" = String, Path), Consistency),
+#[utoipa::path(get, path = "/v1/deployments/{name}", params(("name" = String, Path), StatusQuery),
     responses((status = 200, body = DeploymentStatus), (status = 404, body = ApiError)))]
 pub async fn get(
     Ex(app): Ex<App>,
     Path(text): Path<String>,
-    Query(consistency): Query<Consistency>,
+    Query(query): Query<StatusQuery>,
 ) -> Answer<Response> {
     let name = name(&text)?;
+    let consistency = Consistency {
+        consistency: query.consistency,
+    };
     let read = app.read(consistency).await?;
     let summary = summarise(&read.state, &app.view(), &name);
-    let status = summary
+    let mut status = summary
         .and_then(|summary| status(&app, &read.state, &name, summary))
         .ok_or_else(|| unknown(&name))?;
+    if query.detail {
+        detail::add(&app, &read.state, &name, &mut status).await;
+    }
     // Not in lists: an environment may hold 32 KiB, and secrets.
     let deployment = read.state.deployments.get(&name);
     let spec = deployment.map(|d| convert::told_spec(&d.current().spec));
@@ -77,14 +97,10 @@ fn status(
 ) -> Option<DeploymentStatus> {
     let deployment = state.deployments.get(name)?;
     let release = deployment.current();
+    let (last_run, next_run_at) = runs::summary(state, name);
     Some(DeploymentStatus {
         name: name.to_string(),
-        kind: if release.spec.is_static() {
-            "static"
-        } else {
-            "service"
-        }
-        .to_owned(),
+        kind: release.spec.type_name().to_owned(),
         generation: deployment.generation,
         release: release.number.0,
         phase: phase(&summary),
@@ -101,7 +117,10 @@ fn status(
             .map(|i| instance(state, i))
             .collect(),
         problems: summary.problems,
+        last_run,
+        next_run_at,
         as_of: None,
+        silent: Vec::new(),
     })
 }
 
@@ -129,6 +148,15 @@ fn instance(state: &State, instance: &nebula_domain::status::InstanceSummary) ->
         health: instance.health.to_string(),
         restarts: instance.restarts,
         reason: instance.reason.clone(),
+        secrets: state
+            .instances
+            .get(&instance.id)
+            .into_iter()
+            .flat_map(|known| &known.secrets)
+            .map(|(name, version)| (name.to_string(), *version))
+            .collect(),
+        last_end: instance.last_end.map(detail::last_end),
+        detail: None,
     }
 }
 

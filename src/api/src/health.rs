@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, Query, State as Ex};
 use nebula_domain::State;
-use nebula_health::Report;
+use nebula_health::{Also, Report};
 use nebula_wire::api::{
     ApiError, DeploymentHealth, InstanceHealth, ProbeChange, ProbeHealth, SilentNode,
 };
@@ -36,18 +36,25 @@ pub async fn of_deployment(
     if !state.deployments.contains_key(&name) {
         return Err(unknown(&name));
     }
-    let reports = app.probes.of(&name, query.history).await;
+    let also = Also {
+        history: query.history,
+        runs: false,
+    };
+    let reports = app.probes.of(&name, also).await;
     let mut health = DeploymentHealth {
         name: name.to_string(),
         instances: Vec::new(),
         silent: Vec::new(),
     };
-    for Report { node, probed } in reports {
+    for Report { node, answer } in reports {
         let known = state.nodes.get(&node);
         let node = known.map_or_else(|| node.to_string(), |node| node.name.to_string());
-        match probed {
-            Ok(probed) => {
-                let told = probed.into_iter().map(|one| instance(&state, &node, one));
+        match answer {
+            Ok(answer) => {
+                let told = answer
+                    .instances
+                    .into_iter()
+                    .map(|one| instance(&state, &node, one));
                 health.instances.extend(told);
             }
             Err(error) => health.silent.push(SilentNode {
@@ -71,7 +78,7 @@ fn instance(state: &State, node: &str, probed: Probed) -> InstanceHealth {
     }
 }
 
-fn probe(probe: Probe) -> ProbeHealth {
+pub(crate) fn probe(probe: Probe) -> ProbeHealth {
     let (ok, at, reason) = match probe.last {
         Some(last) => (Some(last.ok), Some(rfc3339(last.at)), last.reason),
         None => (None, None, String::new()),

@@ -7,7 +7,9 @@ mod access;
 mod app;
 mod artifacts;
 mod deployments;
+mod detail;
 mod error;
+mod events;
 #[cfg(test)]
 mod fuzz;
 mod health;
@@ -18,9 +20,12 @@ mod node;
 mod purge;
 mod releases;
 mod router;
+mod runs;
+mod secrets;
 mod server;
 mod settings;
 mod tokens;
+mod volumes;
 
 pub use app::{App, NodeInfo};
 pub use router::openapi;

@@ -79,7 +79,7 @@ pub async fn stream(
     Ok(response)
 }
 
-fn bad(message: impl Into<String>, hint: &str) -> ApiError {
+pub(crate) fn bad(message: impl Into<String>, hint: &str) -> ApiError {
     ApiError::bad_request(message, hint)
 }
 
@@ -151,22 +151,23 @@ fn source(text: &str) -> Result<Source, ApiError> {
 
 /// As lines show it: a time, or one so long ago.
 fn time_of(text: &str, now: Millis) -> Result<String, ApiError> {
+    millis_of(text, now).map(nebula_logs::time_text)
+}
+
+pub(crate) fn millis_of(text: &str, now: Millis) -> Result<Millis, ApiError> {
     if let Some(ago) = parse_duration(text) {
         let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-        return Ok(nebula_logs::time_text(Millis(now.0.saturating_sub(ago))));
+        return Ok(Millis(now.0.saturating_sub(ago)));
     }
     let time = OffsetDateTime::parse(text, &Rfc3339).ok();
     let millis = time.and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok());
-    millis
-        .map(Millis)
-        .map(nebula_logs::time_text)
-        .ok_or_else(|| {
-            let message = format!("'{}' is not a time", excerpt(text));
-            bad(
-                message,
-                "write how long ago, such as 15m or 2h, or a time, such as 2026-01-31T12:00:00Z",
-            )
-        })
+    millis.map(Millis).ok_or_else(|| {
+        let message = format!("'{}' is not a time", excerpt(text));
+        bad(
+            message,
+            "write how long ago, such as 15m or 2h, or a time, such as 2026-01-31T12:00:00Z",
+        )
+    })
 }
 
 /// What is asked for must be known, as far as the registry can tell.

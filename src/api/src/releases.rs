@@ -50,6 +50,8 @@ fn info(deployment: &Deployment, release: &Release) -> ReleaseInfo {
 pub(crate) fn rollout(deployment: &Deployment, now: Millis) -> Option<RolloutStatus> {
     let rollout = deployment.rollout.as_ref()?;
     let stage = match rollout.stage {
+        Stage::Before { .. } => "pre-release",
+        Stage::Job { .. } => "job",
         Stage::Replacing => "replacing",
         Stage::Beside => "beside",
         Stage::Warm { .. } => "warm",

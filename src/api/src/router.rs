@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::error::{Failure, not_an_action};
 use crate::{
-    access, artifacts, deployments, health, join, logs, members, node, purge, releases, settings,
-    tokens,
+    access, artifacts, deployments, events, health, join, logs, members, node, purge, releases,
+    runs, secrets, settings, tokens, volumes,
 };
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
@@ -54,9 +54,16 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(releases::list))
         .routes(routes!(releases::roll_back))
         .routes(routes!(releases::order))
+        .routes(routes!(runs::list, runs::start))
+        .routes(routes!(runs::cancel))
         .routes(routes!(purge::purge))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::set, secrets::delete))
+        .routes(routes!(volumes::list))
+        .routes(routes!(volumes::delete))
         .routes(routes!(logs::stream))
         .routes(routes!(health::of_deployment))
+        .routes(routes!(events::stream))
         .routes(routes!(settings::list))
         .routes(routes!(settings::get, settings::set, settings::unset))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))

@@ -15,7 +15,7 @@ pub enum Exit {
     Usage = 2,
     /// No node could be reached, or no majority of the voters.
     Unreachable = 3,
-    /// The change was made and taken back.
+    /// The change was made and taken back, or a run of it failed.
     RolledBack = 4,
     /// The change was made, its effect did not show in time.
     TimedOut = 5,

@@ -1,8 +1,10 @@
 //! Tables and sentences for people.
 
+mod instances;
+
 use nebula_wire::api::{
     AsOf, DeploymentPhase, DeploymentSpec, DeploymentStatus, Deployments, JoinTokens, LogLine,
-    MemberStatus, Members, NodeStatus, ReleaseInfo, Releases, RolloutStatus, Settings,
+    MemberStatus, Members, NodeStatus, ReleaseInfo, Releases, RolloutStatus, Run, Runs, Settings,
 };
 
 use crate::output::table;
@@ -201,29 +203,19 @@ pub fn deployment(d: &DeploymentStatus) -> String {
     if let Some(spec) = &d.spec {
         text.push_str(&spec_lines(spec));
     }
+    if let Some(run) = &d.last_run {
+        let why = run.why.as_ref();
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let (id, cause, state) = (&run.id, &run.cause, &run.state);
+        text.push_str(&format!("  last run: {id} ({cause}) {state}{why}\n"));
+    }
+    if let Some(at) = &d.next_run_at {
+        text.push_str(&format!("  next run: {at}\n"));
+    }
     for problem in &d.problems {
         text.push_str(&format!("  problem: {problem}\n"));
     }
-    if !d.instances.is_empty() {
-        let rows = d.instances.iter().map(|i| {
-            [
-                i.id.clone(),
-                i.node.clone(),
-                i.release.to_string(),
-                i.phase.clone(),
-                i.health.clone(),
-                i.restarts.to_string(),
-                i.reason.clone(),
-            ]
-        });
-        text.push_str(&table(
-            [
-                "INSTANCE", "NODE", "RELEASE", "PHASE", "HEALTH", "RESTARTS", "REASON",
-            ],
-            rows,
-        ));
-    }
-    text
+    text + &instances::instances(d)
 }
 
 /// A release on its way, in a few words.
@@ -233,6 +225,8 @@ pub fn rollout(rollout: &RolloutStatus) -> String {
         "beside" => "beside the one before".to_owned(),
         "warm" => "has all requests, the one before is kept warm".to_owned(),
         "watching" => "out, and watched".to_owned(),
+        "pre-release" => "its first hook runs".to_owned(),
+        "job" => "runs".to_owned(),
         _ => "taking over".to_owned(),
     };
     let paused = if rollout.paused { ", paused" } else { "" };
@@ -261,6 +255,39 @@ fn release_row(release: &ReleaseInfo) -> [String; 7] {
             .unwrap_or_default()
             .to_owned(),
         release.why.clone().unwrap_or_default(),
+    ]
+}
+
+pub fn runs(all: &Runs) -> String {
+    let next = all.next_run_at.as_ref();
+    let next = next.map_or_else(String::new, |at| format!("the next run is due at {at}\n"));
+    if all.runs.is_empty() {
+        return format!("{next}{} has had no runs yet", all.name);
+    }
+    let rows = all.runs.iter().map(run_row);
+    next + &table(
+        [
+            "RUN", "RELEASE", "CAUSE", "STATE", "DUE", "BEGUN", "ENDED", "TRIES", "INSTANCE",
+            "NODE", "WHY",
+        ],
+        rows,
+    )
+}
+
+fn run_row(run: &Run) -> [String; 11] {
+    let latest = run.attempts.last();
+    [
+        run.id.clone(),
+        run.release.to_string(),
+        run.cause.clone(),
+        run.state.clone(),
+        run.due_at.clone().unwrap_or_default(),
+        run.started_at.clone().unwrap_or_default(),
+        run.ended_at.clone().unwrap_or_default(),
+        run.attempts.len().to_string(),
+        latest.map_or_else(String::new, |attempt| attempt.instance.clone()),
+        latest.map_or_else(String::new, |attempt| attempt.node.clone()),
+        run.why.clone().unwrap_or_default(),
     ]
 }
 

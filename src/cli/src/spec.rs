@@ -5,6 +5,8 @@ mod http;
 mod http_file;
 mod password;
 mod release;
+mod run;
+mod stateful;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use nebula_wire::convert::{self, Passwords};
 pub use change::ChangeFlags;
 pub use http::{HttpChange, HttpFlags};
 use release::ReleaseFlags;
+use run::RunFlags;
+use stateful::StatefulFlags;
 
 use crate::error::{CliError, Outcome};
 use crate::{duration, env_file};
@@ -29,6 +33,12 @@ pub enum Kind {
     Static,
     /// A program that listens on the port in PORT
     Service,
+    /// A program that goes on without a port
+    Worker,
+    /// A program that runs to its end once for each release
+    Job,
+    /// A program that runs to its end whenever its schedule says so
+    Cron,
 }
 
 impl Kind {
@@ -36,14 +46,28 @@ impl Kind {
         match self {
             Kind::Static => "static",
             Kind::Service => "service",
+            Kind::Worker => "worker",
+            Kind::Job => "job",
+            Kind::Cron => "cron",
         }
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Kind> {
+        let mut all = Kind::value_variants().iter();
+        all.find(|kind| kind.as_str() == name).copied()
+    }
+
+    /// It has as many instances as somebody says.
+    pub fn has_instances(self) -> bool {
+        matches!(self, Kind::Service | Kind::Worker)
     }
 }
 
 /// The flags that make up a deployment's spec.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SpecFlags {
-    /// What is deployed; a service when there is a command, a static site otherwise
+    /// What is deployed; a cron deployment when there is a schedule, a service when there is a command, a static site otherwise
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<Kind>,
     /// Program to run in the deployed folder, by /bin/sh; it has to listen on 127.0.0.1:$PORT
@@ -81,6 +105,10 @@ pub struct SpecFlags {
     pub socket_grace: Option<Duration>,
     #[command(flatten)]
     pub release: ReleaseFlags,
+    #[command(flatten)]
+    pub stateful: StatefulFlags,
+    #[command(flatten)]
+    pub runs: RunFlags,
 }
 
 impl SpecFlags {
@@ -100,6 +128,8 @@ impl SpecFlags {
             drain,
             socket_grace,
             release,
+            stateful,
+            runs,
         } = self;
         kind.is_none()
             && command.is_none()
@@ -114,16 +144,21 @@ impl SpecFlags {
             && drain.is_none()
             && socket_grace.is_none()
             && release.is_empty()
+            && stateful.is_empty()
+            && runs.is_empty()
     }
 
-    /// What the flags make of a deployment, unless they leave it at what it is.
-    fn named_kind(&self) -> Option<Kind> {
+    /// What the flags make of a deployment that is of the kind `now`.
+    fn kind_after(&self, now: Kind) -> Kind {
+        let by_schedule = self.runs.schedule.as_ref().map(|_| Kind::Cron);
+        // Another command leaves a program what it is.
         let by_command = self.command.as_ref().map(|_| Kind::Service);
-        self.kind.or(by_command)
+        let by_command = by_command.filter(|_| now == Kind::Static);
+        self.kind.or(by_schedule).or(by_command).unwrap_or(now)
     }
 
     fn kind(&self) -> Kind {
-        self.named_kind().unwrap_or(Kind::Static)
+        self.kind_after(Kind::Static)
     }
 
     /// The checked spec of a new deployment. Without a `--tld` the cluster's default domain decides later.
@@ -160,6 +195,8 @@ impl SpecFlags {
         spec.socket_grace_ms = self.socket_grace.map(millis).or(spec.socket_grace_ms);
         spec.spa |= self.spa;
         self.release.onto(&mut spec);
+        self.stateful.onto(&mut spec);
+        self.runs.onto(&mut spec);
         Ok(spec)
     }
 
@@ -175,7 +212,9 @@ impl SpecFlags {
             (self.drain.is_some(), "--drain"),
             (self.socket_grace.is_some(), "--socket-grace"),
         ])?;
-        refuse_given(&self.release.of_programs())
+        refuse_given(&self.release.of_programs())?;
+        refuse_given(&self.stateful.of_programs())?;
+        refuse_given(&self.runs.of_programs())
     }
 
     /// How many instances to ask for. Static sites have none to choose.
@@ -185,8 +224,12 @@ impl SpecFlags {
                 "a static site is served by every node and has no instances to count",
                 "leave --instances out, or add --command with the program to run",
             )),
+            (Kind::Job | Kind::Cron, Some(_)) => Err(CliError::usage(
+                "what runs to its end has no instances to count",
+                "leave --instances out, or use --type worker",
+            )),
             (_, None) => Ok(1),
-            (Kind::Service, Some(n)) => check_instances(n),
+            (Kind::Service | Kind::Worker, Some(n)) => check_instances(n),
         }
     }
 }

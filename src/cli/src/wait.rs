@@ -13,6 +13,7 @@ use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ReleaseInfo,
 use crate::duration;
 use crate::error::{CliError, Outcome};
 use crate::output::Output;
+pub use tell::last_output_of;
 use tell::{failure, late, one_line, rolled_back, superseded};
 
 /// Most roll-outs are over within this; until then ask often, so that a script's wait is short.
@@ -83,12 +84,15 @@ fn fate_of(status: &DeploymentStatus, release: u32) -> Option<&ReleaseInfo> {
     kept.find(|info| info.number == release)
 }
 
-/// What changes while a release gets on; and whether it only waits for a time to be over.
+/// What changes while a release gets on; and whether it only waits for a time to be over, or for a run that has a time limit of its own.
 fn progress(status: &DeploymentStatus) -> ((u64, u32, Option<RolloutStatus>), bool) {
     let rollout = status.rollout.clone();
     let timed = |rollout: &RolloutStatus| {
-        let lasts = ["canary", "warm", "watching"].contains(&rollout.stage.as_str());
-        lasts && !rollout.paused && status.ready >= rollout.wanted
+        let stage = rollout.stage.as_str();
+        // A run has a time limit of its own.
+        let runs = ["job", "pre-release"].contains(&stage);
+        let lasts = ["canary", "warm", "watching"].contains(&stage);
+        !rollout.paused && (runs || (lasts && status.ready >= rollout.wanted))
     };
     let only_time = rollout.as_ref().is_some_and(timed);
     ((status.generation, status.ready, rollout), only_time)

@@ -3,7 +3,7 @@
 use http::Method;
 use nebula_wire::api::{
     CreateJoinToken, CreatedJoinToken, JoinRequest, JoinResponse, JoinTokens, Members, NodeStatus,
-    Setting, SettingValue, Settings,
+    SecretInfo, SecretValue, Secrets, Setting, SettingValue, Settings, Volumes,
 };
 use serde::Serialize;
 
@@ -94,6 +94,36 @@ impl Client {
 
     pub async fn revoke_join_token(&self, id: &str) -> Result<(), ClientError> {
         let path = format!("/v1/tokens/{}", segment(id));
+        self.done(Call::change(Method::DELETE, path)).await
+    }
+
+    /// What deployments keep, and where. Their nodes measure it first.
+    pub async fn volumes(&self) -> Result<Volumes, ClientError> {
+        self.json(self.read_path("/v1/volumes")).await
+    }
+
+    /// Has the volumes of a deployment deleted that is removed, or being removed.
+    pub async fn delete_volumes(&self, name: &str) -> Result<(), ClientError> {
+        let path = format!("/v1/volumes/{}", segment(name));
+        self.done(Call::change(Method::DELETE, path)).await
+    }
+
+    pub async fn secrets(&self) -> Result<Secrets, ClientError> {
+        self.json(self.read_path("/v1/secrets")).await
+    }
+
+    pub async fn set_secret(
+        &self,
+        name: &str,
+        value: &SecretValue,
+    ) -> Result<SecretInfo, ClientError> {
+        let path = format!("/v1/secrets/{}", segment(name));
+        self.json(Call::change(Method::PUT, path).json(value)?)
+            .await
+    }
+
+    pub async fn delete_secret(&self, name: &str) -> Result<(), ClientError> {
+        let path = format!("/v1/secrets/{}", segment(name));
         self.done(Call::change(Method::DELETE, path)).await
     }
 

@@ -3,7 +3,7 @@
 use http::Method;
 use nebula_wire::api::{
     CachePurged, CreateDeployment, Deployed, DeploymentHealth, DeploymentStatus, Deployments,
-    Order, Releases, RollBack, Scale, UpdateDeployment,
+    Order, Releases, RollBack, RunBegun, Runs, Scale, UpdateDeployment,
 };
 
 use crate::path::segment;
@@ -21,6 +21,13 @@ impl Client {
 
     pub async fn deployment(&self, name: &str) -> Result<DeploymentStatus, ClientError> {
         self.json(self.read_path(&path(name))).await
+    }
+
+    /// The same with what its nodes say of each instance.
+    pub async fn deployment_detail(&self, name: &str) -> Result<DeploymentStatus, ClientError> {
+        let call = self.read_path(&path(name));
+        let path = format!("{}&detail=true", call.path);
+        self.json(Call { path, ..call }).await
     }
 
     /// How its instances answer their probes; with `history` also what changed lately.
@@ -93,6 +100,24 @@ impl Client {
     pub async fn purge_cache(&self, name: &str) -> Result<CachePurged, ClientError> {
         let call = Call::change(Method::POST, format!("{}/cache/purge", path(name)));
         self.json(call).await
+    }
+
+    /// The runs that go on and the latest that are over, newest first.
+    pub async fn runs(&self, name: &str) -> Result<Runs, ClientError> {
+        let path = format!("{}/runs", path(name));
+        self.json(self.read_path(&path)).await
+    }
+
+    /// Begins a run of a job or a cron deployment now.
+    pub async fn start_run(&self, name: &str) -> Result<RunBegun, ClientError> {
+        let call = Call::change(Method::POST, format!("{}/runs", path(name)));
+        self.json(call).await
+    }
+
+    /// Ends a run, such as `run-3`.
+    pub async fn cancel_run(&self, name: &str, run: &str) -> Result<(), ClientError> {
+        let path = format!("{}/runs/{}", path(name), segment(run));
+        self.done(Call::change(Method::DELETE, path)).await
     }
 
     /// Begins the removal; it is over when the deployment is no longer found.

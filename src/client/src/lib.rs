@@ -10,6 +10,7 @@ mod calls;
 mod connect;
 mod deployments;
 mod error;
+mod events;
 pub mod limits;
 mod lines;
 mod path;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use nebula_wire::api::ClusterFile;
 
 pub use error::{ClientError, Tried};
+pub use events::EventQuery;
 pub use lines::LogQuery;
 pub use nebula_wire::api;
 pub use upload::{ArtifactSource, OpenArtifact};

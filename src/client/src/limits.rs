@@ -18,5 +18,7 @@ pub const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 pub const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// One line of a log stream; the platform cuts output lines long before.
 pub const LOG_LINE_BYTES: usize = 1024 * 1024;
+/// A stream of events has a blank line every ten seconds: after this its node is not heard any more.
+pub const EVENTS_SILENCE: Duration = Duration::from_secs(25);
 /// API addresses of one cluster that are worth trying.
 pub const ADDRESSES: usize = 64;

@@ -1,14 +1,15 @@
-//! The log endpoint's stream: one JSON object per line, for as long as the caller listens.
+//! Streams of one JSON object per line, for as long as the caller listens; and the log endpoint's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, TryStreamExt};
 use http_body_util::BodyExt;
 use nebula_wire::api::LogLine;
+use serde::de::DeserializeOwned;
 
 use crate::path::segment;
-use crate::send::{Call, innermost};
+use crate::send::{Answer, Call, innermost};
 use crate::{Client, ClientError, limits};
 
 /// Which lines of a deployment's output are wanted. What is none is the node's default.
@@ -78,41 +79,59 @@ impl Client {
     {
         let call = Call::read(query.path(name));
         let answer = self.send(&call, Instant::now() + self.deadline).await?;
-        let address = answer.address;
-        let broken = address.clone();
-        let chunks = answer
-            .response
-            .into_body()
-            .into_data_stream()
-            .map_err(move |e| ClientError::BadAnswer {
-                address: broken.clone(),
-                reason: format!("the log ended early: {}", innermost(&e)),
-            });
-        Ok(Box::pin(futures::stream::try_unfold(
-            (chunks, Lines::default()),
-            move |(mut chunks, mut lines)| {
-                let address = address.clone();
-                async move {
-                    let bad = |reason| ClientError::BadAnswer {
-                        address: address.clone(),
-                        reason,
+        Ok(json_lines(answer, "log", None))
+    }
+}
+
+/// The lines of an answer, each as a value. With `silence` an answer that says nothing for so long, not even a blank line,
+/// is as good as broken.
+pub(crate) fn json_lines<T: DeserializeOwned + Send + 'static>(
+    answer: Answer,
+    what: &'static str,
+    silence: Option<Duration>,
+) -> impl Stream<Item = Result<T, ClientError>> + Send + Unpin + use<T> {
+    let address = answer.address;
+    let broken = address.clone();
+    let chunks = answer
+        .response
+        .into_body()
+        .into_data_stream()
+        .map_err(move |e| ClientError::BadAnswer {
+            address: broken.clone(),
+            reason: format!("the {what} stream ended early: {}", innermost(&e)),
+        });
+    Box::pin(futures::stream::try_unfold(
+        (chunks, Lines::default()),
+        move |(mut chunks, mut lines)| {
+            let address = address.clone();
+            async move {
+                let bad = |reason| ClientError::BadAnswer {
+                    address: address.clone(),
+                    reason,
+                };
+                loop {
+                    if let Some(line) = lines.take() {
+                        let line = serde_json::from_slice(&line)
+                            .map_err(|e| bad(format!("a {what} line does not fit: {e}")))?;
+                        return Ok(Some((line, (chunks, lines))));
+                    }
+                    let chunk = match silence {
+                        None => chunks.try_next().await?,
+                        Some(silence) => {
+                            tokio::time::timeout(silence, chunks.try_next())
+                                .await
+                                .map_err(|_| bad(format!("silent for {} s", silence.as_secs())))??
+                        }
                     };
-                    loop {
-                        if let Some(line) = lines.take() {
-                            let line = serde_json::from_slice(&line)
-                                .map_err(|e| bad(format!("a log line does not fit: {e}")))?;
-                            return Ok(Some((line, (chunks, lines))));
-                        }
-                        match chunks.try_next().await? {
-                            Some(chunk) => lines.add(&chunk).map_err(&bad)?,
-                            None if lines.finish() => {}
-                            None => return Ok(None),
-                        }
+                    match chunk {
+                        Some(chunk) => lines.add(&chunk).map_err(&bad)?,
+                        None if lines.finish() => {}
+                        None => return Ok(None),
                     }
                 }
-            },
-        )))
-    }
+            }
+        },
+    ))
 }
 
 /// Cuts chunks into lines; blank ones (keep-alives) are skipped.

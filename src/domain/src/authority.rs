@@ -40,9 +40,14 @@ impl Command {
             Command::Init { .. }
             | Command::Assign { .. }
             | Command::StepRollout { .. }
+            | Command::StepRun { .. }
+            | Command::TickCron { .. }
+            | Command::Record { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
-            Command::SetAddresses { node, .. } => Needs::Itself(*node),
+            Command::SetAddresses { node, .. } | Command::VolumesGone { node, .. } => {
+                Needs::Itself(*node)
+            }
             Command::SetDraining { node, .. }
             | Command::SetLeaving { node, .. }
             | Command::RemoveNode { node } => Needs::ItselfOrOperator(*node),
@@ -56,6 +61,11 @@ impl Command {
             | Command::OrderRollout { .. }
             | Command::RemoveDeployment { .. }
             | Command::PurgeCache { .. }
+            | Command::DeleteVolumes { .. }
+            | Command::SetSecret { .. }
+            | Command::DeleteSecret { .. }
+            | Command::StartRun { .. }
+            | Command::CancelRun { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -81,8 +91,16 @@ impl Command {
             Command::StepRollout { .. } => "go on with a rollout",
             Command::RemoveDeployment { .. } => "remove a deployment",
             Command::PurgeCache { .. } => "purge a response cache",
+            Command::DeleteVolumes { .. } => "delete volumes",
+            Command::SetSecret { .. } => "set a secret",
+            Command::DeleteSecret { .. } => "delete a secret",
+            Command::VolumesGone { .. } => "tell of another node's volumes",
+            Command::StartRun { .. } => "begin a run",
+            Command::CancelRun { .. } => "cancel a run",
+            Command::StepRun { .. } | Command::TickCron { .. } => "go on with runs",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
             Command::Assign { .. } => "place instances",
+            Command::Record { .. } => "write the history",
         }
     }
 }

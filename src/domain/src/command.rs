@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
+use crate::events::{Sighting, Stamp};
+use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId};
 use crate::limits::LimitExceeded;
-use crate::names::{DeploymentName, NodeName};
+use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::{Order, Step};
+use crate::runs::{Come, RunStep};
+use crate::secret::Sealed;
 use crate::settings::SettingError;
 use crate::spec::{Spec, SpecError};
 use crate::state::{Addresses, Cluster, JoinToken, Origin, Role};
@@ -16,6 +19,19 @@ use crate::time::Millis;
 pub struct Request {
     pub id: RequestId,
     pub command: Command,
+    /// For the history; nothing is decided by it.
+    pub stamp: Stamp,
+}
+
+impl Request {
+    /// By whoever proposes it.
+    pub fn new(id: RequestId, command: Command) -> Request {
+        Request {
+            id,
+            command,
+            stamp: Stamp::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,6 +150,55 @@ pub enum Command {
     PurgeCache {
         name: DeploymentName,
     },
+    /// Deletes what a deployment that is removed, or is being removed, has kept.
+    DeleteVolumes {
+        name: DeploymentName,
+    },
+    /// A node's word that it has deleted what it was told to.
+    VolumesGone {
+        node: NodeId,
+        name: DeploymentName,
+        ordinal: u32,
+    },
+    SetSecret {
+        name: SecretName,
+        sealed: Sealed,
+        author: String,
+        now: Millis,
+    },
+    DeleteSecret {
+        name: SecretName,
+    },
+    /// A run of a job or a cron deployment, whenever it is due otherwise.
+    StartRun {
+        name: DeploymentName,
+        now: Millis,
+    },
+    CancelRun {
+        name: DeploymentName,
+        run: RunNumber,
+        now: Millis,
+    },
+    /// The scheduler's, for one state of a run.
+    StepRun {
+        name: DeploymentName,
+        run: RunNumber,
+        seq: u64,
+        step: RunStep,
+        now: Millis,
+    },
+    /// The scheduler's: what a release's schedule has come to, from where it was followed last.
+    TickCron {
+        name: DeploymentName,
+        release: ReleaseNumber,
+        seen_until: Millis,
+        come: Come,
+        now: Millis,
+    },
+    /// What the leader sees and has not told yet, for the history.
+    Record {
+        sightings: Vec<Sighting>,
+    },
 }
 
 /// One step of a plan.
@@ -170,6 +235,10 @@ pub enum Outcome {
     },
     /// What was kept before this revision is of no use any more.
     CachePurged { revision: u64 },
+    /// This is the secret's version from now on.
+    SecretSet { version: u64 },
+    /// The run that was asked for.
+    RunBegun { run: RunNumber },
 }
 
 /// Why a command changed nothing. Stable: API codes and exit codes derive from it.
@@ -258,4 +327,52 @@ pub enum Rejection {
     },
     #[error("'{0}' is a static site: the response cache keeps nothing of it")]
     StaticCache(DeploymentName),
+    #[error("the deployment '{0}' is there and needs its volumes")]
+    VolumesNeeded(DeploymentName),
+    #[error("there is no volume of '{0}'")]
+    VolumesUnknown(DeploymentName),
+    #[error("'{name}' depends on '{on}', and there is no such deployment")]
+    DependencyUnknown {
+        name: DeploymentName,
+        on: DeploymentName,
+    },
+    #[error("there is no secret named '{0}'")]
+    SecretUnknown(SecretName),
+    #[error("the deployment '{by}' is given the secret '{name}'")]
+    SecretNeeded {
+        name: SecretName,
+        by: DeploymentName,
+    },
+    #[error("these would wait for each other for ever: {0}")]
+    DependencyCycle(String),
+    #[error("'{by}' depends on '{name}'")]
+    DependencyNeeded {
+        name: DeploymentName,
+        by: DeploymentName,
+    },
+    #[error("'{0}' is neither a job nor a cron deployment: it runs all the time")]
+    NoRuns(DeploymentName),
+    #[error("'{0}' runs to its end and is neither scaled nor restarted")]
+    Finite(DeploymentName),
+    #[error("'{name}' is of type {now}, and cannot become one of type {wanted}")]
+    OtherType {
+        name: DeploymentName,
+        now: String,
+        wanted: String,
+    },
+    #[error("no other run of '{name}' can begin: {reason}")]
+    RunOpen {
+        name: DeploymentName,
+        reason: String,
+    },
+    #[error("'{name}' has no {run}, or it is no longer told of")]
+    RunUnknown {
+        name: DeploymentName,
+        run: RunNumber,
+    },
+    #[error("{run} of '{name}' is over")]
+    RunOver {
+        name: DeploymentName,
+        run: RunNumber,
+    },
 }

@@ -51,6 +51,11 @@ number_id!(
     ReleaseNumber, u32, "r", "a release (such as r3)"
 );
 
+number_id!(
+    /// A deployment's runs, numbered from 1. Shown as `run-3`.
+    RunNumber, u64, "run-", "a run (such as run-3)"
+);
+
 /// The cluster's name for itself, made by `nodectl init`: lower-case letters, digits and dashes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

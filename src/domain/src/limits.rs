@@ -53,6 +53,36 @@ pub const DEPLOYMENTS: Limit = Limit {
     name: "deployments",
     max: 10_000,
 };
+/// Volumes of one deployment: each is mounted and locked at every start.
+pub const VOLUMES_PER_DEPLOYMENT: Limit = Limit {
+    name: "volumes_per_deployment",
+    max: 8,
+};
+/// A mount point's length in bytes; Linux itself takes a path of 4,095.
+pub const VOLUME_PATH_BYTES: Limit = Limit {
+    name: "volume_path_bytes",
+    max: 255,
+};
+/// Deployments that one depends on: each is a listener on every node with an instance.
+pub const DEPENDENCIES: Limit = Limit {
+    name: "dependencies",
+    max: 16,
+};
+/// One secret's value in bytes: passwords, keys, certificates with their chain. Linux takes 128 KiB in one variable.
+pub const SECRET_BYTES: Limit = Limit {
+    name: "secret_bytes",
+    max: 32 * 1024,
+};
+/// Secrets in all.
+pub const SECRETS: Limit = Limit {
+    name: "secrets",
+    max: 10_000,
+};
+/// Secrets of one deployment.
+pub const SECRETS_PER_DEPLOYMENT: Limit = Limit {
+    name: "secrets_per_deployment",
+    max: 64,
+};
 /// Members that one gossip view is meant for.
 pub const NODES: Limit = Limit {
     name: "nodes",
@@ -94,5 +124,17 @@ pub const AUTHOR_BYTES: Limit = Limit {
 /// Outcomes remembered so that a repeated request is answered and not applied again: a client repeats
 /// for 5 s, twice that for slow ones, at 5,000 changes a second.
 pub const REQUESTS_REMEMBERED: usize = 50_000;
+/// Events kept of one deployment, and as many of the cluster itself: some days of one that is well, the last hour of
+/// one whose program ends again and again. One that is ill does not push out what is known of others.
+pub const EVENTS_OF_ONE: usize = 256;
+/// Events kept in all: some 2 MiB of memory and of each snapshot.
+pub const EVENTS_KEPT: usize = 8_192;
+/// Why something happened, in bytes: as much as gossip and probes say.
+pub const EVENT_REASON_BYTES: usize = 512;
+/// What one record of the leader's may tell; the rest comes with the next one.
+pub const SIGHTINGS_PER_RECORD: Limit = Limit {
+    name: "sightings_per_record",
+    max: 128,
+};
 /// Latest recoveries that the state tells of; each has a handful of names.
 pub const RECOVERIES_KEPT: usize = 8;

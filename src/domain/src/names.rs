@@ -98,6 +98,27 @@ name!(
     NodeName, "node name", check_label
 );
 name!(
+    /// What a person calls a folder that a deployment keeps.
+    VolumeName, "volume name", check_label
+);
+/// Letters, digits, dots, dashes and underscores, at most 128: any name of an environment variable, and the usual others.
+fn check_secret(name: &str) -> Result<(), &'static str> {
+    if name.len() > 128 {
+        return Err("it is longer than 128 characters");
+    }
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    let begins = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    match name.as_bytes().first() {
+        Some(first) if begins(first) && name.bytes().all(fits) => Ok(()),
+        _ => Err("use letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'"),
+    }
+}
+
+name!(
+    /// What a person calls a secret, such as `DB_PASSWORD`.
+    SecretName, "secret name", check_secret
+);
+name!(
     /// A domain under which deployments get their names, such as `mycompany.com`.
     DomainName, "domain name", check_domain
 );

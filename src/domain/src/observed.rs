@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 use crate::names::DeploymentName;
+use crate::runs::Exit;
 use crate::spec::Probes;
 use crate::time::Millis;
 
@@ -77,6 +78,51 @@ pub struct InstanceFacts {
     pub restarts: u32,
     /// What went wrong last, one line; empty when nothing did.
     pub reason: String,
+    /// How an attempt of a run has ended; its phase is `stopped` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// How its program ended last, when it did so without being asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<LastEnd>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LastEnd {
+    pub how: Ended,
+    /// By the clock of its node.
+    pub at: Millis,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    Code(i32),
+    Signal(i32),
+    /// The kernel killed it for memory.
+    OutOfMemory,
+    /// It was killed because it had more in its folder than it may.
+    OutOfDisk,
+    /// It was ended because its probes gave it up.
+    GivenUp,
+    /// Nobody saw it.
+    Unseen,
+    /// With its machine.
+    Reboot,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Code(code) => write!(f, "exited with code {code}"),
+            Ended::Signal(number) => write!(f, "killed by signal {number}"),
+            Ended::OutOfMemory => f.write_str("killed: out of memory"),
+            Ended::OutOfDisk => f.write_str("killed: out of disk"),
+            Ended::GivenUp => f.write_str("its probes gave it up"),
+            Ended::Unseen => f.write_str("ended with its parent process, which was killed"),
+            Ended::Reboot => f.write_str("ended when the machine went down"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,13 +201,14 @@ impl View {
     }
 }
 
-/// Service instances whose program runs on this node now: what health probes and the proxy dials.
+/// Instances whose program runs on this node now and goes on: what health probes and the proxy dials.
 /// Stays within the node; peers only ever name the instance.
 pub type LocalInstances = BTreeMap<InstanceId, LocalInstance>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalInstance {
     pub deployment: DeploymentName,
+    /// Port 0: it listens nowhere.
     pub address: std::net::SocketAddr,
     pub probes: Arc<Probes>,
     /// Counts the program's starts, so that a probe's verdict on an earlier run is not taken for this one's.

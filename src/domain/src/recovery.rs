@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::apply::drop_node;
+use crate::events::{self, Before};
 use crate::ids::NodeId;
 use crate::limits::RECOVERIES_KEPT;
 use crate::state::{Node, Recovery, RemovedNode, Role, State};
@@ -17,6 +18,9 @@ pub const NODE_IDS_SKIPPED: u64 = 1_000;
 pub const INSTANCE_IDS_SKIPPED: u64 = 1_000_000;
 /// Changes that the lost may have made: whoever has seen one waits for a higher revision than it has seen.
 pub const REVISIONS_SKIPPED: u64 = 1_000_000;
+
+/// Events that the lost may have told of: whoever follows asks for higher numbers than it has seen.
+pub const EVENTS_SKIPPED: u64 = 1_000_000;
 
 /// Why a node is no survivor to recover from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +63,7 @@ pub fn recover(
         awaited_since: None,
         ..check(state, survivor)?.clone()
     };
+    let before = Before::of(state);
     let gone = lost.iter().filter(|id| **id != survivor.id);
     let gone: Vec<RemovedNode> = gone
         .filter_map(|id| state.nodes.get(id))
@@ -85,6 +90,7 @@ pub fn recover(
     state.revision += REVISIONS_SKIPPED;
     state.plan_revision += REVISIONS_SKIPPED;
     state.recoveries.push_back(recovery.clone());
+    events::recovered(state, &before, &recovery);
     while state.recoveries.len() > RECOVERIES_KEPT {
         state.recoveries.pop_front();
     }

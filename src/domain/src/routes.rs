@@ -37,7 +37,7 @@ pub struct RouteTable {
     exact: Hosts,
     /// By what is behind the star.
     wildcards: Hosts,
-    /// Where rules of other deployments lead.
+    /// Where rules of other deployments lead, and what others depend on.
     targets: HashMap<DeploymentName, Arc<Route>>,
     /// Numbers of the routes' trials.
     trials: BTreeSet<u64>,
@@ -120,7 +120,8 @@ impl RouteTable {
             ..RouteTable::default()
         };
         let mut targets = BTreeSet::new();
-        let present = state.deployments.values().filter(|d| !d.removing);
+        let serving = |d: &&Deployment| !d.removing && d.current().spec.takes_requests();
+        let present = state.deployments.values().filter(serving);
         for deployment in present {
             let ready = ready.get(&deployment.name).map_or(&[][..], Vec::as_slice);
             let purged_at = state.cache_purges.get(&deployment.name);
@@ -131,6 +132,9 @@ impl RouteTable {
                 None => Arc::new(route),
             };
             targets.extend(route.targets().cloned());
+            // Also of older releases: their instances go on meanwhile.
+            let specs = deployment.releases.iter().map(|release| &release.spec);
+            targets.extend(specs.flat_map(|spec| spec.depends_on()).cloned());
             table.trials.extend(route.trial.map(|trial| trial.number));
             for name in deployment.claimed_names() {
                 let (hosts, host) = match &name.host {
@@ -149,6 +153,11 @@ impl RouteTable {
         table
     }
 
+    /// Where a deployment is found that others depend on.
+    pub fn dependency(&self, name: &DeploymentName) -> Option<&Arc<Route>> {
+        self.targets.get(name)
+    }
+
     /// Whether a trial still goes on.
     pub fn has_trial(&self, number: u64) -> bool {
         self.trials.contains(&number)
@@ -157,6 +166,7 @@ impl RouteTable {
 
 fn takes_requests(instance: &Instance, view: &View) -> bool {
     instance.desired == Desired::Run
+        && instance.run.is_none()
         && view.is_alive(instance.node)
         && view
             .instance(instance.node, instance.id)

@@ -2,10 +2,12 @@
 
 mod codes;
 mod probe;
+mod program;
 mod stored;
 mod strategy;
+mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +15,21 @@ use serde::{Deserialize, Serialize};
 
 pub use codes::{Codes, MAX_CODES};
 pub use probe::{ProbeKind, ProbeRole, ProbeSpec, Probes};
+pub use program::{
+    Concurrency, Cron, DEFAULT_HOOK_TIMEOUT, DEFAULT_RUN_DEADLINE, DEFAULT_STARTING_DEADLINE,
+    Hooks, Kind, MAX_HOOK_TIMEOUT, MAX_RETRIES, MAX_RUN_DEADLINE, MAX_STARTING_DEADLINE, RunLimits,
+};
 pub use strategy::{Amount, CanaryStep, DEFAULT_SURGE, DEFAULT_WARM, Judge, Strategy, Takeover};
+
+pub use volume::VolumeSpec;
 
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
 use crate::isolation::Isolation;
-use crate::limits::{COMMAND_BYTES, ENV_BYTES, LimitExceeded};
-use crate::names::{DeploymentName, DomainName};
+use crate::limits::{
+    COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded, SECRETS_PER_DEPLOYMENT,
+};
+use crate::names::{DeploymentName, DomainName, SecretName};
 use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
@@ -67,6 +77,16 @@ pub enum SpecError {
     NoDeadline,
     #[error("the strategy's {what} is longer than a day")]
     StrategyWait { what: String },
+    #[error("the variable '{0}' is both a secret and in the environment: leave one of them out")]
+    EnvTwice(String),
+    #[error("the volume '{name}': {what}")]
+    BadVolume { name: String, what: String },
+    #[error(
+        "a deployment with volumes is released by the strategy 'recreate': two instances must never have one volume at once, so there is no surge, canary or second set"
+    )]
+    VolumeStrategy,
+    #[error("{0}")]
+    Runs(String),
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
     Judge,
 }
@@ -85,13 +105,15 @@ pub struct Spec {
     pub http: Arc<HttpPolicy>,
     #[serde(with = "stored::strategy")]
     pub strategy: Strategy,
+    #[serde(with = "stored::hooks")]
+    pub hooks: Hooks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Workload {
     /// Files that every node's proxy serves by itself.
     Static(StaticSite),
-    /// A program that listens on `PORT`.
+    /// A program.
     Service(Service),
 }
 
@@ -105,6 +127,8 @@ pub struct StaticSite {
 pub struct Service {
     /// Handed to `/bin/sh -c`, run in the artifact's folder.
     pub command: String,
+    /// What is expected of it.
+    pub kind: Kind,
     pub env: BTreeMap<String, String>,
     /// Whether it may be given requests.
     pub probe: ProbeSpec,
@@ -118,12 +142,19 @@ pub struct Service {
     pub socket_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    pub volumes: Vec<VolumeSpec>,
+    /// Deployments that have to be ready before an instance is started, and that it is told the addresses of.
+    pub depends_on: BTreeSet<DeploymentName>,
+    /// Environment variables whose values are secrets of the cluster.
+    pub secrets: BTreeMap<String, SecretName>,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service")
+            .field("kind", &self.kind)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("probe", &self.probe)
             .field("startup", &self.startup)
@@ -131,6 +162,9 @@ impl std::fmt::Debug for Service {
             .field("stop_grace", &self.stop_grace)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
+            .field("depends_on", &self.depends_on)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }
@@ -152,20 +186,37 @@ impl Spec {
             tld,
             http: HttpPolicy::shared(),
             strategy: Strategy::default(),
+            hooks: Hooks::default(),
         }
     }
 
     pub fn check(&self) -> Result<(), SpecError> {
         self.http.check()?;
         self.strategy.check()?;
+        if !self.volumes().is_empty() && self.strategy.takeover != Takeover::Recreate {
+            return Err(SpecError::VolumeStrategy);
+        }
+        self.hooks.check()?;
+        self.check_fit()?;
         match &self.workload {
             Workload::Static(_) => Ok(()),
             Workload::Service(service) => service.check(),
         }
     }
 
+    /// What each of its instances keeps.
+    pub fn volumes(&self) -> &[VolumeSpec] {
+        match &self.workload {
+            Workload::Static(_) => &[],
+            Workload::Service(service) => &service.volumes,
+        }
+    }
+
     /// Where people find a deployment of this name: under its own host, then its other names but those with a star.
     pub fn urls(&self, name: &DeploymentName) -> Vec<String> {
+        if !self.takes_requests() {
+            return Vec::new();
+        }
         let own = format!("http://{name}.{}/", self.tld);
         let exact = self.http.names.iter().filter_map(|name| match &name.host {
             HostPattern::Exact(host) => Some(format!("http://{host}{}", name.path)),
@@ -174,8 +225,64 @@ impl Spec {
         std::iter::once(own).chain(exact).collect()
     }
 
+    /// What it waits for; empty for a static site.
+    pub fn depends_on(&self) -> impl Iterator<Item = &DeploymentName> {
+        let names = match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.depends_on),
+        };
+        names.into_iter().flatten()
+    }
+
+    /// The secrets that its program is given, by the variables they are given in.
+    pub fn secrets(&self) -> Option<&BTreeMap<String, SecretName>> {
+        match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.secrets),
+        }
+    }
+
     pub fn is_static(&self) -> bool {
         matches!(self.workload, Workload::Static(_))
+    }
+
+    /// What is expected of its program; none for a static site.
+    pub fn kind(&self) -> Option<&Kind> {
+        match &self.workload {
+            Workload::Static(_) => None,
+            Workload::Service(service) => Some(&service.kind),
+        }
+    }
+
+    pub fn type_name(&self) -> &'static str {
+        self.kind().map_or("static", Kind::as_str)
+    }
+
+    /// Its program comes to an end by itself.
+    pub fn is_finite(&self) -> bool {
+        self.kind().is_some_and(Kind::is_finite)
+    }
+
+    /// It is reached by names.
+    pub fn takes_requests(&self) -> bool {
+        self.kind().is_none_or(|kind| *kind == Kind::Server)
+    }
+
+    /// What is said of one kind of deployment and means nothing to another.
+    fn check_fit(&self) -> Result<(), SpecError> {
+        let kind = self.type_name();
+        let refuse = |what: &str| Err(SpecError::Runs(format!("a {kind} has no {what}")));
+        if !self.takes_requests() && self.http != HttpPolicy::shared() {
+            return refuse("names and no http: it is sent no requests");
+        }
+        if self.is_finite() && self.strategy != Strategy::default() {
+            return refuse("strategy: it has no instances that a release could replace");
+        }
+        let has_hooks = matches!(self.kind(), Some(Kind::Server | Kind::Worker));
+        if !has_hooks && !self.hooks.is_empty() {
+            return refuse("hooks");
+        }
+        Ok(())
     }
 }
 
@@ -184,6 +291,7 @@ impl Service {
     pub fn new(command: impl Into<String>) -> Service {
         Service {
             command: command.into(),
+            kind: Kind::Server,
             env: BTreeMap::new(),
             probe: ProbeSpec::default(),
             startup: None,
@@ -193,6 +301,18 @@ impl Service {
             socket_grace: DEFAULT_SOCKET_GRACE,
             resources: Resources::default(),
             isolation: Isolation::default(),
+            volumes: Vec::new(),
+            depends_on: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+        }
+    }
+
+    /// One that goes on without a port, and is ready when it has stayed up for a while.
+    pub fn worker(command: impl Into<String>) -> Service {
+        Service {
+            kind: Kind::Worker,
+            probe: ProbeSpec::process(),
+            ..Service::new(command)
         }
     }
 
@@ -212,6 +332,22 @@ impl Service {
         }
     }
 
+    /// A program of another kind than a server listens nowhere.
+    fn check_probes(&self) -> Result<(), SpecError> {
+        let kind = self.kind.as_str();
+        if self.kind.is_finite() && self.probes() != Probes::default() {
+            return Err(SpecError::Runs(format!("a {kind} has no probes")));
+        }
+        for role in ProbeRole::ALL {
+            let asks_port = self.probe_of(role).is_some_and(ProbeSpec::asks_port);
+            if self.kind == Kind::Worker && asks_port {
+                let what = "a worker has no port: use a probe of type exec or process".to_owned();
+                return Err(SpecError::BadProbe { role, what });
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), SpecError> {
         if self.command.trim().is_empty() {
             return Err(SpecError::EmptyCommand);
@@ -224,6 +360,17 @@ impl Service {
         }
         ENV_BYTES.check("the environment's size in bytes", env_bytes)?;
         self.resources.check()?;
+        volume::check(&self.volumes)?;
+        SECRETS_PER_DEPLOYMENT.check("the number of secrets", self.secrets.len())?;
+        for variable in self.secrets.keys() {
+            check_env(variable, "")?;
+            if self.env.contains_key(variable) {
+                return Err(SpecError::EnvTwice(excerpt(variable)));
+            }
+        }
+        DEPENDENCIES.check("the number of dependencies", self.depends_on.len())?;
+        self.kind.check()?;
+        self.check_probes()?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

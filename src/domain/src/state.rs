@@ -8,19 +8,25 @@ use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
+use crate::events::Events;
 use crate::http::Name;
-use crate::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, TokenId};
-use crate::names::{DeploymentName, NodeName};
+use crate::ids::{
+    ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId,
+};
+use crate::names::{DeploymentName, NodeName, SecretName};
 use crate::rollout::Rollout;
+use crate::runs::{Run, Work};
+use crate::secret::{Secret, SecretVersions};
 use crate::spec::Spec;
 use crate::time::Millis;
+use crate::volume::VolumeSets;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
-    /// Counts changes to nodes, deployments and instances, and to purges, because tables are made anew when it moves; a plan made
-    /// against another value is refused.
+    /// Counts changes to nodes, deployments and instances, to purges, volumes, secrets and runs, because tables are made anew
+    /// and runs looked at when it moves; a plan made against another value is refused.
     pub plan_revision: u64,
     pub cluster: Option<Cluster>,
     pub nodes: OrdMap<NodeId, Node>,
@@ -42,6 +48,13 @@ pub struct State {
     /// At which revision the response cache of a deployment was last purged: what a proxy has kept of its answers before is of no
     /// use any more.
     pub cache_purges: OrdMap<DeploymentName, u64>,
+    /// Where the folders are that deployments keep, those of removed deployments included.
+    pub volumes: OrdMap<DeploymentName, VolumeSets>,
+    pub secrets: OrdMap<SecretName, Secret>,
+    /// The runs of each deployment that has had any, or has a schedule.
+    pub work: OrdMap<DeploymentName, Work>,
+    /// What happened, for people; nothing is decided by it.
+    pub events: Events,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -76,6 +89,15 @@ pub struct Node {
     pub leaving: bool,
     /// Joined at this time and not heard of since: its machine may never have got the answer.
     pub awaited_since: Option<Millis>,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Voter => "voter",
+            Role::Worker => "worker",
+        }
+    }
 }
 
 /// Where a node is reached by others.
@@ -123,8 +145,12 @@ pub struct Deployment {
     pub target: ReleaseNumber,
     /// The way from one release to the other, while it is under way.
     pub rollout: Option<Rollout>,
+    /// The versions of its secrets that new instances get: the latest at its last release or restart.
+    pub secrets: SecretVersions,
     /// Set by `deploy remove`: the record goes once its last instance is gone.
     pub removing: bool,
+    /// The wanted release was stopped by its first hook, and there is none to go back to: no instance begins.
+    pub halted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,7 +231,9 @@ impl Deployment {
             target: release.number,
             releases: Vector::unit(Arc::new(release)),
             rollout: None,
+            secrets: SecretVersions::new(),
             removing: false,
+            halted: false,
         }
     }
 
@@ -294,6 +322,10 @@ pub struct Instance {
     /// `State::revision` at which `desired` was last set. A supervisor stops the instance only once
     /// every live node has routed by a revision at least this high.
     pub since_revision: u64,
+    /// What it was given, and is given again whenever it starts.
+    pub secrets: SecretVersions,
+    /// The run that it is an attempt of: it runs once, to its end, and serves nobody.
+    pub run: Option<RunNumber>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -394,6 +426,20 @@ impl State {
         self.instances
             .values()
             .filter(move |instance| instance.deployment == *name)
+    }
+
+    /// Those that are not attempts of a run.
+    pub fn serving_of<'a>(
+        &'a self,
+        name: &'a DeploymentName,
+    ) -> impl Iterator<Item = &'a Instance> + 'a {
+        self.instances_of(name)
+            .filter(|instance| instance.run.is_none())
+    }
+
+    /// The run that an instance is an attempt of.
+    pub fn run_of(&self, instance: &Instance) -> Option<&Run> {
+        self.work.get(&instance.deployment)?.run(instance.run?)
     }
 
     pub fn instances_on(&self, node: NodeId) -> impl Iterator<Item = &Instance> + '_ {

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::command::Change;
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
-use crate::observed::{Health, InstanceFacts, Phase as Told, View};
+use crate::observed::{Health, InstanceFacts, LastEnd, Phase as Told, View};
 use crate::plan::{Plan, plan};
 use crate::state::{Deployment, Desired, Instance, State};
 
@@ -59,6 +59,7 @@ pub struct InstanceSummary {
     pub health: Health,
     pub restarts: u32,
     pub reason: String,
+    pub last_end: Option<LastEnd>,
 }
 
 /// An instance's phase as its node tells it, or `Lost` when the node is dead or no member.
@@ -80,7 +81,7 @@ impl fmt::Display for InstancePhase {
 /// One deployment, or `None` when there is none of this name.
 pub fn summarise(state: &State, view: &View, name: &DeploymentName) -> Option<Summary> {
     let deployment = state.deployments.get(name)?;
-    let instances: Vec<&Instance> = state.instances_of(name).collect();
+    let instances: Vec<&Instance> = state.serving_of(name).collect();
     let plan = plan(state, view);
     Some(Picture::new(state, view, deployment, &instances, &plan).summary())
 }
@@ -89,7 +90,7 @@ pub fn summarise(state: &State, view: &View, name: &DeploymentName) -> Option<Su
 pub fn summarise_all(state: &State, view: &View) -> BTreeMap<DeploymentName, Summary> {
     let plan = plan(state, view);
     let mut instances: BTreeMap<&DeploymentName, Vec<&Instance>> = BTreeMap::new();
-    for instance in state.instances.values() {
+    for instance in state.instances.values().filter(|i| i.run.is_none()) {
         instances
             .entry(&instance.deployment)
             .or_default()
@@ -194,6 +195,9 @@ impl<'a> Picture<'a> {
         if self.deployment.removing {
             return 0;
         }
+        if self.deployment.current().spec.is_finite() {
+            return 0;
+        }
         if !self.deployment.current().spec.is_static() {
             return self.deployment.scale;
         }
@@ -210,6 +214,16 @@ impl<'a> Picture<'a> {
         let (desired, ready) = (self.desired(), self.ready());
         if self.deployment.removing {
             return Phase::Removing;
+        }
+        if self.deployment.current().spec.is_finite() {
+            return match (
+                &self.deployment.rollout,
+                self.deployment.current().has_failed(),
+            ) {
+                (Some(_), _) => Phase::Progressing,
+                (None, true) => Phase::Failed,
+                (None, false) => Phase::Ready,
+            };
         }
         let given_up = self.deployment.rollout.is_none() && self.deployment.current().has_failed();
         if ready == 0 && desired > 0 && (given_up || self.current().any(Seen::is_crashing)) {
@@ -297,6 +311,7 @@ impl<'a> Picture<'a> {
             reason: seen
                 .facts
                 .map_or(String::new(), |facts| facts.reason.clone()),
+            last_end: seen.facts.and_then(|facts| facts.last_end),
         });
         Summary {
             name: self.deployment.name.clone(),

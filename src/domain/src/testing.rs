@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::apply;
 use crate::command::{Change, Command, Outcome, Rejection, Request};
+use crate::events::{Stamp, sightings};
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
 use crate::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
@@ -104,6 +105,8 @@ pub fn facts(phase: Phase, health: Health) -> InstanceFacts {
         health,
         restarts: 0,
         reason: String::new(),
+        exit: None,
+        last_end: None,
     }
 }
 
@@ -154,7 +157,11 @@ impl Sim {
     pub fn run(&mut self, command: Command) -> Result<Outcome, Rejection> {
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        apply(&mut self.state, &Request { id, command })
+        let stamp = Stamp {
+            at: NOW,
+            ..Stamp::default()
+        };
+        apply(&mut self.state, &Request { id, command, stamp })
     }
 
     #[track_caller]
@@ -284,6 +291,16 @@ impl Sim {
                 Desired::Stop => self.tell(instance.id, facts(Phase::Stopped, Health::Unknown)),
             }
         }
+    }
+
+    /// What the leader writes into the history now. Returns how much that was.
+    pub fn look(&mut self) -> usize {
+        let sightings = sightings(&self.state, &self.view);
+        let seen = sightings.len();
+        if seen > 0 {
+            self.ok(Command::Record { sightings });
+        }
+        seen
     }
 
     /// Plans and obeys until nothing is left to do. `check` looks at every plan applied.

@@ -15,7 +15,8 @@ use nebula_domain::time::Millis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::confine::Controls;
+use crate::confine::{Controls, Usage};
+use crate::volume::Mount;
 
 /// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
 #[async_trait]
@@ -51,6 +52,11 @@ pub trait Driver: Send + Sync + 'static {
     /// [`DriverError::AlreadyRuns`] when it has not ended.
     async fn remove(&self, instance: InstanceId) -> Result<(), DriverError>;
 
+    /// What an instance uses now, as far as this machine counts it. Reads some small files.
+    fn usage(&self, _instance: InstanceId) -> Option<Usage> {
+        None
+    }
+
     /// Adds a line of the platform's own to the instance's output. Best effort.
     fn note(&self, instance: InstanceId, text: &str);
 }
@@ -73,12 +79,29 @@ pub struct StartSpec {
     pub env: BTreeMap<String, String>,
     /// The working directory: the unpacked artifact.
     pub workdir: PathBuf,
-    /// On 127.0.0.1; the program's `PORT`.
-    pub port: u16,
+    /// On 127.0.0.1; the program's `PORT`. None: it listens nowhere.
+    pub port: Option<u16>,
     /// From SIGTERM to SIGKILL when a stop does not say.
     pub stop_grace: Duration,
     pub resources: Resources,
     pub isolation: Isolation,
+    /// What it finds again; see [`crate::volume`].
+    #[serde(default)]
+    pub volumes: Vec<Mount>,
+    /// More environment variables, which are never written down: the shim is told them by a pipe.
+    #[serde(skip)]
+    pub secrets: Secrets,
+}
+
+/// Environment variables whose values are secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+/// Names only.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Names of variables only: values and arguments may hold secrets.
@@ -94,6 +117,8 @@ impl fmt::Debug for StartSpec {
             .field("port", &self.port)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
+            .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
 }
@@ -104,7 +129,7 @@ pub struct Run {
     pub run: u64,
     pub deployment: DeploymentName,
     pub release: ReleaseNumber,
-    pub port: u16,
+    pub port: Option<u16>,
     pub started_at: Millis,
     pub status: RunStatus,
     /// What holds of its limits and its isolation, and what does not.
@@ -145,6 +170,12 @@ pub enum Exit {
     Unseen,
     /// The machine went down while it ran.
     Reboot,
+}
+
+impl Exit {
+    pub fn is_success(self) -> bool {
+        self == Exit::Code(0)
+    }
 }
 
 impl fmt::Display for Exit {
@@ -190,10 +221,22 @@ pub enum DriverError {
     /// A command beside a program; what it said, or how it ended.
     #[error("{0}")]
     Command(String),
-    #[error("the command did not end within {} ms", .0.as_millis())]
-    CommandTimeout(Duration),
+    #[error("the command did not end within {} ms{}", .limit.as_millis(), after(.said))]
+    CommandTimeout {
+        limit: Duration,
+        /// What it had said by then.
+        said: String,
+    },
     #[error("the parent process of {0} did not report within {1:?}")]
     StartTimeout(InstanceId, Duration),
+}
+
+/// `: what was said`.
+fn after(said: &str) -> String {
+    match said {
+        "" => String::new(),
+        said => format!(": {said}"),
+    }
 }
 
 impl DriverError {

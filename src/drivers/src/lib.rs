@@ -15,6 +15,7 @@ mod procfs;
 mod record;
 pub mod shim;
 pub mod tree;
+pub mod volume;
 
-pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
+pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, Secrets, StartSpec};
 pub use exec::{Exec, ExecSpec, SAID_BYTES};

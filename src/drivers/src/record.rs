@@ -2,7 +2,7 @@
 //!
 //! | file | written by | says |
 //! |---|---|---|
-//! | `spec.json` | daemon | what to run. Mode 0600, and deleted by the shim once read: it may hold secrets |
+//! | `spec.json` | daemon | what to run. Mode 0600, and deleted by the shim once read: the environment may be private. Secrets of the cluster are never in it |
 //! | `state.json` | shim | what runs, and which processes it is |
 //! | `stop.json` | daemon | the grace that goes with a SIGTERM to the shim |
 //! | `exit.json` | shim, or the daemon for it | how the run ended |
@@ -51,7 +51,7 @@ pub(crate) struct StateRecord {
     pub run: u64,
     pub deployment: DeploymentName,
     pub release: ReleaseNumber,
-    pub port: u16,
+    pub port: Option<u16>,
     /// Where the program was started; empty in a record of an older version.
     #[serde(default)]
     pub workdir: PathBuf,
@@ -67,6 +67,9 @@ pub(crate) struct StateRecord {
     pub groups: Groups,
     #[serde(default)]
     pub isolation: Controls,
+    /// By which a command beside the program is confined; none in a record of an older version.
+    #[serde(default)]
+    pub plan: Option<Plan>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

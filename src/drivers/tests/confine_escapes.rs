@@ -7,13 +7,16 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::confined::{possible, text};
-use common::{Folder, ONE, eventually, exit_of, run_of};
+use common::{Folder, ONE, PATIENCE, eventually, exit_of, run_of};
 use nebula_domain::ids::InstanceId;
 use nebula_domain::isolation::{Isolation, Network, Profile};
+use nebula_domain::observed::Surroundings;
 use nebula_drivers::confine::{Kind, Mode, Settings};
-use nebula_drivers::{Driver as _, Exit, StartSpec};
+use nebula_drivers::{Driver as _, Exec as _, ExecSpec, Exit, StartSpec};
 
 const PYTHON: &str = "/usr/bin/python3";
 const TWO: InstanceId = InstanceId(2);
@@ -42,8 +45,10 @@ async fn scene(mode: Mode) -> Scene {
         ..Settings::default()
     };
     let driver = folder.confining(settings);
-    // Marks its command line; several of these tests run at once.
-    let mark = format!("1000.{}{}", std::process::id(), mode as u8);
+    // Marks its command line and its socket; several of these tests run at once.
+    static SCENES: AtomicU32 = AtomicU32::new(1);
+    let scene = SCENES.fetch_add(1, Ordering::Relaxed);
+    let mark = format!("1000.{}{scene:03}", std::process::id());
     let sleep = format!("echo secret >secret; exec sleep {mark}");
     let neighbour = folder.confined(TWO, "neighbour", &sleep);
     driver.start(neighbour).await.unwrap();
@@ -70,7 +75,7 @@ async fn scene(mode: Mode) -> Scene {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
         socket
     };
-    let name = format!("nebula-test-{}-{mode:?}", std::process::id());
+    let name = format!("nebula-test-{}-{scene}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let sockets = vec![
         open(&theirs.join("socket")),
@@ -131,6 +136,39 @@ async fn no_way_out_works() {
     ] {
         assert!(held.holds(kind), "{kind}");
     }
+}
+
+#[tokio::test]
+async fn no_way_out_works_for_a_command_beside_the_program() {
+    if !possible(&[PYTHON]) {
+        return;
+    }
+    let scene = scene(Mode::Required).await;
+    let env = scene.spec.env.clone();
+    let sleeping = StartSpec {
+        command: "exec sleep 1000".to_owned(),
+        ..scene.spec.clone()
+    };
+    scene.driver.start(sleeping).await.unwrap();
+    let asked = ExecSpec {
+        instance: ONE,
+        command: "exec /usr/bin/python3 escape.py >told 2>&1".to_owned(),
+        surroundings: Arc::new(Surroundings {
+            env,
+            node: "a".to_owned(),
+        }),
+        timeout: PATIENCE,
+    };
+    let ended = scene.driver.exec(asked).await;
+    let told = std::fs::read_to_string(scene.folder.work(ONE).join("told")).unwrap();
+    assert!(ended.is_ok(), "{ended:?}: {told}");
+    let (escaped, last) = told
+        .trim_end()
+        .rsplit_once('\n')
+        .unwrap_or(("", told.trim_end()));
+    assert_eq!(escaped, "");
+    let tried: usize = last.strip_prefix("tried ").unwrap().parse().unwrap();
+    assert!(tried >= 50, "{tried}");
 }
 
 /// The ways are ways: where nothing is confined, those that do no harm are taken.

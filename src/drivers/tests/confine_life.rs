@@ -7,28 +7,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::confined::{possible, text};
+use common::confined::{one_with, possible, text, with};
 use common::{Folder, ONE, PATIENCE, eventually, exit_of, is_alive, is_gone, run_of, signal};
 use nebula_drivers::confine::Settings;
 use nebula_drivers::{Driver as _, DriverError, Exit};
 use rustix::process::Signal;
 
 const PYTHON: &str = "/usr/bin/python3";
-
-/// Processes that run a command with this in it, by their numbers out here.
-fn with(mark: &str) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let found = entries.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        String::from_utf8_lossy(&line).contains(mark).then_some(pid)
-    });
-    found.filter(|pid| is_alive(*pid)).collect()
-}
-
-async fn one_with(mark: &str) -> i32 {
-    eventually(mark, || with(mark).first().copied()).await
-}
 
 #[tokio::test]
 async fn a_program_can_do_what_programs_do() {
@@ -64,8 +49,8 @@ connection, _ = s.accept(); connection.sendall(b"hello"); connection.close()
 "#;
     std::fs::write(folder.work(ONE).join("all.py"), program).unwrap();
     let mut spec = folder.confined(ONE, "api", "exec /usr/bin/python3 all.py");
-    spec.port = free_port();
-    let port = spec.port;
+    let port = free_port();
+    spec.port = Some(port);
     driver.start(spec).await.unwrap();
     eventually("it listens", || {
         let lines = folder.lines(ONE);
@@ -116,8 +101,8 @@ async fn servers_that_others_wrote_run() {
         let folder = Folder::new();
         let driver = folder.confining(Settings::default());
         let mut spec = folder.confined(ONE, "api", command);
-        spec.port = free_port();
-        let port = spec.port;
+        let port = free_port();
+        spec.port = Some(port);
         driver.start(spec).await.unwrap();
         eventually(program, || {
             let ended = run_of(&driver, ONE).is_some_and(|run| !run.is_running());

@@ -13,7 +13,7 @@ use common::{Folder, ONE, exit_of, run_of};
 use nebula_domain::isolation::Profile;
 use nebula_domain::resources::{Memory, Resources};
 use nebula_drivers::confine::{Controls, Kind, Settings};
-use nebula_drivers::{Driver as _, Exit, StartSpec};
+use nebula_drivers::{Driver as _, Exec as _, ExecSpec, Exit, StartSpec};
 
 /// Nobody's on this machine.
 const USER: u32 = 64_321;
@@ -182,4 +182,37 @@ async fn without_user_namespaces() {
         error.starts_with("this machine does not give the "),
         "{error}"
     );
+}
+
+/// A command beside a program of this user: namespaces of users are joined by whoever made them.
+#[tokio::test]
+async fn a_command_beside_the_program() {
+    if inside().is_none() {
+        return again("a_command_beside_the_program", "plain");
+    }
+    let folder = Folder::new();
+    let secret = folder.root.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let driver = folder.confining(Settings::default());
+    let spec = folder.confined(
+        ONE,
+        "api",
+        "echo mine >/tmp/mine; echo up >up; exec sleep 1000",
+    );
+    driver.start(spec).await.unwrap();
+    let up = folder.work(ONE).join("up");
+    common::eventually("it is up", || up.exists().then_some(())).await;
+    let asked = |command: String| ExecSpec {
+        instance: ONE,
+        command,
+        surroundings: Default::default(),
+        timeout: common::PATIENCE,
+    };
+    let held = run_of(&driver, ONE).unwrap().isolation;
+    assert!(held.holds(Kind::Namespaces), "{held:?}");
+    let all = "test $(cat /tmp/mine) = mine && test -s up && grep -q nebula-init /proc/1/comm && echo x >made";
+    driver.exec(asked(all.to_owned())).await.unwrap();
+    let read = format!("cat {}", secret.display());
+    let told = driver.exec(asked(read)).await.unwrap_err().to_string();
+    assert!(told.contains("No such file"), "{told}");
 }

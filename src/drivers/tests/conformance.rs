@@ -93,7 +93,7 @@ async fn starts_once_and_shows_it(kind: &impl Kind) {
     driver.start(kind.program(1, false)).await.unwrap();
     let run = run_of(driver, ONE).unwrap();
     assert_eq!(run.status, RunStatus::Running);
-    assert_eq!((run.run, run.port, run.release.0), (1, 20_001, 3));
+    assert_eq!((run.run, run.port, run.release.0), (1, Some(20_001), 3));
     assert_eq!(run.deployment.as_str(), "api");
 
     let again = driver.start(kind.program(1, false)).await;

@@ -39,7 +39,7 @@ async fn started(folder: &Folder) -> ProcessDriver {
 }
 
 #[tokio::test]
-async fn a_command_runs_as_the_program_does_and_its_first_line_is_the_reason() {
+async fn a_command_runs_as_the_program_does_and_its_last_lines_are_the_reason() {
     let folder = Folder::new();
     let driver = started(&folder).await;
     driver.exec(command("true", PATIENCE)).await.unwrap();
@@ -49,13 +49,13 @@ async fn a_command_runs_as_the_program_does_and_its_first_line_is_the_reason() {
     assert_eq!(said(&driver, show).await, expected);
     assert_eq!(
         said(&driver, "echo >&2; echo why >&2; echo more; exit 2").await,
-        "why"
+        "why | more"
     );
     assert_eq!(said(&driver, "exit 3").await, "exited with code 3");
     assert_eq!(said(&driver, "kill -9 $$").await, "killed by SIGKILL");
     // More than a pipe holds.
     let much = said(&driver, "yes | head -c 1000000; exit 1").await;
-    assert_eq!(much, "y");
+    assert_eq!(much, "y | y | y");
     // A daemon that took the program over does the same.
     drop(driver);
     let driver = folder.open();
@@ -67,20 +67,26 @@ async fn nothing_of_a_command_outlives_it() {
     let folder = Folder::new();
     let driver = started(&folder).await;
     let begun = Instant::now();
-    let limit = Duration::from_millis(300);
-    let hanging = command("sleep 1000 & echo $! > late; sleep 1000", limit);
-    let ended = driver.exec(hanging).await;
-    assert!(
-        matches!(ended, Err(DriverError::CommandTimeout(_))),
-        "{ended:?}"
+    let limit = Duration::from_millis(1500);
+    let hanging = command(
+        "sleep 1000 & echo $! > late; setsid sh -c 'echo $$ > away; exec sleep 1000' & echo waiting; sleep 1000",
+        limit,
     );
+    let ended = driver.exec(hanging).await;
+    let told = ended.unwrap_err().to_string();
+    assert_eq!(told, "the command did not end within 1500 ms: waiting");
     assert!(begun.elapsed() < PATIENCE);
     is_gone(folder.number("late").await).await;
+    is_gone(folder.number("away").await).await;
 
     // What it leaves behind holds its output open, and is not waited for.
-    let leaving = command("sleep 1000 & echo $! > left", PATIENCE);
+    let leaving = command(
+        "sleep 1000 & echo $! > left; setsid sh -c 'echo $$ > far; exec sleep 1000' & while ! test -s far; do sleep 0.01; done",
+        PATIENCE,
+    );
     driver.exec(leaving).await.unwrap();
     is_gone(folder.number("left").await).await;
+    is_gone(folder.number("far").await).await;
 
     // The one who asked has gone.
     let abandoned = command("echo $$ > gone; sleep 1000", PATIENCE);

@@ -44,7 +44,7 @@ impl Enrolment {
         let applied = self
             .shared
             .registry
-            .propose_request(Request { id, command }, EXCHANGE_DEADLINE)
+            .propose_request(Request::new(id, command), EXCHANGE_DEADLINE)
             .await?;
         let Outcome::Joined { node, role } = applied.outcome else {
             return Err(EnrolError::BadRequest(

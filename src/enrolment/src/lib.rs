@@ -23,6 +23,7 @@ use nebula_telemetry::Clock;
 use nebula_wire::api::{ApiError, ErrorCode};
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::identity::{IdentityAnswer, IdentityRequest};
+use zeroize::Zeroizing;
 
 pub use error::{EnrolError, propose_error};
 pub use renewal::Renewal;
@@ -92,6 +93,11 @@ impl Enrolment {
     /// Whether this node can sign.
     pub fn can_sign(&self) -> bool {
         self.authority().is_some()
+    }
+
+    /// See [`Authority::derived`]; none where the CA's key is not.
+    pub fn derived_key(&self, purpose: &str) -> Option<Zeroizing<[u8; 32]>> {
+        self.authority().map(|authority| authority.derived(purpose))
     }
 
     fn authority(&self) -> Option<Arc<Authority>> {

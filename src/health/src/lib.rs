@@ -11,10 +11,12 @@ mod health;
 mod metrics;
 mod reports;
 mod target;
+mod usages;
 mod verdicts;
 
 pub use book::{BOOK_INSTANCES, Book};
 pub use dial::{ProbeError, RESPONSE_HEAD_BYTES};
 pub use health::{COMMANDS_AT_ONCE, Health, PROBES_AT_ONCE, PROBES_OF_ONE, Parts};
-pub use reports::{ANSWER_WITHIN, Report, ReportError, Reports};
+pub use reports::{ANSWER_WITHIN, Also, Report, ReportError, Reports, Sources};
+pub use usages::Usages;
 pub use verdicts::{Published, Verdicts};

@@ -1,18 +1,22 @@
-//! How a deployment's instances are doing, wherever they run: each node's [`Book`], asked over the mesh.
+//! How a deployment's instances are doing, wherever they run: each node's [`Book`] and what its driver knows, asked over the
+//! mesh.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use nebula_domain::{DeploymentName, NodeId, State};
+use nebula_domain::excerpt::excerpt_to;
+use nebula_domain::{DeploymentName, InstanceId, NodeId, State};
+use nebula_drivers::Runs;
 use nebula_mesh::{CallError, Mesh, Peer, Service, Stream};
 use nebula_wire::codec::{self, CodecError};
 use nebula_wire::peer::Protocol;
-use nebula_wire::peer::health::{Answer, INSTANCES, Probed, Request};
+use nebula_wire::peer::health::{Answer, DETAIL_BYTES, Held, INSTANCES, Request, Running};
 use tokio::sync::watch;
 
 use crate::book::Book;
+use crate::usages::Usages;
 
 /// A node that has not answered by then is reported as silent.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -31,28 +35,50 @@ pub enum ReportError {
 /// Answers other nodes, and asks them. Cheap to clone.
 #[derive(Clone)]
 pub struct Reports {
-    book: Book,
+    sources: Sources,
     mesh: Mesh,
     state: watch::Receiver<Arc<State>>,
+}
+
+/// What this node itself knows.
+#[derive(Clone)]
+pub struct Sources {
+    pub book: Book,
+    pub usages: Usages,
+    /// The driver's.
+    pub runs: watch::Receiver<Arc<Runs>>,
 }
 
 /// What one node says, or why it does not.
 pub struct Report {
     pub node: NodeId,
-    pub probed: Result<Vec<Probed>, ReportError>,
+    pub answer: Result<Answer, ReportError>,
+}
+
+/// What of the instances is asked for besides their probes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Also {
+    /// How the probes came to stand as they do.
+    pub history: bool,
+    /// What keeps the programs apart, and what they use.
+    pub runs: bool,
 }
 
 impl Reports {
     /// Begins to answer other nodes.
-    pub fn start(book: Book, mesh: Mesh, state: watch::Receiver<Arc<State>>) -> Reports {
-        let reports = Reports { book, mesh, state };
+    pub fn start(sources: Sources, mesh: Mesh, state: watch::Receiver<Arc<State>>) -> Reports {
+        let reports = Reports {
+            sources,
+            mesh,
+            state,
+        };
         let service = Serve(reports.clone());
         reports.mesh.serve(Protocol::Health, Arc::new(service));
         reports
     }
 
     /// What every node that has instances of the deployment says of them.
-    pub async fn of(&self, deployment: &DeploymentName, history: bool) -> Vec<Report> {
+    pub async fn of(&self, deployment: &DeploymentName, also: Also) -> Vec<Report> {
         let mut nodes: Vec<NodeId> = {
             let state = self.state.borrow();
             let instances = state.instances_of(deployment);
@@ -63,7 +89,7 @@ impl Reports {
         let asked = nodes.into_iter().map(|node| async move {
             Report {
                 node,
-                probed: self.ask(node, deployment, history).await,
+                answer: self.ask(node, deployment, also).await,
             }
         });
         join_all(asked).await
@@ -73,21 +99,21 @@ impl Reports {
         &self,
         node: NodeId,
         deployment: &DeploymentName,
-        history: bool,
-    ) -> Result<Vec<Probed>, ReportError> {
+        also: Also,
+    ) -> Result<Answer, ReportError> {
         let request = Request {
             deployment: deployment.clone(),
-            history,
+            history: also.history,
+            runs: also.runs,
         };
         if node == self.mesh.me() {
-            return Ok(self.answer(&request).instances);
+            return Ok(self.answer(&request));
         }
         let request = codec::encode(&request)?;
         let call = self
             .mesh
             .call(node, Protocol::Health, request.into(), ANSWER_WITHIN);
-        let answer: Answer = codec::decode(&call.await?)?;
-        Ok(answer.instances)
+        Ok(codec::decode(&call.await?)?)
     }
 
     fn answer(&self, request: &Request) -> Answer {
@@ -95,11 +121,34 @@ impl Reports {
         let state = self.state.borrow().clone();
         let own = state.instances_of(&request.deployment);
         let own = own.filter(|instance| instance.node == me).take(INSTANCES);
+        let ids: Vec<InstanceId> = own.map(|instance| instance.id).collect();
+        let runs = match request.runs {
+            true => ids.iter().filter_map(|id| self.running(*id)).collect(),
+            false => Vec::new(),
+        };
         Answer {
-            instances: self
-                .book
-                .read(own.map(|instance| instance.id), request.history),
+            instances: self.sources.book.read(ids, request.history),
+            runs,
         }
+    }
+
+    fn running(&self, instance: InstanceId) -> Option<Running> {
+        let runs = self.sources.runs.borrow().clone();
+        let run = runs.get(&instance).filter(|run| run.is_running())?;
+        let controls = run.isolation.0.iter();
+        Some(Running {
+            instance,
+            run: run.run,
+            since: run.started_at,
+            held: controls
+                .map(|control| Held {
+                    what: control.kind.to_string(),
+                    holds: control.held,
+                    detail: excerpt_to(&control.detail, DETAIL_BYTES - '…'.len_utf8()),
+                })
+                .collect(),
+            usage: self.sources.usages.of(instance),
+        })
     }
 }
 

@@ -341,7 +341,7 @@ mod tests {
             run: 3,
             deployment: "api".parse().unwrap(),
             release: nebula_domain::ReleaseNumber(1),
-            port: 20_000,
+            port: Some(20_000),
             started_at: Millis(0),
             status: nebula_drivers::RunStatus::Ended {
                 exit: nebula_drivers::Exit::Code(1),

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nebula_domain::InstanceId;
-use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, Phase};
+use nebula_domain::observed::{Health, InstanceFacts, LastEnd, NodeFacts, Phase};
 use nebula_domain::rollout::Tally;
+use nebula_domain::runs::Exit;
 use nebula_domain::traffic::rate::cluster::Demand;
 
 use crate::demand::{self, DEMAND_PREFIX};
@@ -24,8 +25,12 @@ pub struct PhaseFacts {
     pub restarts: u32,
     /// What went wrong last; cut to one line of 300 bytes.
     pub reason: String,
+    /// How the program ended last by itself.
+    pub last_end: Option<LastEnd>,
     /// Counts the program's starts: facts of a new run say nothing of its health yet.
     pub run: u64,
+    /// How an attempt of a run has ended.
+    pub exit: Option<Exit>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -111,6 +116,8 @@ impl Local {
                 health,
                 restarts: new.restarts,
                 reason: String::new(),
+                exit: new.exit,
+                last_end: new.last_end,
             },
         };
         new.tell();
@@ -213,6 +220,8 @@ mod tests {
             phase: Phase::Running,
             restarts: 0,
             reason: String::new(),
+            exit: None,
+            last_end: None,
             run,
         }
     }

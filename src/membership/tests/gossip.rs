@@ -37,6 +37,8 @@ fn running(run: u64) -> PhaseFacts {
         phase: Phase::Running,
         restarts: 0,
         reason: String::new(),
+        exit: None,
+        last_end: None,
         run,
     }
 }

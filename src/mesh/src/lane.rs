@@ -21,7 +21,9 @@ impl Lane {
             | Protocol::Logs
             | Protocol::LogSearch
             | Protocol::LogCopy
-            | Protocol::Health => Lane::Bulk,
+            | Protocol::Health
+            | Protocol::Volumes
+            | Protocol::Secrets => Lane::Bulk,
         }
     }
 }

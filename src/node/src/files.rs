@@ -21,6 +21,8 @@ pub(crate) const WORK_DIR: &str = "work";
 pub(crate) const PEERS_FILE: &str = "peers.json";
 /// The first node's first proposal, until it has been made.
 pub(crate) const BOOTSTRAP_FILE: &str = "bootstrap.json";
+/// Which port leads to which deployment that programs here depend on.
+pub(crate) const BRIDGES_FILE: &str = "bridges.json";
 pub(crate) const LOCK_FILE: &str = "lock";
 
 /// Makes a folder, and those above it, that only its owner may enter; one that exists is left as it is.

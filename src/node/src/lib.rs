@@ -9,13 +9,16 @@ mod directory;
 mod edge;
 mod facts;
 mod files;
+mod history;
 mod instances;
 mod lock;
+mod meter;
 mod output;
 mod rates;
 pub mod recover;
 mod run;
 mod setup;
+mod supplies;
 mod trials;
 mod wiring;
 

@@ -15,17 +15,19 @@ use nebula_domain::{Command, NodeId, Rejection, Request, State};
 use nebula_drivers::Driver as _;
 use nebula_drivers::process::ProcessDriver;
 use nebula_enrolment::Enrolment;
-use nebula_health::{Book, Health, Parts, Published, Reports};
+use nebula_health::{Book, Health, Parts, Published, Reports, Sources, Usages};
 use nebula_logs::{Copier, Keeper, Logs};
 use nebula_membership::Membership;
 use nebula_mesh::Mesh;
 use nebula_pki::{Authority, Identity, NodeKey, RENEWABLE_FOR};
-use nebula_proxy::{Proxy, ProxyHandle};
+use nebula_proxy::{BRIDGE_PORTS, BridgeConfig, Bridges, Proxy, ProxyHandle};
 use nebula_registry::{ProposeError, Registry};
 use nebula_routing::Routing;
-use nebula_scheduler::{Caretaker, Rollouts, Scheduler};
+use nebula_scheduler::{Caretaker, Recorder, Rollouts, Runs, Scheduler};
+use nebula_secrets::Vault;
 use nebula_supervisor::{Supervisor, SupervisorConfig};
 use nebula_telemetry::{Clock, Metrics, Random};
+use nebula_volumes::Sizes;
 use tokio::sync::watch;
 
 use crate::announce::Announcer;
@@ -34,11 +36,14 @@ use crate::config::{Config, ConfigError};
 use crate::directory::{DirectoryKeeper, Peers, directory};
 use crate::facts::FactsKeeper;
 use crate::files::{
-    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, INSTANCES_DIR, LOGS_DIR, REGISTRY_DIR,
-    WORK_DIR, private_dir,
+    ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, BRIDGES_FILE, INSTANCES_DIR, LOGS_DIR,
+    REGISTRY_DIR, WORK_DIR, private_dir,
 };
+use crate::history::HistoryMeter;
+use crate::meter::Meter;
 use crate::rates::RatesKeeper;
 use crate::setup::{self, Bootstrap};
+use crate::supplies::{BridgesKeeper, Given};
 use crate::trials::{Counted, TrialsKeeper};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -275,6 +280,24 @@ impl Node {
             });
         }
         {
+            let (registry, membership, clock, metrics) = (
+                registry.clone(),
+                membership.clone(),
+                clock.clone(),
+                metrics.clone(),
+            );
+            guardian.supervise("runs", move || {
+                Runs::new(registry.clone(), membership.view(), clock.clone(), &metrics)
+            });
+        }
+        {
+            let (registry, membership, metrics) =
+                (registry.clone(), membership.clone(), metrics.clone());
+            guardian.supervise("recorder", move || {
+                Recorder::new(registry.clone(), membership.view(), &metrics)
+            });
+        }
+        {
             let (registry, clock) = (registry.clone(), clock.clone());
             guardian.supervise("caretaker", move || {
                 Caretaker::new(registry.clone(), clock.clone())
@@ -306,7 +329,21 @@ impl Node {
             let (logs, metrics) = (logs.clone(), metrics.clone());
             guardian.supervise("output copies", move || Copier::new(&logs, &metrics));
         }
+        let vault = {
+            let enrolment = enrolment.clone();
+            let key = move || enrolment.derived_key(nebula_secrets::KEY_PURPOSE);
+            let (state, view) = (registry.watch_plan(), membership.view());
+            Vault::start(mesh.clone(), state, view, random.clone(), Arc::new(key))
+        };
         let supervisor_config = SupervisorConfig::new(me, config.name.to_string(), work_dir);
+        let volumes_dir = supervisor_config.volumes_dir.clone();
+        let volumes = Sizes::start(volumes_dir.clone(), mesh.clone(), registry.watch_plan());
+        {
+            let registry = registry.clone();
+            guardian.supervise("volumes", move || {
+                nebula_volumes::Keeper::new(me, volumes_dir.clone(), &registry)
+            });
+        }
         let given_up = Arc::new(watch::Sender::new(Arc::default()));
         let supervisor = nebula_supervisor::Handle::new(
             supervisor_config,
@@ -314,8 +351,55 @@ impl Node {
             locals_tx,
             given_up.subscribe(),
         );
+        let bridges_config = BridgeConfig {
+            me,
+            file: dir.join(BRIDGES_FILE),
+            ports: BRIDGE_PORTS,
+            limits: nebula_proxy::Limits::default(),
+        };
+        let bridges = Bridges::start(
+            bridges_config,
+            table_rx.clone(),
+            locals_rx.clone(),
+            mesh.clone(),
+        )
+        .map_err(|source| StartError::DataDir {
+            what: BRIDGES_FILE,
+            source,
+        })?;
+        let supervisor = supervisor.supplied(Arc::new(Given {
+            bridges: bridges.clone(),
+            vault: vault.clone(),
+        }));
+        {
+            let (registry, driver) = (registry.clone(), driver.clone());
+            guardian.supervise("bridges", move || BridgesKeeper {
+                me,
+                bridges: bridges.clone(),
+                state: registry.watch_plan(),
+                runs: driver.runs(),
+            });
+        }
         let book = Book::default();
-        let probes = Reports::start(book.clone(), mesh.clone(), registry.watch_plan());
+        let usages = Usages::default();
+        let sources = Sources {
+            book: book.clone(),
+            usages: usages.clone(),
+            runs: driver.runs(),
+        };
+        let probes = Reports::start(sources, mesh.clone(), registry.watch_plan());
+        {
+            let (driver, metrics) = (driver.clone(), metrics.clone());
+            guardian.supervise("meter", move || {
+                Meter::new(driver.clone(), usages.clone(), &metrics)
+            });
+        }
+        {
+            let (registry, metrics) = (registry.clone(), metrics.clone());
+            guardian.supervise("history", move || {
+                HistoryMeter::new(registry.watch(), &metrics)
+            });
+        }
         {
             let (locals_rx, metrics) = (locals_rx.clone(), metrics.clone());
             let parts = Parts {
@@ -410,6 +494,8 @@ impl Node {
             artifacts,
             logs,
             probes,
+            volumes,
+            vault,
             enrolment,
             metrics,
             clock,
@@ -516,6 +602,7 @@ fn bootstrap_request(dir: &Path, config: &Config) -> Result<Option<Request>, Sta
             addresses: setup::addresses(config)?,
             api_token_sha256,
         },
+        stamp: Default::default(),
     }))
 }
 

@@ -148,6 +148,12 @@ impl Authority {
         ))
     }
 
+    /// A key for another purpose, which all holders of the CA's key have and nobody else. It tells nothing of that key
+    /// or of those for other purposes (BLAKE3's `derive_key`).
+    pub fn derived(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(purpose, &self.key_pkcs8))
+    }
+
     /// The CA's key, readable only by the holder of the [`SealingKey`] whose public half this is.
     pub fn seal(&self, public: &[u8; 32]) -> Result<Vec<u8>, PkiError> {
         seal::seal(public, &self.key_pkcs8)

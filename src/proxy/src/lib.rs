@@ -14,6 +14,7 @@
 
 mod access;
 mod body;
+mod bridge;
 mod cache;
 mod choice;
 mod client;
@@ -51,6 +52,7 @@ mod tunnel;
 mod upstream;
 mod visitor;
 
+pub use bridge::{BridgeConfig, Bridges, DEFAULT_RANGE as BRIDGE_PORTS};
 pub use config::{Config, Http3Config, Limits, TlsConfig};
 pub use edge::{Bound, Proxy, ProxyHandle, Work};
 pub use error::ProxyError;

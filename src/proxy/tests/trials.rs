@@ -56,6 +56,8 @@ impl Rolling {
                 node,
                 desired: Desired::Run,
                 since_revision: 1,
+                secrets: Default::default(),
+                run: None,
             };
             state.instances.insert(id, instance);
             let facts = InstanceFacts {
@@ -63,6 +65,8 @@ impl Rolling {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
+                last_end: None,
             };
             let seen = view.nodes.entry(node).or_insert_with(NodeView::unheard);
             seen.instances.insert(id, facts);

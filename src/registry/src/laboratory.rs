@@ -75,6 +75,7 @@ fn entry(at: At) -> io::Result<Entry> {
             key: "user.k".to_owned(),
             value: text(at, bytes),
         },
+        stamp: Default::default(),
     };
     let item = Item::new(request).map_err(io::Error::other)?;
     Ok(Entry {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nebula_domain::{Command, NodeId, Request, State, View};
-use nebula_telemetry::Random;
+use nebula_telemetry::{Clock, Random};
 use nebula_wire::peer::registry::{Applied, OperatorToken};
 use openraft::EmptyNode;
 use openraft::error::{InitializeError, RaftError};
@@ -41,6 +41,7 @@ pub(crate) struct Inner {
     pub readers: mpsc::Sender<Reader>,
     pub status: watch::Receiver<Status>,
     pub random: Random,
+    pub clock: Clock,
     pub metrics: RegistryMetrics,
     pub voters_period: Duration,
     pub tasks: Tasks,
@@ -112,6 +113,7 @@ impl Registry {
         let request = Request {
             id: self.0.random.request_id(),
             command,
+            stamp: Default::default(),
         };
         self.propose_request(request, limits::DEFAULT_DEADLINE)
             .await
@@ -135,6 +137,7 @@ impl Registry {
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
         let begun = Instant::now();
+        let request = self.stamped(request);
         // One that cannot be encoded is larger than even the codec allows.
         let item = Item::new(request).map_err(|_| too_large(nebula_wire::codec::MAX_BYTES))?;
         if limits::REQUEST_BYTES
@@ -162,6 +165,13 @@ impl Registry {
             }),
             None => Err(ProposeError::Timeout),
         }
+    }
+
+    /// With where and when it was proposed, for the history.
+    fn stamped(&self, mut request: Request) -> Request {
+        request.stamp.at = self.0.clock.now();
+        request.stamp.node = Some(self.0.me);
+        request
     }
 
     /// The work's result; none at the deadline, and none when there has been no quorum for

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use nebula_domain::authority::{self, Sender};
-use nebula_domain::{Command, Rejection, Request, State};
+use nebula_domain::{Command, Rejection, State};
 use nebula_mesh::{Answer as Answers, CallError, Peer};
 use nebula_telemetry::{Clock, Counter};
 use nebula_wire::codec::{self, CodecError};
@@ -85,7 +85,10 @@ impl RegistryService {
         let deadline = Instant::now() + wait;
         let mut checked = Vec::with_capacity(count);
         for Proposal { request, operator } in proposals {
-            let item = match Item::checked(request).and_then(|item| self.no_earlier(item)) {
+            let item = match Item::checked(request)
+                .and_then(|item| self.no_earlier(item))
+                .and_then(|item| self.stamped(peer, item))
+            {
                 Ok(item) => item,
                 Err(error) => return RegistryAnswer::Refused(error.to_string()),
             };
@@ -111,18 +114,29 @@ impl RegistryService {
     /// A join token ends by the clock of the voter that was shown it, and by the leader's: one whose clock is behind
     /// must not give it a longer life.
     fn no_earlier(&self, item: Item) -> Result<Item, CodecError> {
-        let Request { id, command } = item.request()?;
+        let request = item.request()?;
         let here = self.clock.now();
-        match command {
+        match &request.command {
             Command::Join { now, .. } if *now < here => {
-                let (id, mut command) = (*id, command.clone());
-                if let Command::Join { now, .. } = &mut command {
+                let mut request = request.clone();
+                if let Command::Join { now, .. } = &mut request.command {
                     *now = here;
                 }
-                Item::new(Request { id, command })
+                Item::new(request)
             }
             _ => Ok(item),
         }
+    }
+
+    /// The history says where a request came from, and not where it says that it came from.
+    fn stamped(&self, peer: Peer, item: Item) -> Result<Item, CodecError> {
+        let request = item.request()?;
+        if request.stamp.node == Some(peer.node) {
+            return Ok(item);
+        }
+        let mut request = request.clone();
+        request.stamp.node = Some(peer.node);
+        Item::new(request)
     }
 
     /// Whether the peer may ask for this, and it is not too large.

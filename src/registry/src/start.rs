@@ -196,6 +196,7 @@ impl Registry {
             readers,
             status,
             random,
+            clock: config.clock,
             metrics: counters,
             voters_period: config.timing.voters_period,
             tasks,

@@ -87,6 +87,8 @@ fn state(revision: u64, instances: &[(u64, u64)]) -> Arc<State> {
             node: NodeId(*node),
             desired: Desired::Run,
             since_revision: 1,
+            secrets: Default::default(),
+            run: None,
         };
         state.instances.insert(instance.id, instance);
     }
@@ -111,6 +113,8 @@ fn view(alive: bool, rss_bytes: u64, ready: &[(u64, u64)]) -> Arc<View> {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
+                last_end: None,
             },
         );
     }

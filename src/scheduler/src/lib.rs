@@ -1,5 +1,5 @@
-//! What only the leader does: [`Scheduler`] plans placements, [`Rollouts`] takes releases from stage to stage, and
-//! [`Caretaker`] ends what was begun with members and not finished. They run on every node and act only on the leader.
+//! What only the leader does: [`Scheduler`] plans placements, [`Rollouts`] takes releases from stage to stage, [`Runs`]
+//! takes runs from attempt to attempt, [`Caretaker`] ends what was begun with members and not finished, and [`Recorder`] writes down what is seen. They run on every node and act only on the leader.
 //!
 //! Where instances go is `domain::plan`'s decision alone. The scheduler asks for a plan when something
 //! changed, proposes it, and waits until it sees its own proposal applied before it plans again.
@@ -14,16 +14,20 @@
 mod caretaker;
 mod evidence;
 mod metrics;
+mod recorder;
 mod registrar;
 mod rollouts;
+mod runs;
 mod scheduler;
 mod stages;
 
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use evidence::Evidence;
 pub use metrics::UNPLACED_SERIES;
+pub use recorder::Recorder;
 pub use registrar::Registrar;
 pub use rollouts::Rollouts;
+pub use runs::Runs;
 pub use scheduler::{
     LOST_FOR, MIN_GAP, PERIOD, PLANS_PER_PASS, RETURN_GRACE, Scheduler, SchedulerError,
 };

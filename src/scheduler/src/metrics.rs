@@ -75,6 +75,23 @@ impl RolloutMetrics {
     }
 }
 
+pub(crate) struct RunMetrics {
+    pub(crate) steps: Counter,
+    pub(crate) open: Gauge,
+}
+
+impl RunMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> RunMetrics {
+        RunMetrics {
+            steps: metrics.counter(
+                "run_steps",
+                "Steps of runs and schedules, as this node took them while it led",
+            ),
+            open: metrics.gauge("runs_open", "Runs that wait or go on (leader only)"),
+        }
+    }
+}
+
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

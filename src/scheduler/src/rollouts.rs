@@ -10,7 +10,7 @@ use nebula_domain::observed::View;
 use nebula_domain::rollout::{self, Step, judge, look};
 use nebula_domain::state::Deployment;
 use nebula_domain::time::Millis;
-use nebula_domain::{Command, State};
+use nebula_domain::{Command, State, events};
 use nebula_registry::Status;
 use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::watch;
@@ -72,6 +72,18 @@ impl<R: Registrar> Rollouts<R> {
         let due = under_way(&state).filter_map(|d| rollout::due(d, now)).min();
         due.map_or(PERIOD, |at| at.since(now))
             .clamp(MIN_GAP, PERIOD)
+    }
+
+    /// What speaks against a release is in the history before what follows from it. Should it not get there, the release is
+    /// taken back all the same.
+    async fn tell(&self, state: &State, view: &View) {
+        let sightings = events::sightings(state, view);
+        if sightings.is_empty() {
+            return;
+        }
+        if let Err(error) = self.registry.propose(Command::Record { sightings }).await {
+            tracing::debug!(%error, "what was seen is not written down");
+        }
     }
 
     async fn take(&self, deployment: &Deployment, step: Step, now: Millis) {
@@ -156,6 +168,9 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
             let seen = look(&state, &view, deployment);
             let verdict = judge::verdict(deployment, &self.evidence.figures(&deployment.name));
             if let Some(step) = rollout::step(deployment, &seen, verdict, now) {
+                if matches!(step, Step::Fail { .. }) {
+                    self.tell(&state, &view).await;
+                }
                 self.take(deployment, step, wall).await;
             }
         }

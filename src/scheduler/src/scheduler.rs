@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::observed::{NodeView, View};
 use nebula_domain::plan::{self, Plan};
-use nebula_domain::{Command, NodeId, Rejection, State};
+use nebula_domain::{Command, NodeId, Rejection, State, events};
 use nebula_registry::{ProposeError, Status};
 use nebula_telemetry::Metrics;
 use tokio::sync::watch;
@@ -118,6 +118,7 @@ impl<R: Registrar> Scheduler<R> {
         if changes.is_empty() {
             return Ok(false);
         }
+        self.tell_nodes(&state, &view).await;
         tracing::debug!(plan_revision, changes = changes.len(), "proposing a plan");
         let command = Command::Assign {
             plan_revision,
@@ -149,6 +150,17 @@ impl<R: Registrar> Scheduler<R> {
                 tracing::debug!(%error, "the plan was not accepted");
                 Ok(false)
             }
+        }
+    }
+
+    /// That a node is gone is in the history before what follows from it. Should it not get there, the plan goes on.
+    async fn tell_nodes(&self, state: &State, view: &View) {
+        let sightings = events::node_sightings(state, view);
+        if sightings.is_empty() {
+            return;
+        }
+        if let Err(error) = self.registry.propose(Command::Record { sightings }).await {
+            tracing::debug!(%error, "what was seen of nodes is not written down");
         }
     }
 
@@ -211,7 +223,7 @@ pub(crate) fn unseen(state: &State, view: &View) -> Option<NodeId> {
 }
 
 /// A source that is gone never changes again.
-async fn changed<T>(watch: &mut watch::Receiver<T>) {
+pub(crate) async fn changed<T>(watch: &mut watch::Receiver<T>) {
     if watch.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

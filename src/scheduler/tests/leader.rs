@@ -50,7 +50,7 @@ impl Solo {
     fn apply(&self, command: Command) -> Result<Applied, ProposeError> {
         let id = RequestId(u128::from(self.requests.fetch_add(1, Ordering::SeqCst)));
         let mut applied = self.applied.lock().unwrap();
-        let result = nebula_domain::apply(&mut applied, &Request { id, command });
+        let result = nebula_domain::apply(&mut applied, &Request::new(id, command));
         let revision = applied.revision;
         let (source, sender) = (self.applied.clone(), self.state.clone());
         // The watch lags behind the answer, as the real one may.
@@ -90,8 +90,10 @@ impl Registrar for Solo {
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
-        let Command::Assign { changes, .. } = &command else {
-            panic!("the scheduler only assigns: {command:?}")
+        let changes = match &command {
+            Command::Assign { changes, .. } => changes,
+            Command::Record { .. } => return self.apply(command),
+            _ => panic!("the scheduler only assigns and records: {command:?}"),
         };
         self.proposals.lock().unwrap().push(changes.clone());
         let fault = {
@@ -202,6 +204,8 @@ fn heard(state: &State, node: NodeId, alive: bool) -> NodeView {
                     health: Health::Healthy,
                     restarts: 0,
                     reason: String::new(),
+                    exit: None,
+                    last_end: None,
                 };
                 (instance.id, facts)
             })

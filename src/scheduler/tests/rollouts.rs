@@ -43,7 +43,7 @@ impl Registrar for Paper {
     async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let mut state = (**self.state.borrow()).clone();
         let id = RequestId(u128::from(state.revision) + 1);
-        let outcome = nebula_domain::apply(&mut state, &Request { id, command });
+        let outcome = nebula_domain::apply(&mut state, &Request::new(id, command));
         let outcome = outcome.map_err(ProposeError::Rejected)?;
         let revision = state.revision;
         self.state.send_replace(Arc::new(state));

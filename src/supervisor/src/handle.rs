@@ -11,6 +11,7 @@ use nebula_drivers::{Driver, Run};
 use tokio::sync::watch;
 
 use crate::ports;
+use crate::supplies::{self, Supplies};
 
 #[derive(Debug, Clone)]
 pub struct SupervisorConfig {
@@ -20,6 +21,8 @@ pub struct SupervisorConfig {
     pub port_range: RangeInclusive<u16>,
     /// Holds one folder for each instance that runs; must exist.
     pub work_dir: PathBuf,
+    /// Holds the folders that deployments keep; made when one is needed.
+    pub volumes_dir: PathBuf,
     /// Between two looks whether a static site's files are still there.
     pub files_check: Duration,
 }
@@ -28,9 +31,14 @@ pub struct SupervisorConfig {
 /// call for each file.
 const FILES_CHECK: Duration = Duration::from_secs(10);
 
+/// Beside the work folder.
+pub const VOLUMES_DIR: &str = "volumes";
+
 impl SupervisorConfig {
+    /// The folder with volumes lies beside the work folder.
     pub fn new(me: NodeId, node_name: String, work_dir: PathBuf) -> SupervisorConfig {
         SupervisorConfig {
+            volumes_dir: work_dir.with_file_name(VOLUMES_DIR),
             me,
             node_name,
             port_range: ports::DEFAULT_RANGE,
@@ -50,6 +58,7 @@ pub(crate) struct Shared {
     pub locals: watch::Sender<Arc<LocalInstances>>,
     /// What the probes of this node have given up.
     pub given_up: watch::Receiver<Arc<GivenUp>>,
+    pub supplies: Arc<dyn Supplies>,
 }
 
 impl Handle {
@@ -64,6 +73,20 @@ impl Handle {
             driver,
             locals,
             given_up,
+            supplies: Arc::new(supplies::Nothing),
+        }))
+    }
+
+    /// The same with what other parts of the node have for programs; before a supervisor is made.
+    #[must_use]
+    pub fn supplied(self, supplies: Arc<dyn Supplies>) -> Handle {
+        let shared = &self.0;
+        Handle(Arc::new(Shared {
+            config: shared.config.clone(),
+            driver: shared.driver.clone(),
+            locals: shared.locals.clone(),
+            given_up: shared.given_up.clone(),
+            supplies,
         }))
     }
 

@@ -12,9 +12,11 @@ mod ports;
 mod registrar;
 mod slot;
 mod supervisor;
+mod supplies;
 mod workdir;
 
 pub use files::Files;
-pub use handle::{Handle, SupervisorConfig};
+pub use handle::{Handle, SupervisorConfig, VOLUMES_DIR};
 pub use registrar::Registrar;
 pub use supervisor::Supervisor;
+pub use supplies::Supplies;

@@ -9,8 +9,8 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use nebula_domain::backoff::Backoff;
-use nebula_domain::observed::{Busy, Health, Phase};
-use nebula_drivers::{Run, RunStatus};
+use nebula_domain::observed::{Busy, Ended, Health, LastEnd, Phase};
+use nebula_drivers::{Exit, Run, RunStatus};
 
 /// A stop waits this long for proxies to let go: a live one needs a second at most, and a node that
 /// is dead but not yet known to be must not hold up the others.
@@ -25,6 +25,8 @@ pub const RETRY_MAX: Duration = Duration::from_secs(30);
 pub enum Want {
     /// A program is to run.
     Program,
+    /// A program is to run to its end, once.
+    Once,
     /// Files are to be here; the proxy serves them.
     Files,
     /// It is to end.
@@ -86,6 +88,8 @@ pub enum Stage {
     Stopping,
     /// The same, because its probes gave it up: it is to be started again.
     Ending,
+    /// What was to run once has ended.
+    Over,
     Gone,
 }
 
@@ -110,6 +114,8 @@ pub struct Slot {
     pub run: u64,
     /// What went wrong last.
     pub reason: String,
+    /// How the program ended last by itself.
+    pub last_end: Option<LastEnd>,
     /// Tries in a row that came to no run.
     tries: u32,
     /// Files that were served are gone from the disk.
@@ -118,6 +124,8 @@ pub struct Slot {
     settled: bool,
     /// Why the latest run is ended, when its probes gave it up.
     given_up: Option<String>,
+    /// How the latest run ended.
+    pub exit: Option<Exit>,
 }
 
 impl Slot {
@@ -137,10 +145,12 @@ impl Slot {
             backoff: Backoff::resumed(restarts),
             run: number,
             reason: String::new(),
+            last_end: None,
             tries: 0,
             files_lost: false,
             settled: run.is_none(),
             given_up: None,
+            exit: None,
         }
     }
 
@@ -158,7 +168,7 @@ impl Slot {
             Stage::Ending => Phase::Backoff,
             Stage::Running | Stage::Serving(_) => Phase::Running,
             Stage::Draining(..) | Stage::Stopping => Phase::Stopping,
-            Stage::Gone => Phase::Stopped,
+            Stage::Over | Stage::Gone => Phase::Stopped,
         }
     }
 
@@ -216,17 +226,24 @@ impl Slot {
                 self.stage = Stage::Gone;
                 None
             }
-            (Want::Program | Want::Files, Stage::Due(at)) if *at <= now => {
+            (Want::Program | Want::Once | Want::Files, Stage::Due(at)) if *at <= now => {
                 self.stage = Stage::Fetching;
                 Some(Effect::Fetch)
             }
-            (Want::Program, Stage::Starting | Stage::Draining(..)) if running => {
+            (Want::Program | Want::Once, Stage::Starting | Stage::Draining(..)) if running => {
                 self.tries = 0;
                 self.stage = Stage::Running;
                 None
             }
+            // It has ended while nothing was wanted of it: once is once.
+            (Want::Once, Stage::Draining(..) | Stage::Stopping | Stage::Gone)
+                if !running && self.exit.is_some() =>
+            {
+                self.stage = Stage::Over;
+                None
+            }
             // Wanted after all: the registry had not caught up when it was taken for removed.
-            (Want::Program | Want::Files, Stage::Draining(..) | Stage::Gone) => {
+            (Want::Program | Want::Once | Want::Files, Stage::Draining(..) | Stage::Gone) => {
                 self.stage = Stage::Due(now);
                 self.step(want, run, now)
             }
@@ -243,7 +260,7 @@ impl Slot {
                 self.stage = Stage::Gone;
                 None
             }
-            (Want::Program | Want::Files | Want::Hold, _) => None,
+            (Want::Program | Want::Once | Want::Files | Want::Hold, _) => None,
         }
     }
 
@@ -294,7 +311,17 @@ impl Slot {
             return None;
         }
         self.settled = true;
+        self.exit = Some(*exit);
         let given_up = self.given_up.take();
+        if want == Want::Once {
+            self.tries = 0;
+            self.stage = Stage::Over;
+            self.reason = match exit {
+                Exit::Code(0) => String::new(),
+                exit => exit.to_string(),
+            };
+            return Some(exit.to_string());
+        }
         if want != Want::Program {
             // One that ended before this slot was made has been spoken of.
             let known = !matches!(self.stage, Stage::Due(_));
@@ -303,6 +330,13 @@ impl Slot {
         self.tries = 0;
         let delay = self.backoff.delay(at.since(run.started_at));
         self.stage = Stage::Due(now + delay);
+        self.last_end = Some(LastEnd {
+            how: match given_up {
+                Some(_) => Ended::GivenUp,
+                None => how(*exit),
+            },
+            at: *at,
+        });
         // How it ended is then what it was told to do.
         self.reason = given_up.unwrap_or_else(|| exit.to_string());
         let reason = &self.reason;
@@ -325,7 +359,7 @@ impl Slot {
                 self.stage = Stage::Due(now + self.retry());
                 None
             }
-            (Ok(()), Want::Program) => {
+            (Ok(()), Want::Program | Want::Once) => {
                 self.run += 1;
                 self.settled = false;
                 self.stage = Stage::Starting;
@@ -382,5 +416,16 @@ impl Slot {
             Stage::Ending => self.stage = Stage::Running,
             _ => {}
         }
+    }
+}
+
+fn how(exit: Exit) -> Ended {
+    match exit {
+        Exit::Code(code) => Ended::Code(code),
+        Exit::Signal(number) => Ended::Signal(number),
+        Exit::OutOfMemory { .. } => Ended::OutOfMemory,
+        Exit::OutOfDisk { .. } => Ended::OutOfDisk,
+        Exit::Unseen => Ended::Unseen,
+        Exit::Reboot => Ended::Reboot,
     }
 }

@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod local;
+mod once;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use nebula_actors::{BoxError, Reconciler};
 use nebula_artifacts::Artifacts;
 use nebula_domain::observed::{GivenUp, LocalInstances};
-use nebula_domain::spec::Workload;
+use nebula_domain::spec::{Spec, Workload};
 use nebula_domain::state::{Desired, Instance};
 use nebula_domain::{InstanceId, State, View};
 use nebula_drivers::Runs;
@@ -167,6 +168,14 @@ impl Supervisor {
         match instance.desired {
             Desired::Stop if !self.contact.is_sure() => Some(Want::Hold),
             Desired::Stop => Some(Want::Stop(farewell(state, view, instance))),
+            // A registry that lags does not know that an attempt was given up, and has begun elsewhere.
+            Desired::Run if instance.run.is_some() => {
+                let begun = self.runs.borrow().contains_key(&id);
+                Some(match begun || self.contact.is_sure() {
+                    true => Want::Once,
+                    false => Want::Hold,
+                })
+            }
             Desired::Run => match state.release_of(instance)?.spec.workload {
                 Workload::Static(_) => Some(Want::Files),
                 Workload::Service(_) => Some(Want::Program),
@@ -236,7 +245,9 @@ impl Supervisor {
                 phase: slot.phase(),
                 restarts: slot.restarts(),
                 reason: slot.reason.clone(),
+                last_end: slot.last_end,
                 run: slot.run,
+                exit: once::exit(state, *id, slot),
             };
             self.membership.publish_phase(*id, facts);
             if let Some(health) = slot.health() {
@@ -270,8 +281,16 @@ fn let_go(view: &View, instance: &Instance) -> bool {
     alive.all(|node| node.facts.routed_revision >= instance.since_revision)
 }
 
+/// Of what takes no requests no proxy has to let go.
+fn asked_by_anybody(instance: &Instance, spec: Option<&Spec>) -> bool {
+    instance.run.is_none() && spec.is_none_or(Spec::takes_requests)
+}
+
 fn farewell(state: &State, view: &View, instance: &Instance) -> Farewell {
     let release = state.release_of(instance);
+    if !asked_by_anybody(instance, release.map(|release| &release.spec)) {
+        return Farewell::NOW;
+    }
     let (drain, socket_grace) = match release.map(|release| &release.spec.workload) {
         Some(Workload::Service(service)) => (service.drain, service.socket_grace),
         // Of files what is under way goes on: they are read to the end, whatever becomes of their names.

@@ -103,6 +103,8 @@ async fn what_an_earlier_supervisor_spoke_of_is_taken_back() {
         phase: Phase::Running,
         restarts: 0,
         reason: String::new(),
+        exit: None,
+        last_end: None,
         run: 1,
     };
     node.assign(TWO, "web", service());

@@ -68,6 +68,24 @@ fn create() -> Request {
             origin: Default::default(),
             now: Millis(5),
         },
+        stamp: Default::default(),
+    }
+}
+
+fn running() -> health::Running {
+    health::Running {
+        instance: InstanceId(3),
+        run: 2,
+        since: Millis(9),
+        held: vec![health::Held {
+            what: "seccomp".to_owned(),
+            holds: true,
+            detail: "60 system calls".to_owned(),
+        }],
+        usage: health::Usage {
+            memory_bytes: Some(1 << 20),
+            ..health::Usage::default()
+        },
     }
 }
 
@@ -144,9 +162,11 @@ fn fuzz_peer_frames() {
         bytes(&health::Request {
             deployment: "api".parse().unwrap(),
             history: true,
+            runs: true,
         }),
         bytes(&health::Answer {
             instances: vec![probed()],
+            runs: vec![running()],
         }),
         bytes(&log_search::Search {
             deployment: "api".parse().unwrap(),

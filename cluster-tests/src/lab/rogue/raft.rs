@@ -98,7 +98,7 @@ pub async fn propose(
     command: Command,
 ) -> anyhow::Result<Option<Answer>> {
     let id = RequestId(id);
-    let request = Blob(codec::encode(&Request { id, command })?);
+    let request = Blob(codec::encode(&Request::new(id, command))?);
     let proposal = Proposal {
         request,
         operator: None,

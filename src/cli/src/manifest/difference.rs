@@ -73,11 +73,12 @@ pub fn difference(
         changes: Vec::new(),
         scale: None,
     };
-    let is_service = manifest.spec.kind == Kind::Service.as_str();
+    let counted = |kind: &str| Kind::named(kind).is_some_and(Kind::has_instances);
+    let is_counted = counted(&manifest.spec.kind);
     let Some(current) = current else {
         plan.action = Action::Create;
         plan.changes = specs(&DeploymentSpec::default(), &told(&manifest.spec, None)?);
-        let instances = is_service.then_some(manifest.instances.unwrap_or(1));
+        let instances = is_counted.then_some(manifest.instances.unwrap_or(1));
         plan.changes
             .extend(change("instances", None, instances.map(Value::from)));
         plan.changes
@@ -110,12 +111,12 @@ pub fn difference(
     }
     let releases = !plan.changes.is_empty();
     // What a site counts is nodes.
-    let was_service = known.kind == Kind::Service.as_str();
+    let was_counted = counted(&known.kind);
     let scale = manifest
         .instances
-        .filter(|n| !was_service || *n != current.desired);
+        .filter(|n| !was_counted || *n != current.desired);
     if let Some(n) = scale {
-        let old = was_service.then(|| Value::from(current.desired));
+        let old = was_counted.then(|| Value::from(current.desired));
         plan.changes
             .extend(change("instances", old, Some(Value::from(n))));
     }

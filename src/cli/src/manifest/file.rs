@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use nebula_wire::api::{Http, Isolation, Probe, ReleaseStrategy, Resources};
+use nebula_wire::api::{
+    Cron, Hooks, Http, Isolation, Job, Probe, ReleaseStrategy, Resources, SecretRef, Volume,
+};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use utoipa::ToSchema;
 
@@ -17,7 +19,7 @@ use crate::spec::Kind;
 pub struct File {
     /// The deployment's name, and the first part of its host name: lower-case letters, digits and dashes.
     pub name: Option<String>,
-    /// `static` (files that every node serves) or `service` (a program that listens on the port in PORT); a service when there is a command, a static site otherwise.
+    /// `static` (files that every node serves), `service` (a program that listens on the port in PORT), `worker` (one without a port), `job` (one that runs to its end once for each release) or `cron` (whenever its schedule says so); cron when there is a schedule, a service when there is a command, a static site otherwise.
     #[serde(rename = "type")]
     #[schema(inline)]
     pub kind: Option<Kind>,
@@ -60,9 +62,27 @@ pub struct File {
     /// What one instance may reach.
     #[serde(default)]
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// Deployments that have to be ready before an instance is started; the program is told their addresses.
+    #[serde(default)]
+    pub depends_on: Vec<String>,
+    /// Secrets that the program is given: names, or tables that also name the variable. Never values.
+    #[serde(default)]
+    pub secrets: Vec<SecretEntry>,
     /// How a release takes over from the one before.
     #[serde(default)]
     pub strategy: ReleaseStrategy,
+    /// How often and how long a run of a job or a cron deployment may try.
+    #[serde(default)]
+    pub job: Job,
+    /// When a cron deployment is due.
+    #[serde(default)]
+    pub cron: Cron,
+    /// Commands that run once for each release.
+    #[serde(default)]
+    pub hooks: Hooks,
     /// How the proxy treats its requests.
     #[serde(default)]
     pub http: Http,
@@ -76,11 +96,34 @@ pub struct File {
     pub environments: BTreeMap<String, File>,
 }
 
+/// `"DB_PASSWORD"`, or `{ env = "PGPASSWORD", secret = "DB_PASSWORD" }`.
+#[derive(serde::Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "a secret's name, or a table with 'env' and 'secret'"
+)]
+pub enum SecretEntry {
+    Name(String),
+    As(SecretRef),
+}
+
+impl SecretEntry {
+    pub fn to_wire(&self) -> SecretRef {
+        match self {
+            SecretEntry::Name(name) => SecretRef {
+                env: name.clone(),
+                secret: name.clone(),
+            },
+            SecretEntry::As(given) => given.clone(),
+        }
+    }
+}
+
 /// How an instance is asked.
 #[derive(serde::Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeTable {
-    /// `tcp` (a connection), `http` (a GET), `exec` (a command) or `grpc`; by what else is said, otherwise `tcp`.
+    /// `tcp` (a connection), `http` (a GET), `exec` (a command), `grpc` or `process` (it is there); by what else is said, otherwise `tcp`, and `process` for a worker.
     #[serde(rename = "type")]
     pub kind: Option<String>,
     /// HTTP: what is asked for, such as `/health`.
@@ -111,6 +154,15 @@ pub struct ProbeTable {
 }
 
 impl ProbeTable {
+    /// The readiness probe of a deployment of this kind: a worker has no port to connect to.
+    pub fn to_wire_of(&self, kind: Kind) -> Probe {
+        let mut probe = self.to_wire();
+        if kind == Kind::Worker && self.kind.is_none() && probe.kind == "tcp" {
+            "process".clone_into(&mut probe.kind);
+        }
+        probe
+    }
+
     pub fn to_wire(&self) -> Probe {
         let kind = match (&self.path, &self.command, &self.service) {
             (Some(_), _, _) => "http",

@@ -4,19 +4,8 @@
 use toml::de::DeTable;
 
 use super::parse::Wrong;
-use crate::toml_text::entry;
 
-const FIELDS: &[&str] = &[
-    "depends_on",
-    "hooks",
-    "image",
-    "placement",
-    "port",
-    "secrets",
-    "volumes",
-];
-
-const TYPES: &[&str] = &["cron", "job", "worker"];
+const FIELDS: &[&str] = &["image", "placement", "port"];
 
 /// Refuses the first of them that stands in the table of a deployment or of an environment.
 pub fn refuse(table: &DeTable<'_>) -> Result<(), Wrong> {
@@ -27,13 +16,5 @@ pub fn refuse(table: &DeTable<'_>) -> Result<(), Wrong> {
             return Err(Wrong::new(key.span(), reason));
         }
     }
-    let kind = entry(table, "type").map(|(_, value)| value);
-    let named = kind.and_then(|value| Some((value.span(), value.get_ref().as_str()?)));
-    match named {
-        Some((span, kind)) if TYPES.contains(&kind) => Err(Wrong::new(
-            span,
-            format!("deployments of type '{kind}' are not supported yet"),
-        )),
-        _ => Ok(()),
-    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, Deserializer};
 
-use super::file::{File, ProbeTable, Time};
+use super::file::{File, ProbeTable, SecretEntry, Time};
 use super::overlay::{self, Laid};
 use crate::spec::{Kind, check_instances};
 use crate::toml_text::{place, with_nearest};
@@ -80,6 +80,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
     let file = shape(table.clone(), whole.clone())?;
     let name = name(&file, environment.filter(|_| !named), &table)?;
     let kind = file.kind.unwrap_or(match file.command {
+        Some(_) if file.cron.schedule.is_some() => Kind::Cron,
         Some(_) => Kind::Service,
         None => Kind::Static,
     });
@@ -97,6 +98,10 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
             }
         }
     }
+    if file.instances.is_some() && matches!(kind, Kind::Job | Kind::Cron) {
+        let reason = "what runs to its end has no instances to count";
+        return Err(Wrong::at(&table, "instances", reason));
+    }
     if let Some(instances) = file.instances {
         check_instances(instances).map_err(|e| Wrong::at(&table, "instances", e.error.message))?;
     }
@@ -107,7 +112,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         command: file.command,
         tld: file.tld,
         env: BTreeMap::new(),
-        probe: file.probe.as_ref().map(ProbeTable::to_wire),
+        probe: file.probe.as_ref().map(|table| table.to_wire_of(kind)),
         startup: file.startup.as_ref().map(ProbeTable::to_wire),
         liveness: file.liveness.as_ref().map(ProbeTable::to_wire),
         stop_grace_ms: file.stop_grace.map(Time::millis),
@@ -118,6 +123,12 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         strategy: file.strategy,
         resources: file.resources,
         isolation: file.isolation,
+        volumes: file.volumes,
+        depends_on: file.depends_on,
+        secrets: file.secrets.iter().map(SecretEntry::to_wire).collect(),
+        job: file.job,
+        cron: file.cron,
+        hooks: file.hooks,
     };
     let as_written = DeploymentSpec {
         env: env.clone(),
@@ -236,14 +247,27 @@ const PARTS: &[Part] = &[
     ("isolation", |from, to| {
         to.isolation = from.isolation.clone()
     }),
+    ("volumes", |from, to| to.volumes.clone_from(&from.volumes)),
+    ("secrets", |from, to| to.secrets.clone_from(&from.secrets)),
+    ("depends_on", |from, to| {
+        to.depends_on.clone_from(&from.depends_on)
+    }),
+    ("job", |from, to| to.job = from.job.clone()),
+    ("cron", |from, to| to.cron = from.cron.clone()),
+    ("hooks", |from, to| to.hooks = from.hooks.clone()),
 ];
 
 /// The first part that is refused even when all others are as by default.
 fn blame(spec: &DeploymentSpec) -> Option<String> {
-    let is_service = spec.kind == Kind::Service.as_str();
+    let is_program = spec.kind != Kind::Static.as_str();
+    let mut cron = nebula_wire::api::Cron::default();
+    if spec.kind == Kind::Cron.as_str() && spec.cron.schedule.is_some() {
+        cron.schedule = Some("@daily".to_owned());
+    }
     let plain = DeploymentSpec {
         kind: spec.kind.clone(),
-        command: is_service.then(|| "true".to_owned()),
+        cron,
+        command: is_program.then(|| "true".to_owned()),
         ..DeploymentSpec::default()
     };
     for (field, take) in PARTS {

@@ -126,6 +126,8 @@ mod tests {
             "resources.memory",
             "isolation.network",
             "strategy.steps",
+            "cron.schedule",
+            "hooks.pre_release",
             "http.limits.body",
             "http.rules[].path",
             "environments",
@@ -151,7 +153,7 @@ mod tests {
         );
         assert_eq!(
             root["properties"]["type"]["enum"],
-            json!(["static", "service"]),
+            json!(["static", "service", "worker", "job", "cron"]),
             "{root}"
         );
         assert_eq!(root["properties"]["instances"]["type"], "integer");

@@ -156,14 +156,29 @@ fn errors_name_the_place_and_the_nearest_word() {
             "did you mean 'static'?",
         ),
         (
-            "name = 'a'\ntype = 'cron'".into(),
+            "name = 'a'\ntype = 'cron'\ncommand = 'run'".into(),
             (2, 8),
-            "not supported yet",
+            "needs a schedule",
         ),
         (
-            "name = 'a'\n\n[[volumes]]\nx = 1".into(),
+            "name = 'a'\ntype = 'cron'\ncommand = 'run'\n[cron]\nschedule = '61 * * * *'".into(),
+            (5, 12),
+            "cron.schedule: '61 * * * *' cannot be read",
+        ),
+        (
+            "name = 'a'\ncommand = 'run'\n[hooks]\npre_release = ' '".into(),
+            (3, 1),
+            "a hook's command is empty",
+        ),
+        (
+            "name = 'a'\n\n[[image]]\nx = 1".into(),
             (3, 3),
-            "'volumes' is not supported yet",
+            "'image' is not supported yet",
+        ),
+        (
+            format!("{service}[[volumes]]\nname = 'data'\npath = '/etc'"),
+            (3, 1),
+            "the system's own folders",
         ),
         (
             "name = 'a'\n[environments.s]\nimage = 'x'".into(),

@@ -6,8 +6,8 @@ use nebula_wire::api::{
     UpdateDeployment,
 };
 
-use super::deploy_args::{Cache, Create, Deploy, Named, Scale, Update};
-use super::{deploy_cache, logs, manifest, releases};
+use super::deploy_args::{Cache, Create, Deploy, Named, Remove, Scale, Update};
+use super::{deploy_cache, logs, manifest, releases, runs};
 use crate::connect::ConnectFlags;
 use crate::error::{CliError, Exit, Outcome};
 use crate::output::Output;
@@ -33,17 +33,23 @@ pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcom
         }
         Deploy::Status { name } => {
             let name = deployment_name(&name)?;
-            let status = connect.client()?.deployment(name.as_str()).await?;
+            let status = connect.client()?.deployment_detail(name.as_str()).await?;
             out.result(&status, render::deployment);
             Ok(())
         }
         Deploy::Health(args) => super::deploy_health::run(args, connect, out).await,
         Deploy::Logs(args) => logs::run(args, connect, out).await,
+        Deploy::Events { name, choice } => {
+            super::events::run(Some(&name), choice, connect, out).await
+        }
         Deploy::Update(args) => update(args, connect, out).await,
         Deploy::Scale(args) => scale(args, connect, out).await,
         Deploy::Restart(args) => restart(args, connect, out).await,
         Deploy::Cache(Cache::Purge { name }) => deploy_cache::purge(&name, connect, out).await,
         Deploy::Remove(args) => remove(args, connect, out).await,
+        Deploy::Runs { name } => runs::list(&name, connect, out).await,
+        Deploy::Run(args) => runs::begin(args, connect, out).await,
+        Deploy::Cancel(args) => runs::cancel(args, connect, out).await,
         Deploy::History { name } => releases::history(&name, connect, out).await,
         Deploy::Diff(args) => releases::diff(args, connect, out).await,
         Deploy::Rollback(args) => releases::roll_back(args, connect, out).await,
@@ -188,10 +194,21 @@ struct Removed<'a> {
     removed: bool,
 }
 
-async fn remove(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
+async fn remove(args: Remove, connect: &ConnectFlags, out: Output) -> Outcome {
+    let Remove {
+        named: args,
+        volumes,
+    } = args;
     let name = deployment_name(&args.name)?;
     let client = connect.client()?;
     client.remove_deployment(name.as_str()).await?;
+    if volumes {
+        match client.delete_volumes(name.as_str()).await {
+            // It had none.
+            Err(error) if error.is_not_found() => {}
+            deleted => deleted?,
+        }
+    }
     let removed = args.wait.waits();
     if removed {
         wait::removal(&client, name.as_str(), args.wait.timeout, out).await?;
@@ -233,6 +250,18 @@ pub(super) async fn finish(
     }
     let status = wait::rollout(client, &deployed, flags.timeout, out).await?;
     out.result(&status, |s| {
+        if let Some(run) = s
+            .last_run
+            .as_ref()
+            .filter(|_| ["job", "cron"].contains(&s.kind.as_str()))
+        {
+            let next = s.next_run_at.as_ref();
+            let next = next.map_or_else(String::new, |at| format!(", next run at {at}"));
+            return format!(
+                "{} is {done}: release {}, {} {}{next}",
+                s.name, s.release, run.id, run.state
+            );
+        }
         let urls: Vec<_> = s.urls.iter().map(|url| format!("\n  {url}")).collect();
         format!(
             "{} is {done}: release {}, {} of {} ready{}",

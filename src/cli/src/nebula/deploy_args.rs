@@ -8,6 +8,7 @@ use nebula_domain::loglevel::Level;
 use super::logs;
 use super::manifest::{Apply, Init, PlanFlags};
 use super::releases::{Diff, RollBackArgs};
+use super::runs::{Begin, Cancel};
 use crate::spec::{ChangeFlags, HttpFlags, SpecFlags};
 use crate::wait::WaitFlags;
 
@@ -44,6 +45,8 @@ Examples:
   nebula deploy create api --path ./app --command 'python3 app.py' --instances 3 --env LEVEL=info \\
       --env-file ./api.env --health-path /health --tld example.test
   nebula deploy create shop --path ./dist --tld example.test --name shop.test --name '*.shop.test' --redirect-https
+  nebula deploy create mails --path ./app --command 'python3 worker.py' --type worker
+  nebula deploy create report --path ./app --command 'python3 report.py' --schedule '0 3 * * *' --time-zone Europe/Berlin
   nebula deploy create wiki --path ./wiki --command ./serve --tld example.test --basic-auth ann --http ./http.toml")]
     Create(Create),
     /// List all deployments
@@ -57,7 +60,12 @@ Examples:
         all: bool,
     },
     /// Show one deployment and its instances
-    #[command(after_help = "Example:\n  nebula deploy status api")]
+    #[command(after_help = "\
+Example:
+  nebula deploy status api
+
+MEMORY, CPU (thousandths of a core, lately) and PIDS stand beside their limits. Below the table is what keeps the
+instances within their limits and away from others, and what of that this machine does not give.")]
     Status { name: String },
     /// Show how the instances answer their probes, and why not
     #[command(after_help = "\
@@ -72,6 +80,19 @@ A probe is waiting (for the startup probe), pending, passing or failing; STREAK 
         after_help = "Examples:\n  nebula deploy logs api --follow\n  nebula deploy logs api --tail 20 --instance i-17\n  nebula deploy logs api --since 1h --level warn --grep 'time(d )?out'"
     )]
     Logs(Logs),
+    /// Show what happened to a deployment, and why
+    #[command(after_help = "\
+Examples:
+  nebula deploy events api --since 1h
+  nebula deploy events api --follow --kind instance
+  nebula deploy events api --kind release --json
+
+The latest 256 events of a deployment are kept, those of one that was removed too. See docs/events.md.")]
+    Events {
+        name: String,
+        #[command(flatten)]
+        choice: super::events::Choice,
+    },
     /// Deploy a new release: other files, another command, or both
     #[command(after_help = "\
 Examples:
@@ -90,6 +111,21 @@ changes the deployment at the same moment, flags about the program are refused a
     /// Replace every instance by a new one
     #[command(after_help = "Example:\n  nebula deploy restart api")]
     Restart(Named),
+    /// Show the runs of a job, a cron deployment or a release's hooks: those that go on, and the latest that are over
+    #[command(after_help = "Example:\n  nebula deploy runs report")]
+    Runs { name: String },
+    /// Run a job or a cron deployment now, and wait until it is over
+    #[command(after_help = "\
+Examples:
+  nebula deploy run report
+  nebula deploy run report --follow
+  nebula deploy run report --no-wait
+
+Exits with 0 when the run has succeeded, and with 4 when it has failed or was cancelled.")]
+    Run(Begin),
+    /// End a run that waits or goes on
+    #[command(after_help = "Example:\n  nebula deploy cancel report run-3")]
+    Cancel(Cancel),
     /// Show a deployment's kept releases: who made them, when, why, and what became of them
     #[command(after_help = "Example:\n  nebula deploy history api")]
     History { name: String },
@@ -123,9 +159,14 @@ back. It takes the straight way, without a canary.")]
     /// Stop a deployment's instances and forget it
     #[command(
         visible_alias = "rm",
-        after_help = "Example:\n  nebula deploy remove api"
+        after_help = "\
+Examples:
+  nebula deploy remove api
+  nebula deploy remove db --volumes
+
+What its volumes hold is kept unless --volumes says otherwise: a deployment of the same name finds it again."
     )]
-    Remove(Named),
+    Remove(Remove),
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +232,15 @@ pub struct Named {
     pub name: String,
     #[command(flatten)]
     pub wait: WaitFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    #[command(flatten)]
+    pub named: Named,
+    /// Delete its volumes too, for good
+    #[arg(long)]
+    pub volumes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,10 +6,14 @@ mod deploy;
 mod deploy_args;
 mod deploy_cache;
 mod deploy_health;
+mod events;
 mod logs;
 mod manifest;
 mod releases;
+mod runs;
 mod scheduler;
+mod secrets;
+mod volume;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -46,6 +50,22 @@ enum Command {
     /// Create, change and look at deployments
     #[command(subcommand)]
     Deploy(deploy_args::Deploy),
+    /// Set, list and delete secrets that programs are given
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
+    /// See and delete what deployments keep
+    #[command(subcommand)]
+    Volume(volume::Volume),
+    /// Show what happened in the cluster: to deployments, instances and nodes
+    #[command(after_help = "\
+Examples:
+  nebula events --since 1h
+  nebula events --follow --kind node
+  nebula events --node n2 --json
+
+Events of one deployment: nebula deploy events NAME. With --follow another node is asked when the one that answers is
+gone; no event is missed, and none comes twice.")]
+    Events(events::Choice),
     /// Read and change the cluster's settings
     #[command(subcommand)]
     Config(config::Config),
@@ -73,6 +93,9 @@ pub fn run(cli: Cli) -> Outcome {
     let connect = cli.connect;
     match cli.command {
         Command::Deploy(command) => block_on(deploy::run(command, &connect, out)),
+        Command::Secrets(command) => block_on(secrets::run(command, &connect, out)),
+        Command::Volume(command) => block_on(volume::run(command, &connect, out)),
+        Command::Events(choice) => block_on(events::run(None, choice, &connect, out)),
         Command::Config(command) => block_on(config::run(command, &connect, out)),
         Command::Context(command) => block_on(context::run(command, cluster_file(&connect), out)),
         Command::Scheduler(command) => block_on(scheduler::run(command, out)),
@@ -143,10 +166,22 @@ mod tests {
             "nebula deploy logs a --level warn --since 1h --until 2026-01-31T12:00:00Z --grep x --release 3",
             "nebula deploy logs a --node n1 --stream stderr --past",
             "nebula deploy remove a --no-wait",
+            "nebula deploy events a --since 1h --follow --json",
+            "nebula events --follow --kind node-dead --node n1 --tail 5",
             "nebula deploy apply -f nebula.toml --env staging -m why --no-wait",
             "nebula deploy plan --exit-code --json",
             "nebula deploy init ./app --force",
             "nebula deploy schema",
+            "nebula deploy create a --path . --command x --volume data:/data --volume wal:/wal",
+            "nebula deploy remove a --volumes",
+            "nebula volume list a --json",
+            "nebula secrets set DB_PASSWORD",
+            "nebula secrets set DB_PASSWORD hush",
+            "nebula secrets set TLS_KEY --file key.pem",
+            "nebula secrets list --json",
+            "nebula secrets delete DB_PASSWORD",
+            "nebula deploy create a --path . --command x --secret DB_PASSWORD --secret PGPASSWORD=DB_PASSWORD --depends-on db",
+            "nebula volume delete a",
             "nebula deploy create a --path . --command x --memory 1Gi --step 10% --no-rollback",
             "nebula config set user.a b",
             "nebula scheduler start --data-dir /x",
@@ -161,6 +196,9 @@ mod tests {
             "nebula deploy logs a --follow --until 1h",
             "nebula deploy logs a --stream stdin",
             "nebula deploy plan --wait",
+            "nebula deploy events",
+            "nebula events --kind loud",
+            "nebula events --since soon",
             "nebula deploy apply api",
             "nebula deploy scale a --instances -1",
             "nebula deploy scale a --instances many",

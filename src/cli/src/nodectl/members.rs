@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use nebula_wire::api::Volumes;
 use serde::Serialize;
 
 use crate::connect::ConnectFlags;
@@ -48,6 +49,9 @@ pub struct Remove {
 struct Drained<'a> {
     node: &'a str,
     draining: bool,
+    /// Instances that cannot leave it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stays: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -78,18 +82,47 @@ pub async fn drain(args: Drain, connect: &ConnectFlags, out: Output) -> Outcome 
     let draining = !args.undo;
     let client = connect.client_at(args.here.data_dir.as_deref())?;
     client.set_draining(&args.node, draining).await?;
+    let stays = match draining {
+        true => bound(client.volumes().await?, &args.node),
+        false => Vec::new(),
+    };
     let answer = Drained {
         node: &args.node,
         draining,
+        stays,
     };
     out.result(&answer, |a| {
         if a.draining {
-            format!("{} is draining: its instances move elsewhere", a.node)
+            let stays = a
+                .stays
+                .iter()
+                .map(|what| format!("\n  cannot move: {what}"));
+            let stays: String = stays.collect();
+            format!(
+                "{} is draining: its instances move elsewhere{stays}",
+                a.node
+            )
         } else {
             format!("{} takes instances again", a.node)
         }
     });
     Ok(())
+}
+
+/// The instances that cannot leave a node, because what they keep is there.
+fn bound(all: Volumes, node: &str) -> Vec<String> {
+    let here = all
+        .volumes
+        .into_iter()
+        .filter(|volume| volume.node == node || volume.node_id.to_string() == node);
+    let held = here.filter_map(|volume| {
+        let instance = volume.instance?;
+        let (name, deployment) = (volume.name, volume.deployment);
+        Some(format!(
+            "{instance} of {deployment}: its volume '{name}' is there"
+        ))
+    });
+    held.collect()
 }
 
 pub async fn remove(args: Remove, connect: &ConnectFlags, out: Output) -> Outcome {

@@ -79,7 +79,12 @@ enum Command {
     Completions { shell: clap_complete::Shell },
     /// Parent of one instance's program; started by the daemon
     #[command(hide = true, after_help = "Example:\n  nodectl shim DIR")]
-    Shim { dir: PathBuf },
+    Shim {
+        dir: PathBuf,
+        /// Run one command beside the program that runs
+        #[arg(long)]
+        beside: bool,
+    },
 }
 
 impl CommandLine for Cli {
@@ -114,13 +119,17 @@ pub fn run(cli: Cli) -> Outcome {
             out.line(&String::from_utf8_lossy(&text));
             Ok(())
         }
-        Command::Shim { dir } => shim(&dir),
+        Command::Shim { dir, beside } => shim(&dir, beside),
     }
 }
 
 /// Its exit code is the shim's own: whoever started it is the daemon.
-fn shim(dir: &std::path::Path) -> Outcome {
-    if nebula_drivers::shim::main(dir) == std::process::ExitCode::SUCCESS {
+fn shim(dir: &std::path::Path, beside: bool) -> Outcome {
+    let main = match beside {
+        true => nebula_drivers::shim::beside::main,
+        false => nebula_drivers::shim::main,
+    };
+    if main(dir) == std::process::ExitCode::SUCCESS {
         return Ok(());
     }
     Err(CliError::failed(
@@ -158,6 +167,7 @@ mod tests {
             "nodectl remove b",
             "nodectl recover --data-dir /x --accept-loss --json",
             "nodectl shim /x",
+            "nodectl shim /x --beside",
         ];
         let bad = [
             "nodectl join",

@@ -71,7 +71,7 @@ impl ChangeFlags {
     /// Refuses what cannot be right whatever the deployment is.
     pub fn check(&self, http: &HttpChange) -> Outcome {
         http.check()?;
-        if self.spec.command.is_some() {
+        if self.spec.command.is_some() && self.spec.runs.is_empty() {
             self.spec.to_spec(&HttpChange::default())?;
         }
         let both = |key: &&String| self.spec.env.iter().any(|(name, _)| name == *key);
@@ -87,8 +87,9 @@ impl ChangeFlags {
     /// The checked spec of the next release.
     pub fn onto(&self, current: &DeploymentSpec, http: &HttpChange) -> Outcome<DeploymentSpec> {
         // A site that becomes a program, or the other way round, keeps its names and how they are treated, no more.
-        let base = match self.spec.named_kind() {
-            Some(kind) if kind.as_str() != current.kind => DeploymentSpec {
+        let now = Kind::named(&current.kind);
+        let base = match now.map(|now| self.spec.kind_after(now)) {
+            Some(kind) if Some(kind) != now => DeploymentSpec {
                 http: current.http.clone(),
                 ..blank(kind, current.tld.clone())
             },
@@ -104,7 +105,7 @@ impl ChangeFlags {
             ])?;
         } else if self.no_spa {
             return Err(CliError::usage(
-                "--no-spa is for static sites, and this is a service",
+                "--no-spa is for static sites, and this is a program",
                 "leave it out",
             ));
         }

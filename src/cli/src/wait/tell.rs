@@ -125,7 +125,7 @@ pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliEr
         .collect();
     details.extend(last_output(client, name, status.release, &why).await);
     CliError::new(
-        Exit::Failed,
+        exit_of(status),
         ErrorCode::Unavailable,
         format!("release {} of '{name}' failed: {why}", status.release),
         format!("see 'nebula deploy logs {name}', then 'nebula deploy update {name} --path DIR'"),
@@ -133,11 +133,37 @@ pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliEr
     .with_details(details)
 }
 
+/// A job that failed, and a release that its first hook has stopped, are told apart from instances that do not come up.
+fn exit_of(status: &DeploymentStatus) -> Exit {
+    let stopped_by = |run: &nebula_wire::api::Run| {
+        run.release == status.release
+            && run.state != "succeeded"
+            && ["release", "pre_release"].contains(&run.cause.as_str())
+    };
+    match status.last_run.as_ref().is_some_and(stopped_by) {
+        true => Exit::RolledBack,
+        false => Exit::Failed,
+    }
+}
+
 /// The end of a failed release's output for people, that of the instance which `why` names where it can be had.
 async fn last_output(client: &Client, name: &str, release: u32, why: &str) -> Vec<String> {
     let is_part = |c: char| !c.is_ascii_alphanumeric() && c != '-';
     let instance = why.split(is_part).find(|word| word.starts_with("i-"));
-    let lines = last_log_lines(client, name, release, instance).await;
+    headed(last_log_lines(client, name, release, instance).await)
+}
+
+/// The end of one instance's output, for people.
+pub async fn last_output_of(
+    client: &Client,
+    name: &str,
+    release: u32,
+    instance: &str,
+) -> Vec<String> {
+    headed(last_log_lines(client, name, release, Some(instance)).await)
+}
+
+fn headed(lines: Vec<String>) -> Vec<String> {
     if lines.is_empty() {
         return Vec::new();
     }

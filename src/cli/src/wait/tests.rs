@@ -29,9 +29,15 @@ fn status(generation: u64, phase: DeploymentPhase) -> DeploymentStatus {
             health: "unknown".into(),
             restarts: 3,
             reason: "exited with code 1".into(),
+            secrets: Default::default(),
+            last_end: None,
+            detail: None,
         }],
         problems: vec!["no room for 1 instance".into()],
+        last_run: None,
+        next_run_at: None,
         as_of: None,
+        silent: vec![],
     }
 }
 

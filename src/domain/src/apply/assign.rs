@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::deployments::drop_removed;
+use super::secrets;
+use super::volumes;
 use crate::command::{Change, Outcome, Rejection};
 use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::limits::CHANGES_PER_PLAN;
@@ -60,28 +62,35 @@ fn start(state: &mut State, name: &DeploymentName, release: ReleaseNumber, node:
     let Some(deployment) = state.deployments.get(name).filter(|d| !d.removing) else {
         return false;
     };
-    if deployment.release(release).is_none() {
+    let Some(wanted) = deployment.release(release) else {
         return false;
-    }
+    };
+    let secrets = secrets::of(deployment, wanted);
     if state.nodes.get(&node).is_none_or(|node| node.draining) {
         return false;
     }
+    let epoch = deployment.epoch;
     let id = InstanceId(state.next_instance_id);
+    if !volumes::take(state, name, release, (node, id)) {
+        return false;
+    }
     let instance = Instance {
         id,
         deployment: name.clone(),
         release,
-        epoch: deployment.epoch,
+        epoch,
         node,
         desired: Desired::Run,
         since_revision: next_revision(state),
+        secrets,
+        run: None,
     };
     state.next_instance_id += 1;
     state.instances.insert(id, instance);
     true
 }
 
-fn stop(state: &mut State, id: InstanceId) -> bool {
+pub(super) fn stop(state: &mut State, id: InstanceId) -> bool {
     let since_revision = next_revision(state);
     match state.instances.get(&id) {
         Some(instance) if instance.desired == Desired::Run => {
@@ -102,5 +111,7 @@ fn forget(state: &mut State, id: InstanceId) -> Option<DeploymentName> {
         .instances
         .get(&id)
         .filter(|instance| instance.desired == Desired::Stop)?;
-    state.instances.remove(&id).map(|gone| gone.deployment)
+    let gone = state.instances.remove(&id)?;
+    volumes::let_go(state, &gone);
+    Some(gone.deployment)
 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::names;
 use super::rollouts::{self, Way};
+use super::{dependencies, names, runs, secrets};
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
 use crate::limits::{
     AUTHOR_BYTES, DEPLOYMENTS, INSTANCES_PER_DEPLOYMENT, MESSAGE_BYTES, RELEASES_KEPT,
 };
 use crate::names::DeploymentName;
-use crate::rollout::Rollout;
 use crate::spec::Spec;
 use crate::state::{Deployment, Fate, Origin, Release, State};
 use crate::time::Millis;
@@ -59,17 +58,16 @@ pub(super) fn create(
         return Err(Rejection::DeploymentUnknown(name.clone()));
     };
     names::check(state, name, spec)?;
+    dependencies::check(state, name, spec)?;
+    secrets::check(state, spec)?;
     new.check()?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
     let mut deployment = Deployment::new(name.clone(), scale, new.release(1, spec));
-    deployment.rollout = Some(Rollout::begin(
-        &deployment,
-        None,
-        true,
-        rollouts::revision_after(state),
-        new.now,
-    ));
+    let at = (rollouts::revision_after(state), new.now);
+    rollouts::begin(&mut deployment, None, Way::AsItsStrategySays, at);
+    secrets::pin(state, &mut deployment);
+    runs::follow(state, &mut deployment, new.now);
     Ok(put(state, deployment))
 }
 
@@ -82,7 +80,10 @@ pub(super) fn update(
     let current = Arc::clone(deployment.current());
     let spec = new.spec.unwrap_or(&current.spec);
     names::check(state, name, spec)?;
+    dependencies::check(state, name, spec)?;
+    secrets::check(state, spec)?;
     new.check()?;
+    check_type(&deployment, spec)?;
     let release = new.release(deployment.newest().number.0 + 1, spec);
     let number = release.number;
     let (same_program, same_spec) = (current.runs_as(&release), current.spec == release.spec);
@@ -90,17 +91,42 @@ pub(super) fn update(
     let at = (rollouts::revision_after(state), new.now);
     rollouts::turn_to(&mut deployment, number, Way::AsItsStrategySays, at);
     let from = deployment.rollout.as_ref().and_then(|rollout| rollout.from);
-    if same_program && same_spec {
-        // The same again is asked for so that instances begin anew.
+    let same_secrets = !secrets::pin(state, &mut deployment);
+    if same_program && (same_spec || !same_secrets) {
+        // The same again is asked for so that instances begin anew, and so are secrets that were changed.
         deployment.epoch += 1;
     } else if same_program && from == Some(current.number) && !current.has_failed() {
         // The proxies treat what runs by the new policy at once; for that no instance has to be replaced.
         deployment.rollout = None;
         deployment.set_fate(number, Fate::Good { at: new.now });
+    } else {
+        rollouts::spare_hook(&mut deployment);
     }
+    runs::follow(state, &mut deployment, new.now);
     drop_old_releases(state, &mut deployment);
     deployment.generation += 1;
     Ok(put(state, deployment))
+}
+
+/// What runs to its end has no instances to hand over, and what serves has no runs.
+fn check_type(deployment: &Deployment, spec: &Spec) -> Result<(), Rejection> {
+    let now = &deployment.current().spec;
+    let differ = now.type_name() != spec.type_name();
+    if differ && (now.is_finite() || spec.is_finite()) {
+        return Err(Rejection::OtherType {
+            name: deployment.name.clone(),
+            now: now.type_name().to_owned(),
+            wanted: spec.type_name().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn check_serves(deployment: &Deployment) -> Result<(), Rejection> {
+    match deployment.current().spec.is_finite() {
+        true => Err(Rejection::Finite(deployment.name.clone())),
+        false => Ok(()),
+    }
 }
 
 /// Keeps the newest, the one that is wanted, the one to go back to, and any that an instance still runs: its node may
@@ -118,6 +144,7 @@ fn drop_old_releases(state: &State, deployment: &mut Deployment) {
         .collect();
     used.insert(deployment.target);
     used.extend(deployment.rollout.as_ref().and_then(|rollout| rollout.from));
+    used.extend(runs::releases(state, &deployment.name));
     used.extend(rollouts::latest_good(deployment));
     let mut position = 0;
     deployment.releases.retain(|release| {
@@ -147,6 +174,7 @@ pub(super) fn scale(
     if deployment.current().spec.is_static() {
         return Err(Rejection::StaticScale(name.clone()));
     }
+    check_serves(deployment)?;
     check_scale(scale)?;
     let deployment = Deployment {
         scale,
@@ -162,6 +190,7 @@ pub(super) fn restart(
     now: Millis,
 ) -> Result<Outcome, Rejection> {
     let mut deployment = changeable(state, name)?.clone();
+    check_serves(&deployment)?;
     deployment.epoch += 1;
     deployment.generation += 1;
     let epoch = deployment.epoch;
@@ -169,11 +198,11 @@ pub(super) fn restart(
         rollout.from_epoch = epoch;
     } else if deployment.current().has_failed() {
         // It may do better now.
-        let since = rollouts::revision_after(state);
-        let rollout = Rollout::begin(&deployment, None, true, since, now);
-        deployment.rollout = Some(rollout);
-        deployment.set_fate(deployment.target, Fate::Open);
+        let at = (rollouts::revision_after(state), now);
+        rollouts::begin(&mut deployment, None, Way::Straight, at);
     }
+    secrets::pin(state, &mut deployment);
+    runs::follow(state, &mut deployment, now);
     Ok(put(state, deployment))
 }
 
@@ -190,12 +219,14 @@ pub(super) fn purge_cache(state: &mut State, name: &DeploymentName) -> Result<Ou
 /// Marks the deployment; its record goes with its last instance.
 pub(super) fn remove(state: &mut State, name: &DeploymentName) -> Result<Outcome, Rejection> {
     let deployment = changeable(state, name)?;
+    dependencies::check_removal(state, name)?;
     let deployment = Deployment {
         removing: true,
         generation: deployment.generation + 1,
         ..deployment.clone()
     };
     let outcome = put(state, deployment);
+    runs::remove(state, name);
     drop_removed(state, [name.clone()]);
     Ok(outcome)
 }
@@ -207,6 +238,7 @@ pub(super) fn drop_removed(state: &mut State, names: impl IntoIterator<Item = De
         if removing && state.instances_of(&name).next().is_none() {
             state.deployments.remove(&name);
             state.cache_purges.remove(&name);
+            state.work.remove(&name);
         }
     }
 }

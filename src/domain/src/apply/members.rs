@@ -1,6 +1,7 @@
 //! Members and the tokens that let them in.
 
 use super::deployments::drop_removed;
+use super::volumes;
 use crate::command::{Outcome, Rejection};
 use crate::ids::{NodeId, TokenId};
 use crate::limits::{JOIN_TOKENS, NODES};
@@ -210,14 +211,13 @@ pub(super) fn forget_joiner(state: &mut State, id: NodeId) -> Result<Outcome, Re
 /// Ends a membership; the next plan replaces what ran there elsewhere.
 pub(crate) fn drop_node(state: &mut State, id: NodeId) {
     state.nodes.remove(&id);
-    let lost: Vec<_> = state
-        .instances_on(id)
-        .map(|instance| (instance.id, instance.deployment.clone()))
-        .collect();
-    for (instance, _) in &lost {
-        state.instances.remove(instance);
+    let lost: Vec<_> = state.instances_on(id).cloned().collect();
+    for instance in &lost {
+        state.instances.remove(&instance.id);
+        volumes::let_go(state, instance);
     }
-    drop_removed(state, lost.into_iter().map(|(_, deployment)| deployment));
+    volumes::node_dropped(state, id);
+    drop_removed(state, lost.into_iter().map(|instance| instance.deployment));
 }
 
 pub(super) fn create_token(

@@ -5,10 +5,14 @@
 //! everything first and changes the state only when nothing can fail any more.
 
 mod assign;
+mod dependencies;
 mod deployments;
 mod members;
 mod names;
 mod rollouts;
+mod runs;
+mod secrets;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +20,7 @@ mod tests;
 pub(crate) use members::drop_node;
 
 use crate::command::{Command, Outcome, Rejection, Request};
+use crate::events::{self, Before, Stamp};
 use crate::excerpt::excerpt;
 use crate::limits::SETTINGS;
 use crate::settings;
@@ -24,7 +29,8 @@ use deployments::New;
 
 /// Applies a request once. The same request id again returns the first answer and changes nothing.
 ///
-/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances or purges changed.
+/// Accepted, it raises `revision`, and `plan_revision` when nodes, deployments, instances, purges, volumes, secrets or runs
+/// changed.
 /// Refused, it changes nothing but what is remembered. A [`Rejection::StalePlan`] or [`Rejection::StaleStep`] is not remembered:
 /// revisions only grow, so the same one is refused again without help, and a busy scheduler would
 /// push clients' answers out of memory.
@@ -32,19 +38,24 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
     if let Some(answer) = state.remembered.get(request.id) {
         return answer;
     }
-    let before = (
-        state.nodes.clone(),
-        state.deployments.clone(),
-        state.instances.clone(),
+    let before = Before::of(state);
+    let others = (
         state.cache_purges.clone(),
+        state.volumes.clone(),
+        state.secrets.clone(),
+        state.work.clone(),
     );
-    let answer = execute(state, &request.command);
+    let answer = execute(state, &request.command, &request.stamp);
     if answer.is_ok() {
         state.revision += 1;
-        let planned_for = state.nodes.ptr_eq(&before.0)
-            && state.deployments.ptr_eq(&before.1)
-            && state.instances.ptr_eq(&before.2)
-            && state.cache_purges.ptr_eq(&before.3);
+        events::note(state, &before, &request.command, &request.stamp);
+        let planned_for = state.nodes.ptr_eq(&before.nodes)
+            && state.deployments.ptr_eq(&before.deployments)
+            && state.instances.ptr_eq(&before.instances)
+            && state.cache_purges.ptr_eq(&others.0)
+            && state.volumes.ptr_eq(&others.1)
+            && state.secrets.ptr_eq(&others.2)
+            && state.work.ptr_eq(&others.3);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -58,7 +69,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
     answer
 }
 
-fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
+fn execute(state: &mut State, command: &Command, stamp: &Stamp) -> Result<Outcome, Rejection> {
     if state.cluster.is_none() && !matches!(command, Command::Init { .. }) {
         return Err(Rejection::NotInitialised);
     }
@@ -134,6 +145,22 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
             step,
             now,
         } => rollouts::step(state, name, (*release, *seq), step, *now),
+        Command::StartRun { name, now } => runs::start(state, name, *now),
+        Command::CancelRun { name, run, now } => runs::cancel(state, name, *run, *now),
+        Command::StepRun {
+            name,
+            run,
+            seq,
+            step,
+            now,
+        } => runs::step(state, name, (*run, *seq), step, *now),
+        Command::TickCron {
+            name,
+            release,
+            seen_until,
+            come,
+            now,
+        } => runs::tick(state, name, (*release, *seen_until), come, *now),
         Command::ScaleDeployment {
             name,
             scale,
@@ -142,12 +169,26 @@ fn execute(state: &mut State, command: &Command) -> Result<Outcome, Rejection> {
         Command::RestartDeployment { name, now } => deployments::restart(state, name, *now),
         Command::RemoveDeployment { name } => deployments::remove(state, name),
         Command::PurgeCache { name } => deployments::purge_cache(state, name),
+        Command::SetSecret {
+            name,
+            sealed,
+            author,
+            now,
+        } => secrets::set(state, name, sealed, author, *now),
+        Command::DeleteSecret { name } => secrets::delete(state, name),
+        Command::DeleteVolumes { name } => volumes::delete(state, name),
+        Command::VolumesGone {
+            node,
+            name,
+            ordinal,
+        } => volumes::gone(state, *node, name, *ordinal),
         Command::SetSetting { key, value } => set(state, key, value),
         Command::UnsetSetting { key } => unset(state, key),
         Command::Assign {
             plan_revision,
             changes,
         } => assign::assign(state, *plan_revision, changes),
+        Command::Record { sightings } => events::record(state, sightings, stamp),
     }
 }
 

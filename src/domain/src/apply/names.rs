@@ -337,7 +337,7 @@ mod tests {
         fn would(&self, command: Command) -> Result<(), Rejection> {
             let mut state = self.state.clone();
             let id = crate::RequestId(u128::MAX);
-            crate::apply(&mut state, &crate::Request { id, command }).map(|_| ())
+            crate::apply(&mut state, &crate::Request::new(id, command)).map(|_| ())
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What becomes of a release on its way: the leader's steps and what operators say.
 
+use super::dependencies;
 use super::deployments::{changeable, put};
-use super::names;
+use super::{names, runs, secrets};
 use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::ReleaseNumber;
 use crate::names::DeploymentName;
 use crate::rollout::{Order, Pause, Rollout, Stage, Step};
+use crate::spec::Kind;
 use crate::state::{Deployment, Desired, Fate, State};
 use crate::time::Millis;
 
@@ -41,14 +43,40 @@ pub(super) fn turn_to(
     };
     deployment.target = to;
     let from = from.filter(|from| *from != to);
-    let mut rollout = Rollout::begin(deployment, from, way == Way::Straight, revision, now);
-    if let Some(before) = before {
+    begin(deployment, from, way, (revision, now));
+    if let (Some(rollout), Some(before)) = (&mut deployment.rollout, before) {
         rollout.from_epoch = before.from_epoch;
         // A step towards the same release that is under way from before does not fit this one.
         rollout.seq = before.seq + 1;
     }
+}
+
+/// The way of the wanted release begins. A cron deployment's is out at once: its next run is of it.
+pub(super) fn begin(
+    deployment: &mut Deployment,
+    from: Option<ReleaseNumber>,
+    way: Way,
+    (revision, now): (u64, Millis),
+) {
+    deployment.halted = false;
+    if matches!(deployment.current().spec.kind(), Some(Kind::Cron(_))) {
+        deployment.rollout = None;
+        return deployment.set_fate(deployment.target, Fate::Good { at: now });
+    }
+    let rollout = Rollout::begin(deployment, from, way == Way::Straight, revision, now);
     deployment.rollout = Some(rollout);
-    deployment.set_fate(to, Fate::Open);
+    deployment.set_fate(deployment.target, Fate::Open);
+}
+
+/// A release that runs as the one to go back to begins no instances, and so has nothing to prepare.
+pub(super) fn spare_hook(deployment: &mut Deployment) {
+    let from = deployment.fallback().cloned();
+    let alike = from.is_some_and(|from| from.runs_as(deployment.current()));
+    if let Some(rollout) = deployment.rollout.as_mut().filter(|_| alike)
+        && matches!(rollout.stage, Stage::Before { .. })
+    {
+        rollout.stage = Stage::Replacing;
+    }
 }
 
 /// The revision of the state that the command being applied leads to.
@@ -77,6 +105,7 @@ pub(super) fn roll_back(
     let mut deployment = changeable(state, name)?.clone();
     if to.is_none() && deployment.fallback().is_some() {
         take_back(&mut deployment, Fate::Aborted { at: now });
+        runs::follow(state, &mut deployment, now);
         return Ok(put(state, deployment));
     }
     let to = match to {
@@ -95,8 +124,12 @@ pub(super) fn roll_back(
     };
     let release = deployment.release(to).ok_or_else(unknown)?;
     names::check(state, name, &release.spec)?;
+    dependencies::check(state, name, &release.spec)?;
+    secrets::check(state, &release.spec)?;
     let at = (revision_after(state), now);
     turn_to(&mut deployment, to, Way::Straight, at);
+    secrets::pin(state, &mut deployment);
+    runs::follow(state, &mut deployment, now);
     deployment.generation += 1;
     Ok(put(state, deployment))
 }
@@ -117,7 +150,7 @@ pub(super) fn order(
     now: Millis,
 ) -> Result<Outcome, Rejection> {
     let mut deployment = changeable(state, name)?.clone();
-    let running = state.instances_of(name);
+    let running = state.serving_of(name);
     let of_it = running.filter(|i| i.desired == Desired::Run && deployment.is_current(i));
     let of_it = u32::try_from(of_it.count()).unwrap_or(u32::MAX);
     let can_pause = deployment.can_pause();
@@ -139,7 +172,7 @@ pub(super) fn order(
             }
             reopen(&mut deployment);
         }
-        Order::Promote => promote(&mut deployment, now),
+        Order::Promote => promote(state, &mut deployment, now),
         Order::Abort if rollout.from.is_none() => {
             return Err(Rejection::FirstRelease(name.clone()));
         }
@@ -148,11 +181,12 @@ pub(super) fn order(
     if order != Order::Abort {
         deployment.generation += 1;
     }
+    runs::follow(state, &mut deployment, now);
     Ok(put(state, deployment))
 }
 
 /// What waits only for time or a judgement has stood it; what waits for instances goes on waiting for them.
-fn promote(deployment: &mut Deployment, now: Millis) {
+fn promote(state: &mut State, deployment: &mut Deployment, now: Millis) {
     let Some(rollout) = &mut deployment.rollout else {
         return;
     };
@@ -160,8 +194,8 @@ fn promote(deployment: &mut Deployment, now: Millis) {
     rollout.progress_at = now;
     match rollout.stage {
         Stage::Canary { .. } | Stage::Beside => rollout.stage = Stage::Replacing,
-        Stage::Replacing => {}
-        Stage::Warm { .. } | Stage::Watching { .. } => return succeed(deployment, now),
+        Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing => {}
+        Stage::Warm { .. } | Stage::Watching { .. } => return succeed(state, deployment, now),
     }
     reopen(deployment);
 }
@@ -173,9 +207,10 @@ fn reopen(deployment: &mut Deployment) {
     }
 }
 
-fn succeed(deployment: &mut Deployment, now: Millis) {
+fn succeed(state: &mut State, deployment: &mut Deployment, now: Millis) {
     deployment.rollout = None;
     deployment.set_fate(deployment.target, Fate::Good { at: now });
+    runs::out(state, deployment, now);
 }
 
 pub(super) fn step(
@@ -205,26 +240,40 @@ pub(super) fn step(
                 rollout.restarts = *restarts;
                 deployment.rollout = Some(rollout);
             }
-            None => succeed(&mut deployment, now),
+            None => succeed(state, &mut deployment, now),
         },
         Step::Fail { why } => {
             let fate = Fate::Failed {
                 at: now,
                 why: excerpt_to(why, WHY_BYTES),
             };
-            if deployment.current().spec.strategy.rollback {
-                take_back(&mut deployment, fate);
-            } else {
-                // It is left as it stands, with its part of the requests, until an operator says what becomes of it.
-                let partly = rollout.from.is_some()
-                    && !matches!(rollout.stage, Stage::Watching { .. })
-                    && !deployment.current().spec.is_static();
-                let instances = rollout.ready;
-                rollout.paused.get_or_insert(Pause { at: now, instances });
-                deployment.rollout = partly.then_some(rollout);
-                deployment.set_fate(release, fate);
-            }
+            fail(&mut deployment, rollout, fate);
         }
     }
+    runs::follow(state, &mut deployment, now);
     Ok(put(state, deployment))
+}
+
+/// What follows from a failure. Nothing has been begun of a release that its first hook has stopped, so nothing of it can
+/// stay; and to run an older job again would mend nothing.
+fn fail(deployment: &mut Deployment, mut rollout: Rollout, fate: Fate) {
+    let taken_back = match rollout.stage {
+        Stage::Before { .. } => true,
+        Stage::Job { .. } => false,
+        _ => deployment.current().spec.strategy.rollback,
+    };
+    if taken_back {
+        let first = deployment.fallback().is_none();
+        deployment.halted = first && matches!(rollout.stage, Stage::Before { .. });
+        return take_back(deployment, fate);
+    }
+    let now = rollout.progress_at;
+    // It is left as it stands, with its part of the requests, until an operator says what becomes of it.
+    let partly = rollout.from.is_some()
+        && !matches!(rollout.stage, Stage::Job { .. } | Stage::Watching { .. })
+        && !deployment.current().spec.is_static();
+    let instances = rollout.ready;
+    rollout.paused.get_or_insert(Pause { at: now, instances });
+    deployment.rollout = partly.then_some(rollout);
+    deployment.set_fate(deployment.target, fate);
 }

@@ -1,7 +1,9 @@
 //! One test for each rule of `apply`, and the properties that hold for every sequence of requests.
 
+mod dependencies;
 mod members;
 mod purges;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ fn init_makes_the_first_node_once() {
     let early = Request {
         id: RequestId(1),
         command: join_command("all", 2),
+        stamp: Default::default(),
     };
     assert_eq!(apply(&mut empty, &early), Err(Rejection::NotInitialised));
 }
@@ -43,6 +46,7 @@ fn a_request_is_applied_once() {
             scale: 5,
             based_on: None,
         },
+        stamp: Default::default(),
     };
     let first = apply(&mut sim.state, &scale);
     let after = sim.state.clone();
@@ -52,6 +56,7 @@ fn a_request_is_applied_once() {
     let unknown = Request {
         id: RequestId(78),
         command: restart("gone"),
+        stamp: Default::default(),
     };
     let refused = apply(&mut sim.state, &unknown);
     assert!(refused.is_err());
@@ -85,6 +90,7 @@ fn the_latest_requests_are_remembered_and_no_more() {
             key: "user.x".into(),
             value: n.to_string(),
         },
+        stamp: Default::default(),
     };
     let count = REQUESTS_REMEMBERED as u128;
     for n in 0..=count {
@@ -490,7 +496,7 @@ proptest! {
         let mut state = Sim::new(2, 8).state;
         let mut twin = state.clone();
         for (id, command) in commands {
-            let request = Request { id: RequestId(1_000 + id), command: aimed(command, &state) };
+            let request = Request::new(RequestId(1_000 + id), aimed(command, &state));
             let before = state.clone();
             let known = before.remembered.get(request.id);
             let answer = apply(&mut state, &request);

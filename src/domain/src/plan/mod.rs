@@ -6,11 +6,16 @@
 //! Every step depends only on what was observed, never on another step of the same plan, so that any
 //! beginning of the list of changes is a good plan too.
 
+mod bound;
 mod fleet;
+mod places;
 mod problem;
 mod service;
 mod site;
+mod waits;
 
+#[cfg(test)]
+mod bound_tests;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +27,7 @@ use crate::limits::CHANGES_PER_PLAN;
 use crate::names::DeploymentName;
 use crate::observed::View;
 use crate::state::State;
+pub use places::Places;
 use problem::{Job, Kind, Place, Problem};
 
 /// Changes to propose against one revision of desired state.
@@ -46,8 +52,17 @@ pub fn plan(state: &State, view: &View) -> Plan {
     let mut programs = Vec::new();
     for job in &jobs {
         let lost = job.copies.iter().filter(|c| c.place == Place::Lost);
-        lost.for_each(|copy| solution.stop(copy.id));
+        if !matches!(job.kind, Kind::Bound { .. }) {
+            lost.for_each(|copy| solution.stop(copy.id));
+        }
+        if let Some(reason) = waits::holds_up(state, view, job) {
+            solution.explain(job.name, reason);
+            continue;
+        }
         match job.kind {
+            Kind::Bound { release } => {
+                bound::solve(state, job, release, &mut fleet, &mut solution);
+            }
             Kind::Gone => stop_all(job, &mut solution),
             Kind::Site { release } => site::solve(job, release, &fleet, &mut solution),
             Kind::Service { release, demand } => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bound;
 use super::fleet::{Fleet, Standing};
 use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
@@ -41,6 +42,8 @@ pub(super) enum Kind {
         release: ReleaseNumber,
         demand: Demand,
     },
+    /// A program with volumes: each instance only where its own are.
+    Bound { release: ReleaseNumber },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +92,10 @@ impl<'a> Problem<'a> {
                     Kind::Site {
                         release: deployment.target,
                     }
+                } else if !deployment.current().spec.volumes().is_empty() {
+                    Kind::Bound {
+                        release: deployment.target,
+                    }
                 } else {
                     Kind::Service {
                         release: deployment.target,
@@ -107,12 +114,21 @@ impl<'a> Problem<'a> {
                 .entry(&instance.deployment)
                 .or_insert_with(|| Job::new(&instance.deployment, Kind::Gone));
             match instance.desired {
+                // Whether it has ended decides what becomes of its run.
+                Desired::Stop
+                    if !stopped && state.run_of(instance).is_some_and(|run| !run.is_over()) => {}
                 // A dead node that returns stops whatever it no longer finds in the registry.
-                Desired::Stop if stopped || standing == Standing::Dead => {
+                Desired::Stop
+                    if stopped
+                        || (standing == Standing::Dead && !bound::holds(state, instance)) =>
+                {
                     forget.push(instance.id);
-                    job.freed += usize::from(standing == Standing::Open);
+                    let was_wanted = standing == Standing::Open && instance.run.is_none();
+                    job.freed += usize::from(was_wanted);
                     continue;
                 }
+                // What runs to its end is none of the instances that are wanted.
+                _ if instance.run.is_some() => {}
                 Desired::Stop => job.stopping += 1,
                 Desired::Run => job.copies.push(copy(state, instance, standing, facts)),
             }

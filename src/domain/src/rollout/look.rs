@@ -2,6 +2,7 @@
 
 use crate::ids::NodeId;
 use crate::observed::{Health, InstanceFacts, Phase, View};
+use crate::runs::{Cause, Run, Verdict};
 use crate::state::{Deployment, Desired, Instance, State};
 
 /// Ends of one instance by itself that are no accident any more: it may have raced its database once.
@@ -23,6 +24,8 @@ pub struct Seen {
     pub complaint: Option<String>,
     /// An instance that ended by itself, with how it did.
     pub ended: Option<String>,
+    /// The run that the stage waits for has succeeded.
+    pub run_succeeded: bool,
 }
 
 /// Looks at one deployment.
@@ -34,10 +37,14 @@ pub fn look(state: &State, view: &View, deployment: &Deployment) -> Seen {
         },
         ..Seen::default()
     };
+    if seen.take_in_run(state, deployment) {
+        // Of the release itself nothing is there yet.
+        return seen;
+    }
     // One that was there before has a past of its own: the program that crashed last month speaks not against this.
     let rollout = deployment.rollout.as_ref();
     let since = rollout.map_or(0, |rollout| rollout.since_revision);
-    let running = state.instances_of(&deployment.name);
+    let running = state.serving_of(&deployment.name);
     for instance in running.filter(|instance| instance.desired == Desired::Run) {
         if !view.is_alive(instance.node) || !state.nodes.contains_key(&instance.node) {
             continue;
@@ -59,6 +66,23 @@ pub fn look(state: &State, view: &View, deployment: &Deployment) -> Seen {
 }
 
 impl Seen {
+    /// Whether the stage waits for a run, and what has become of that.
+    fn take_in_run(&mut self, state: &State, deployment: &Deployment) -> bool {
+        let stage = deployment.rollout.as_ref().map(|rollout| rollout.stage);
+        let Some(stage) = stage.filter(|stage| stage.is_run()) else {
+            return false;
+        };
+        let work = state.work.get(&deployment.name);
+        let run = work.and_then(|work| work.run(stage.run()?));
+        match run.map(Run::verdict) {
+            Some(None) => {}
+            Some(Some(Verdict::Succeeded)) => self.run_succeeded = true,
+            Some(Some(_)) => self.trouble = run.map(|run| against(state, run)),
+            None => self.trouble = Some("its run is not known any more".to_owned()),
+        }
+        true
+    }
+
     fn take_in(&mut self, node: &str, instance: &Instance, facts: &InstanceFacts) {
         let id = instance.id;
         let said = match facts.reason.as_str() {
@@ -94,4 +118,24 @@ fn open_nodes(state: &State, view: &View) -> u32 {
     let open = state.nodes.values();
     let open = open.filter(|node| !node.draining && view.is_alive(node.id));
     u32::try_from(open.count()).unwrap_or(u32::MAX)
+}
+
+/// What speaks against a release whose run did not succeed.
+fn against(state: &State, run: &Run) -> String {
+    let what = match run.cause {
+        Cause::Hook(hook) => format!("the hook {} ({})", hook.as_str(), run.number),
+        _ => run.number.to_string(),
+    };
+    let did = match run.verdict() {
+        Some(Verdict::Cancelled { .. }) => "was cancelled",
+        _ => "failed",
+    };
+    let why = run.verdict().and_then(Verdict::why).unwrap_or_default();
+    match run.attempts.last() {
+        Some(last) => {
+            let (instance, node) = (last.instance, name_of(state, last.node));
+            format!("{what} {did}: {why} (instance {instance} on node {node})")
+        }
+        None => format!("{what} {did}: {why}"),
+    }
 }

@@ -20,8 +20,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::http::Weights;
-use crate::ids::ReleaseNumber;
-use crate::spec::{Strategy, Takeover};
+use crate::ids::{ReleaseNumber, RunNumber};
+use crate::spec::{Kind, Strategy, Takeover};
 use crate::state::Deployment;
 use crate::time::Millis;
 
@@ -62,6 +62,10 @@ pub struct Pause {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
+    /// Its first hook runs; nothing of it has begun, and nothing of the others has changed.
+    Before { run: Option<RunNumber> },
+    /// A job: it runs.
+    Job { run: Option<RunNumber> },
     /// Its instances take the place of the others.
     Replacing,
     /// Blue-green before the switch: all of its instances beside all of the others, without requests.
@@ -120,17 +124,11 @@ impl Rollout {
         since_revision: u64,
         now: Millis,
     ) -> Rollout {
-        let spec = &deployment.current().spec;
-        // Two releases that run alike need no two sets.
-        let alike = from.is_some_and(|from| deployment.runs_alike(from));
-        let stage = match &spec.strategy.takeover {
-            _ if straight || alike || from.is_none() || spec.is_static() => Stage::Replacing,
-            Takeover::Rolling { .. } | Takeover::Recreate => Stage::Replacing,
-            Takeover::BlueGreen { .. } => Stage::Beside,
-            Takeover::Canary { .. } => Stage::Canary {
-                step: 0,
-                since: None,
-            },
+        let going_back = straight && from.is_some();
+        let hook = deployment.current().spec.hooks.pre_release.is_some();
+        let stage = match hook && !going_back {
+            true => Stage::Before { run: None },
+            false => Self::first(deployment, from, straight),
         };
         Rollout {
             from,
@@ -146,6 +144,25 @@ impl Rollout {
         }
     }
 
+    /// The stage in which its program first runs.
+    fn first(deployment: &Deployment, from: Option<ReleaseNumber>, straight: bool) -> Stage {
+        let spec = &deployment.current().spec;
+        if matches!(spec.kind(), Some(Kind::Job(_))) {
+            return Stage::Job { run: None };
+        }
+        // Two releases that run alike need no two sets.
+        let alike = from.is_some_and(|from| deployment.runs_alike(from));
+        match &spec.strategy.takeover {
+            _ if straight || alike || from.is_none() || spec.is_static() => Stage::Replacing,
+            Takeover::Rolling { .. } | Takeover::Recreate => Stage::Replacing,
+            Takeover::BlueGreen { .. } => Stage::Beside,
+            Takeover::Canary { .. } => Stage::Canary {
+                step: 0,
+                since: None,
+            },
+        }
+    }
+
     /// The stage after this one; `None`: the release is good.
     pub(crate) fn following(&self, deployment: &Deployment, now: Millis) -> Option<Stage> {
         let spec = &deployment.current().spec;
@@ -154,6 +171,7 @@ impl Rollout {
             _ => 0,
         };
         let stage = match self.stage {
+            Stage::Before { .. } => Self::first(deployment, self.from, false),
             Stage::Beside => Stage::Warm { since: now },
             Stage::Canary { step, since: None } => Stage::Canary {
                 step,
@@ -171,7 +189,7 @@ impl Rollout {
                 }
                 Stage::Watching { since: now }
             }
-            Stage::Warm { .. } | Stage::Watching { .. } => return None,
+            Stage::Job { .. } | Stage::Warm { .. } | Stage::Watching { .. } => return None,
         };
         Some(stage)
     }
@@ -194,8 +212,23 @@ impl Rollout {
         match self.stage {
             Stage::Warm { .. } | Stage::Watching { .. } => true,
             Stage::Canary { since, .. } => since.is_some(),
-            Stage::Replacing | Stage::Beside => false,
+            Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing | Stage::Beside => false,
         }
+    }
+}
+
+impl Stage {
+    /// The run that it waits for.
+    pub fn run(&self) -> Option<RunNumber> {
+        match self {
+            Stage::Before { run } | Stage::Job { run } => *run,
+            _ => None,
+        }
+    }
+
+    /// It waits for the end of a run, which has a time limit of its own.
+    pub(crate) fn is_run(&self) -> bool {
+        matches!(self, Stage::Before { .. } | Stage::Job { .. })
     }
 }
 
@@ -235,7 +268,10 @@ impl Deployment {
 
     /// What the planner is to carry out. For programs; a static site is on every node.
     pub fn demand(&self) -> Demand {
-        let scale = self.scale;
+        let scale = match self.halted || self.current().spec.is_finite() {
+            true => 0,
+            false => self.scale,
+        };
         let (surge, unavailable) = match &self.strategy().takeover {
             Takeover::Rolling { surge, unavailable } => {
                 (surge.of_up(scale), unavailable.of_down(scale))
@@ -257,7 +293,14 @@ impl Deployment {
         let Some(rollout) = &self.rollout else {
             return whole;
         };
-        let Some(from) = rollout.from.filter(|from| !self.runs_alike(*from)) else {
+        let Some(from) = rollout.from else {
+            let new = match rollout.stage {
+                Stage::Before { .. } => 0,
+                _ => whole.new,
+            };
+            return Demand { new, ..whole };
+        };
+        if self.runs_alike(from) && !matches!(rollout.stage, Stage::Before { .. }) {
             return whole;
         };
         let beside = |new| Demand {
@@ -267,6 +310,7 @@ impl Deployment {
             ..whole
         };
         match (rollout.stage, rollout.paused) {
+            (Stage::Before { .. }, _) => beside(0),
             (Stage::Beside | Stage::Warm { .. }, _) => beside(scale),
             (Stage::Canary { .. }, _) => {
                 let (percent, _) = self.canary_percent().unwrap_or_default();
@@ -282,7 +326,7 @@ impl Deployment {
                     ..beside(new)
                 }
             }
-            (Stage::Replacing | Stage::Watching { .. }, _) => whole,
+            (Stage::Job { .. } | Stage::Replacing | Stage::Watching { .. }, _) => whole,
         }
     }
 
@@ -291,7 +335,7 @@ impl Deployment {
         let rollout = self.rollout.as_ref()?;
         let from = rollout.from?;
         let percent = match rollout.stage {
-            Stage::Beside => 0,
+            Stage::Before { .. } | Stage::Beside => 0,
             Stage::Warm { .. } => 100,
             Stage::Canary {
                 step: 0,
@@ -305,7 +349,7 @@ impl Deployment {
                 let step = if since.is_some() { step } else { step - 1 };
                 steps.get(step as usize)?.percent
             }
-            Stage::Replacing | Stage::Watching { .. } => return None,
+            Stage::Job { .. } | Stage::Replacing | Stage::Watching { .. } => return None,
         };
         let percent = u32::from(percent);
         let weights = [(from, 100 - percent), (self.target, percent)];
@@ -316,7 +360,7 @@ impl Deployment {
     pub fn leading(&self) -> ReleaseNumber {
         match &self.rollout {
             Some(Rollout {
-                stage: Stage::Beside | Stage::Canary { .. },
+                stage: Stage::Before { .. } | Stage::Beside | Stage::Canary { .. },
                 from: Some(from),
                 ..
             }) => *from,

@@ -65,7 +65,7 @@ fn too_late(deployment: &Deployment, seen: &Seen) -> String {
 
 /// When a stage has waited too long for instances: one that lasts for a time, after that time.
 fn expires(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
-    if rollout.paused.is_some() {
+    if rollout.paused.is_some() || rollout.stage.is_run() {
         return None;
     }
     let from = ends(deployment, rollout).unwrap_or(rollout.progress_at);
@@ -75,6 +75,7 @@ fn expires(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
 fn has_come(deployment: &Deployment, rollout: &Rollout, seen: &Seen, now: Millis) -> bool {
     let all_ready = seen.ready >= seen.wanted;
     match rollout.stage {
+        Stage::Before { .. } | Stage::Job { .. } => seen.run_succeeded,
         Stage::Beside | Stage::Canary { since: None, .. } => all_ready,
         Stage::Replacing => all_ready && seen.others == 0,
         Stage::Canary { .. } | Stage::Warm { .. } | Stage::Watching { .. } => {
@@ -92,7 +93,9 @@ fn ends(deployment: &Deployment, rollout: &Rollout) -> Option<Millis> {
         }
         (Stage::Warm { since } | Stage::Watching { since }, _) => (since, strategy.watch),
         (Stage::Canary { since, .. }, _) => (since?, deployment.canary_percent()?.1),
-        (Stage::Replacing | Stage::Beside, _) => return None,
+        (Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing | Stage::Beside, _) => {
+            return None;
+        }
     };
     Some(since.plus(lasts))
 }
@@ -112,6 +115,8 @@ pub fn stage_began(rollout: &Rollout) -> Millis {
     match rollout.stage {
         Stage::Warm { since } | Stage::Watching { since } => since,
         Stage::Canary { since, .. } => since.unwrap_or(rollout.progress_at),
-        Stage::Replacing | Stage::Beside => rollout.progress_at,
+        Stage::Before { .. } | Stage::Job { .. } | Stage::Replacing | Stage::Beside => {
+            rollout.progress_at
+        }
     }
 }

@@ -16,6 +16,8 @@ pub const MIN_PERIOD: Duration = Duration::from_millis(100);
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(10);
 /// Longest delay, period and time limit: beyond an hour a probe says nothing.
 pub const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// What stays up for so long has read its configuration and found what it needs: most that do not, end sooner.
+pub const PROCESS_DELAY: Duration = Duration::from_secs(3);
 /// Most results in a row that a threshold may ask for.
 pub const MAX_THRESHOLD: u32 = 1_000;
 /// Header fields of one probe: credentials and a few marks.
@@ -89,6 +91,8 @@ pub enum ProbeKind {
     Exec { command: String },
     /// `grpc.health.v1.Health/Check` of this service (empty: the whole server) answers SERVING.
     Grpc { service: String },
+    /// Its process is there.
+    Process,
 }
 
 /// Values of header fields and commands may hold secrets.
@@ -110,6 +114,7 @@ impl fmt::Debug for ProbeKind {
             ProbeKind::Grpc { service } => {
                 f.debug_struct("Grpc").field("service", service).finish()
             }
+            ProbeKind::Process => f.write_str("Process"),
         }
     }
 }
@@ -150,6 +155,23 @@ impl Default for ProbeSpec {
 }
 
 impl ProbeSpec {
+    /// Ready once the process has been there for [`PROCESS_DELAY`].
+    pub fn process() -> ProbeSpec {
+        ProbeSpec {
+            kind: ProbeKind::Process,
+            delay: PROCESS_DELAY,
+            ..ProbeSpec::of(ProbeRole::Readiness)
+        }
+    }
+
+    /// Whether it needs a port that the program listens on.
+    pub fn asks_port(&self) -> bool {
+        match self.kind {
+            ProbeKind::Tcp | ProbeKind::Http { .. } | ProbeKind::Grpc { .. } => true,
+            ProbeKind::Exec { .. } | ProbeKind::Process => false,
+        }
+    }
+
     /// A TCP probe with what is usual in this role.
     pub fn of(role: ProbeRole) -> ProbeSpec {
         let seconds = Duration::from_secs;
@@ -213,7 +235,7 @@ impl ProbeKind {
     fn check(&self, role: ProbeRole) -> Result<(), SpecError> {
         let bad = |what: String| Err(SpecError::BadProbe { role, what });
         match self {
-            ProbeKind::Tcp => Ok(()),
+            ProbeKind::Tcp | ProbeKind::Process => Ok(()),
             ProbeKind::Http {
                 path,
                 headers,

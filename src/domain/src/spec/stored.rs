@@ -20,6 +20,21 @@ pub(super) mod policy {
     }
 }
 
+pub(super) mod hooks {
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+    use crate::spec::Hooks;
+
+    pub fn serialize<S: Serializer>(hooks: &Hooks, to: S) -> Result<S::Ok, S::Error> {
+        let other = (*hooks != Hooks::default()).then_some(hooks);
+        other.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Hooks, D::Error> {
+        let other = Option::<Hooks>::deserialize(from)?;
+        Ok(other.unwrap_or_default())
+    }
+}
+
 pub(super) mod strategy {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
     use crate::spec::Strategy;

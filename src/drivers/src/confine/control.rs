@@ -40,6 +40,17 @@ impl Kind {
         Kind::Landlock,
         Kind::Seccomp,
     ];
+
+    /// All that keeps a program away from others.
+    pub(crate) const APART: [Kind; 7] = [
+        Kind::User,
+        Kind::Namespaces,
+        Kind::Root,
+        Kind::Network,
+        Kind::Privileges,
+        Kind::Landlock,
+        Kind::Seccomp,
+    ];
 }
 
 impl fmt::Display for Kind {

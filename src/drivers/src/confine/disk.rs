@@ -250,6 +250,13 @@ fn hides(error: Errno) -> bool {
     matches!(error, Errno::ACCESS | Errno::PERM)
 }
 
+/// What lies in a folder now. Walks all of it.
+pub(crate) fn used(dir: &Path) -> u64 {
+    let mut walk = Walk::new(dir, 0, Instant::now());
+    while walk.step() {}
+    walk.bytes
+}
+
 fn free(dir: &Path) -> u64 {
     statvfs(dir).map_or(0, |fs| fs.blocks_free() * fs.fragment_size())
 }

@@ -21,6 +21,8 @@ pub(crate) struct Rules {
     /// Files there may be written as well, and none made.
     pub use_files: Vec<PathBuf>,
     pub write: Vec<PathBuf>,
+    /// Processes of others may be signalled, as far as the kernel's other rules go.
+    pub may_signal: bool,
 }
 
 /// Restricts the calling process and all that it starts. An error is a kernel that has Landlock and refuses it.
@@ -41,10 +43,14 @@ enum Status {
 }
 
 fn enforce(rules: &Rules) -> Result<Status, RulesetError> {
+    let mut scope = Scope::from_all(KNOWN);
+    if rules.may_signal {
+        scope.remove(Scope::Signal);
+    }
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
-        .scope(Scope::from_all(KNOWN))?
+        .scope(scope)?
         .create()?;
     let in_use = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::IoctlDev;
     let ruleset = allow(ruleset, &rules.read, AccessFs::from_read(KNOWN))?;
@@ -93,5 +99,6 @@ pub(crate) fn rules(own_root: bool, workdir: &Path, readable: Vec<PathBuf>) -> R
         read,
         use_files: paths(&["/dev", "/proc"]),
         write,
+        may_signal: false,
     }
 }

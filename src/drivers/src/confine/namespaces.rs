@@ -1,11 +1,12 @@
 //! Namespaces (namespaces(7)): mounts, process ids, message queues, host name; users when the daemon is not root, the
 //! network where asked.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use nebula_domain::isolation::Network;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use super::{Controls, Failure, Kind};
@@ -47,6 +48,55 @@ pub(crate) fn record(network: Network, own_users: bool, controls: &mut Controls)
     );
     if network == Network::None {
         controls.held(Kind::Network, "a network namespace with a loopback");
+    }
+}
+
+/// Those of a process (namespaces(7)), held open: they stay the same ones, whatever becomes of the process.
+pub(crate) struct Namespaces(Vec<(File, CloneFlags)>);
+
+/// In the order in which they are joined: one of users gives the right to the others, and from other mounts nothing is
+/// found by its path any more.
+const JOINED: [(&str, CloneFlags); 6] = [
+    ("user", CloneFlags::CLONE_NEWUSER),
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("ipc", CloneFlags::CLONE_NEWIPC),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+    ("pid", CloneFlags::CLONE_NEWPID),
+    ("mnt", CloneFlags::CLONE_NEWNS),
+];
+
+impl Namespaces {
+    /// Those of them that are not the caller's own.
+    pub(crate) fn of(pid: i32) -> io::Result<Namespaces> {
+        let mut found = Vec::new();
+        for (name, flag) in JOINED {
+            let open = |who: &str| File::open(format!("/proc/{who}/ns/{name}"));
+            let (its, own) = match (open(&pid.to_string()), open("self")) {
+                (Ok(its), Ok(own)) => (its, own),
+                // A kernel without this kind of namespace.
+                (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+                (Err(error), _) | (_, Err(error)) => return Err(error),
+            };
+            let id = |file: &File| file.metadata().map(|m| (m.dev(), m.ino()));
+            if id(&its)? != id(&own)? {
+                found.push((its, flag));
+            }
+        }
+        Ok(Namespaces(found))
+    }
+
+    /// Moves the calling process there, and into the root folder that belongs to the mounts. The one of process ids is
+    /// for the children that it has from now on.
+    pub(crate) fn join(&self) -> Result<(), Failure> {
+        for needed in [CloneFlags::CLONE_NEWNS, CloneFlags::CLONE_NEWPID] {
+            if self.0.iter().all(|(_, flag)| *flag != needed) {
+                return Err(Failure::new(Kind::Namespaces, "the program has none"));
+            }
+        }
+        for (namespace, flag) in &self.0 {
+            setns(namespace, *flag).map_err(Failure::of(Kind::Namespaces, "setns(2)"))?;
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::mounts::{self, Wish, failed, inside, make_dir};
 use super::{Controls, Failure, Kind};
+use crate::volume::Mount;
 
 /// Programs and libraries. Links among them (`/bin` to `usr/bin`) are links in there too.
 const SYSTEM: [&str; 7] = [
@@ -76,6 +77,7 @@ pub(crate) struct View<'a> {
     pub at: &'a Path,
     pub workdir: &'a Path,
     pub readable: &'a [PathBuf],
+    pub volumes: &'a [Mount],
     /// The program's user and group, and the name that it goes by.
     pub user: u32,
     pub group: u32,
@@ -106,6 +108,9 @@ pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Fail
         link_to(view, link, target)?;
     }
     make_dir(&inside(view.at, Path::new("/run")))?;
+    for volume in view.volumes {
+        mount_volume(view, volume)?;
+    }
     // Last: they may lie below /tmp.
     for path in view.readable {
         mounts::bind(path, &inside(view.at, path))?;
@@ -118,7 +123,13 @@ pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Fail
             mounts::bind(&path, &path)?;
         }
     }
-    mounts::settle(view.at, |path| wish(path, view.workdir))?;
+    mounts::settle(view.at, |path| {
+        let volume = view.volumes.iter().any(|volume| path == volume.path);
+        match volume {
+            true => Wish::Writable,
+            false => wish(path, view.workdir),
+        }
+    })?;
     leave_the_old(view.at)?;
     mounts::settle(Path::new("/"), |path| match path.parent() {
         None => Wish::ReadOnly,
@@ -132,6 +143,24 @@ pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Fail
         ),
     );
     Ok(())
+}
+
+/// Nothing else is mounted in a volume or around it: making its mount point would change what lies there.
+fn mount_volume(view: &View<'_>, volume: &Mount) -> Result<(), Failure> {
+    let (name, path) = (&volume.name, &volume.path);
+    let readable = view.readable.iter().map(PathBuf::as_path);
+    let mut others = readable.chain([view.workdir]);
+    let meets = |other: &&Path| other.starts_with(path) || path.starts_with(other);
+    if let Some(other) = others.find(meets) {
+        let (path, other) = (path.display(), other.display());
+        return Err(Failure::new(
+            Kind::Root,
+            format!(
+                "the volume '{name}' cannot be at {path} on this node, which has {other} there"
+            ),
+        ));
+    }
+    mounts::bind(&volume.data(), &inside(view.at, path))
 }
 
 /// `path` is a mount point as seen from inside. The root itself is closed when it is done.

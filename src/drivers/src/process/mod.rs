@@ -141,11 +141,6 @@ impl ProcessDriver {
         inner.sweep_groups(&found);
         Ok(ProcessDriver { inner })
     }
-
-    /// What an instance uses now; `None` when there is none. Reads some small files.
-    pub fn usage(&self, instance: InstanceId) -> Option<Usage> {
-        self.inner.usage(instance)
-    }
 }
 
 #[async_trait]
@@ -196,6 +191,10 @@ impl Driver for ProcessDriver {
             runs.remove(&instance);
         });
         Ok(())
+    }
+
+    fn usage(&self, instance: InstanceId) -> Option<Usage> {
+        self.inner.usage(instance)
     }
 
     fn note(&self, instance: InstanceId, text: &str) {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use nebula_domain::ids::InstanceId;
 use rustix::process::Signal;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::{Inner, blocking, sweep};
-use crate::driver::{DriverError, RunStatus, StartSpec};
+use crate::driver::{DriverError, RunStatus, Secrets, StartSpec};
 use crate::record::{self, SpecRecord, StateRecord};
 use crate::shim::{BUSY, STARTED};
 
@@ -62,6 +62,7 @@ impl Inner {
         let _asked = Asked(&dir);
         let (inner, prepared, own) = (self.clone(), dir.clone(), token.clone());
         let output = self.output;
+        let secrets = spec.secrets.clone();
         blocking(move || {
             let plan = inner.plan(&spec)?;
             let record = SpecRecord {
@@ -75,7 +76,11 @@ impl Inner {
         .await?;
 
         let mut child = self.spawn(&dir)?;
-        let report = tokio::time::timeout(REPORT_TIMEOUT, report(&mut child)).await;
+        let started = async {
+            hand_over(&mut child, &secrets).await;
+            report(&mut child).await
+        };
+        let report = tokio::time::timeout(REPORT_TIMEOUT, started).await;
         let state: Option<StateRecord> = record::read(&dir, record::STATE)
             .map_err(DriverError::io("cannot read an instance's folder", &dir))?;
         let ours = state.filter(|state| state.token == token);
@@ -117,6 +122,19 @@ impl Inner {
     }
 
     fn spawn(&self, dir: &Path) -> Result<Child, DriverError> {
+        let mut command = self.helper(dir)?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command.spawn().map_err(DriverError::io(
+            "cannot start an instance's parent process",
+            dir,
+        ))
+    }
+
+    /// The shim's own program, for an instance.
+    pub(super) fn helper(&self, dir: &Path) -> Result<Command, DriverError> {
         let Some((program, arguments)) = self.shim.split_first() else {
             return Err(DriverError::Start("no shim is configured".to_owned()));
         };
@@ -127,18 +145,13 @@ impl Inner {
             // It must keep no folder of the daemon's busy, and none of its secrets.
             .current_dir("/")
             .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stdin(Stdio::null());
         for name in crate::shim::PASSED_ON {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        command.spawn().map_err(DriverError::io(
-            "cannot start an instance's parent process",
-            Path::new(program),
-        ))
+        Ok(command)
     }
 }
 
@@ -150,7 +163,20 @@ fn prepare(dir: &Path, spec: &SpecRecord) -> Result<(), DriverError> {
         .mode(0o700)
         .create(dir)
         .map_err(bad)?;
+    for volume in &spec.start.volumes {
+        volume
+            .make()
+            .map_err(DriverError::io("cannot make a volume", &volume.folder))?;
+    }
     record::write(dir, record::SPEC, spec).map_err(bad)
+}
+
+/// What must not lie on a disk. A shim that does not listen ends, and says why.
+async fn hand_over(child: &mut Child, secrets: &Secrets) {
+    let (Some(mut pipe), Ok(bytes)) = (child.stdin.take(), serde_json::to_vec(&secrets.0)) else {
+        return;
+    };
+    let _ = pipe.write_all(&bytes).await;
 }
 
 /// The one line a shim says, without its newline; empty when it ended without a word.

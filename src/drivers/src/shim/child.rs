@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{init, program};
 use crate::confine::cgroup::Groups;
+use crate::confine::namespaces::Namespaces;
 use crate::confine::{
     Controls, Enforce, Failure, Kind, Plan, landlock, namespaces, privileges, rlimits, root,
     seccomp,
@@ -27,7 +28,7 @@ pub(super) const CANNOT_RUN: i32 = 126;
 /// What the child says, a line each, on its way to the program.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The first process of the namespace, by its number out here.
+    /// The first process of the namespace, or of a command in it, by its number out here.
     First(i32),
     Controls(Controls),
     Failed(Failure),
@@ -64,15 +65,29 @@ pub(super) struct Job<'a> {
     pub(super) shim: Pid,
     pub(super) spec: &'a SpecRecord,
     pub(super) groups: &'a Groups,
-    pub(super) root: &'a Path,
-    /// In namespaces and a root folder of its own.
-    pub(super) apart: bool,
+    pub(super) apart: Apart<'a>,
     pub(super) controls: Controls,
+    /// What holds for the program that this one is to run beside: it must hold for this one too.
+    pub(super) beside: Option<&'a Controls>,
+}
+
+/// Namespaces and a root folder.
+pub(super) enum Apart<'a> {
+    /// The shim's own.
+    No,
+    /// New ones. The root is built at this folder.
+    New(&'a Path),
+    /// Those of a program that runs.
+    Of(&'a Namespaces),
 }
 
 impl Job<'_> {
     fn plan(&self) -> &Plan {
         &self.spec.plan
+    }
+
+    pub(super) fn is_apart(&self) -> bool {
+        !matches!(self.apart, Apart::No)
     }
 
     /// Returns only when there is no program, or none any more.
@@ -87,7 +102,7 @@ impl Job<'_> {
         }
         let controls = std::mem::take(&mut self.controls);
         ends.say(&Report::Controls(controls));
-        if !self.apart {
+        if !self.is_apart() {
             return self.become_program(ends.report);
         }
         self.become_first(ends)
@@ -103,7 +118,7 @@ impl Job<'_> {
             .join()
             .map_err(Failure::of(Kind::Pids, "cannot join the control group"))?;
         self.limits()?;
-        if self.apart && self.enter_namespaces(ends)? == Role::Done {
+        if self.is_apart() && self.enter_namespaces(ends)? == Role::Done {
             return Ok(Role::Done);
         }
         let keep = [
@@ -112,7 +127,7 @@ impl Job<'_> {
             ends.alive.as_raw_fd(),
         ];
         close_others(keep);
-        if self.apart {
+        if self.is_apart() {
             // The one in between has to be gone before its death can be told from the shim's.
             let mut go = [0];
             ends.alive.read_exact(&mut go).map_err(lost("the shim"))?;
@@ -124,7 +139,8 @@ impl Job<'_> {
         // Here, since a change of user takes it back (prctl(2)).
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(lost("prctl(2)"))?;
         // The signal is sent only for a death from now on.
-        let orphan = match self.apart {
+        self.compare()?;
+        let orphan = match self.is_apart() {
             true => hung_up(&ends.alive),
             false => nix::unistd::getppid() != self.shim,
         };
@@ -157,7 +173,10 @@ impl Job<'_> {
     fn enter_namespaces(&mut self, ends: &mut Ends) -> Result<Role, Failure> {
         let network = self.plan().isolation.network;
         let own_users = self.own_users();
-        namespaces::enter(network, own_users)?;
+        match self.apart {
+            Apart::Of(namespaces) => namespaces.join()?,
+            _ => namespaces::enter(network, own_users)?,
+        }
         namespaces::record(network, own_users, &mut self.controls);
         match fork().map_err(Failure::of(Kind::Namespaces, "fork(2)"))? {
             ForkResult::Parent { child } => {
@@ -193,11 +212,20 @@ impl Job<'_> {
     }
 
     fn enter_root(&mut self) -> Result<(), Failure> {
+        let at = match self.apart {
+            Apart::New(at) => at,
+            // It came with the mounts.
+            _ => {
+                self.controls.held(Kind::Root, "the program's");
+                return Ok(());
+            }
+        };
         let (user, group) = self.ids();
         let view = root::View {
-            at: self.root,
+            at,
             workdir: &self.spec.start.workdir,
             readable: &self.spec.plan.readable,
+            volumes: &self.spec.start.volumes,
             user,
             group,
             name: program::USER_NAME,
@@ -209,18 +237,41 @@ impl Job<'_> {
         let plan = &self.spec.plan;
         privileges::drop_all(plan.user, &mut self.controls)?;
         let readable = root::readable(&plan.readable).collect();
-        let rules = landlock::rules(self.apart, &self.spec.start.workdir, readable);
+        let mut rules = landlock::rules(self.is_apart(), &self.spec.start.workdir, readable);
+        // To Landlock the program is a stranger, which a command may ask whether it lives: a namespace of processes
+        // keeps both from all others.
+        rules.may_signal = matches!(self.apart, Apart::Of(_));
+        let volumes = self.spec.start.volumes.iter();
+        let apart = self.is_apart();
+        rules.write.extend(volumes.map(|volume| volume.seen(apart)));
         landlock::restrict(&rules, &mut self.controls)?;
         // Missing from the kernel is missing for good: a second line behind the root folder, unless it was asked for.
         if plan.strict && !self.controls.holds(Kind::Landlock) {
             return Err(Failure::new(Kind::Landlock, "this kernel has none"));
         }
         seccomp::restrict(&mut self.controls)?;
-        if self.apart {
+        if self.is_apart() {
             // Its memory is not for the program, which is the same user. An exec takes it back (prctl(2)).
             let _ = nix::sys::prctl::set_dumpable(false);
         }
         Ok(())
+    }
+
+    /// Whether all that keeps the program beside keeps this process too.
+    fn compare(&self) -> Result<(), Failure> {
+        let Some(beside) = self.beside else {
+            return Ok(());
+        };
+        let missing = Kind::APART
+            .into_iter()
+            .find(|kind| beside.holds(*kind) && !self.controls.holds(*kind));
+        match missing {
+            Some(kind) => Err(Failure::new(
+                kind,
+                "the program has it, and a command beside it has not",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The first process of the namespace, with the program as its child.
@@ -230,6 +281,10 @@ impl Job<'_> {
         let _ = nix::sys::prctl::set_name(c"nebula-init");
         // Before there is a child: its end must not be missed.
         if SigSet::all().thread_block().is_err() {
+            return CANNOT_RUN;
+        }
+        // The namespace has a first process already when it is another's: what this program leaves must not become that one's.
+        if nix::sys::prctl::set_child_subreaper(true).is_err() {
             return CANNOT_RUN;
         }
         match fork() {
@@ -254,7 +309,7 @@ impl Job<'_> {
     }
 
     fn become_program(&self, mut report: File) -> i32 {
-        let error = program::become_it(self.spec, self.apart);
+        let error = program::become_it(self.spec, self.is_apart());
         let code = error.raw_os_error().unwrap_or(libc::EIO);
         say(&mut report, &Report::Exec(code));
         CANNOT_RUN
@@ -273,7 +328,7 @@ enum Role {
 }
 
 /// The other end was closed: whoever had it is gone.
-fn hung_up(pipe: &File) -> bool {
+pub(super) fn hung_up(pipe: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).is_ok()
         && fds[0]

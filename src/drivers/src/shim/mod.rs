@@ -12,7 +12,10 @@
 //! SIGTERM and [`LEFTOVER_GRACE`]. All descendants are found, however they were started, because
 //! the shim is a child subreaper (prctl(2)): orphans become its children. In a process namespace of its
 //! own the program is the child of [`init`], which gets the signals for its group and takes its orphans.
+//!
+//! [`beside`] is another process for another end: one command beside a program that runs.
 
+pub mod beside;
 mod child;
 mod end;
 mod init;
@@ -21,7 +24,7 @@ mod program;
 mod spawn;
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,14 +42,15 @@ use nix::unistd::Pid;
 
 use crate::confine::cgroup::Groups;
 use crate::confine::{Control, Controls, Enforce, Failure, Kind, users};
-use crate::driver::Exit;
+use crate::driver::{Exit, Secrets};
 use crate::logfile::NOTE_EVERY;
 use crate::procfs::{self, ProcessId};
 use crate::record::{self, ExitRecord, SpecRecord, StateRecord, StopRecord};
+use crate::volume::Mount;
 use end::Limits;
 use output::Output;
-pub(crate) use program::{PASSED_ON, TOKEN, command};
-use spawn::{StartError, Started};
+pub(crate) use program::{PASSED_ON, TOKEN};
+use spawn::Started;
 
 /// What the program leaves running when it ends by itself has this long to end too.
 pub const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -55,6 +59,9 @@ const KILL_ROUND: Duration = Duration::from_millis(50);
 /// Whoever looks whether a folder is in use holds its lock for a moment.
 const LOCK_TRIES: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// More than the secrets of one program have in all, escaped.
+const SECRETS_BYTES: u64 = 16 << 20;
 
 /// Said on standard output once the program runs; anything else is why it does not.
 pub(crate) const STARTED: &str = "started";
@@ -104,9 +111,11 @@ struct Shim<'a> {
     /// From here on what is left gets SIGKILL.
     kill_at: Option<Instant>,
     limits: Limits,
-    /// See [`Started::alive`].
+    /// See [`spawn::Process::alive`].
     _alive: File,
     _lock: File,
+    /// Held for as long as anything of the run may be alive.
+    _volumes: Vec<File>,
 }
 
 fn start(dir: &Path) -> Result<Shim<'_>, String> {
@@ -118,12 +127,17 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|e| format!("cannot become a subreaper: {e}"))?;
 
-    let spec: SpecRecord = record::read(dir, record::SPEC)
+    let mut spec: SpecRecord = record::read(dir, record::SPEC)
         .map_err(told("cannot read spec.json"))?
         .ok_or("there is no valid spec.json")?;
+    spec.start.secrets = secrets().map_err(told("cannot be told the secrets"))?;
+    let volumes = spec.start.volumes.iter().map(Mount::lock);
+    let volumes = volumes.collect::<Result<Vec<File>, String>>();
     for stale in [record::SPEC, record::STOP, record::EXIT] {
         record::remove(dir, stale).map_err(told("cannot clear the instance's folder"))?;
     }
+
+    let volumes = volumes?;
 
     // Blocked here and unblocked in the program; taken from the descriptor instead. SIGINT and
     // SIGHUP are for the terminal's foreground, which this no longer belongs to.
@@ -153,6 +167,7 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         program: None,
         groups: Groups::default(),
         isolation: Controls::default(),
+        plan: Some(spec.plan.clone()),
     };
     let started = begin(dir, &spec, &mut state);
     let started = match started {
@@ -168,8 +183,9 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
             return Err(reason);
         }
     };
-    state.program = ProcessId::of(started.pid.as_raw());
-    state.isolation = started.controls;
+    let process = started.process;
+    state.program = ProcessId::of(process.pid.as_raw());
+    state.isolation = process.controls;
     state.isolation.complete(spec.plan.enforce);
     // Without it the program is still found, by its token.
     let _ = record::write(dir, record::STATE, &state);
@@ -177,17 +193,28 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     Ok(Shim {
         dir,
         run: state.run,
-        program: started.pid,
-        status: started.status.inspect(dont_wait),
+        program: process.pid,
+        status: process.status.inspect(dont_wait),
         default_grace: spec.start.stop_grace,
         signals,
         output: Output::new(dir, spec.output, started.out, started.err),
         exit: None,
         kill_at: None,
         limits: Limits::new(&spec, state.groups),
-        _alive: started.alive,
+        _alive: process.alive,
         _lock: lock,
+        _volumes: volumes,
     })
+}
+
+/// What the daemon tells by standard input, to its end.
+fn secrets() -> io::Result<Secrets> {
+    let mut text = Vec::new();
+    io::stdin().take(SECRETS_BYTES).read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Ok(Secrets::default());
+    }
+    Ok(Secrets(serde_json::from_slice(&text)?))
 }
 
 /// Makes the program's control groups and starts it in them.
@@ -219,12 +246,15 @@ fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Start
     if let Some(user) = plan.user {
         users::hand_over(&start.workdir, user)
             .map_err(|error| format!("cannot give {at} to user {user}: {error}"))?;
+        for volume in &start.volumes {
+            users::hand_over(&volume.data(), user).map_err(|error| {
+                let name = &volume.name;
+                format!("cannot give the volume '{name}' to user {user}: {error}")
+            })?;
+        }
     }
-    spawn::start(dir, spec, &state.groups, &controls).map_err(|error| match error {
-        StartError::Confined(failure) => failure.to_string(),
-        StartError::Exec(error) => format!("cannot start /bin/sh in {at}: {error}"),
-        StartError::Lost(error) => format!("cannot start the program: {error}"),
-    })
+    let started = spawn::start(dir, spec, &state.groups, &controls);
+    started.map_err(|error| error.told(&start.workdir))
 }
 
 /// A limit that somebody gave, and that nothing but a control group enforces.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use nebula_domain::volume::variable;
 use nix::sys::signal::SigSet;
 
 use crate::driver::StartSpec;
@@ -37,7 +38,7 @@ pub(super) fn become_it(spec: &SpecRecord, apart: bool) -> io::Error {
 }
 
 /// The command in its folder and environment: of the program, and of what is run beside it.
-pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
+fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
@@ -57,14 +58,20 @@ pub(crate) fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
             .env("USER", USER_NAME)
             .env("LOGNAME", USER_NAME);
     }
+    for volume in &start.volumes {
+        command.env(variable(&volume.name), volume.seen(apart));
+    }
     command
         .envs(&start.env)
-        .env("PORT", start.port.to_string())
+        .envs(&start.secrets.0)
         .env("NEBULA_DEPLOYMENT", start.deployment.as_str())
         .env("NEBULA_INSTANCE", start.instance.to_string())
         .env("NEBULA_RELEASE", start.release.to_string())
         .env("NEBULA_NODE", &start.node)
         .env(TOKEN, token);
+    if let Some(port) = start.port {
+        command.env("PORT", port.to_string());
+    }
     command
 }
 

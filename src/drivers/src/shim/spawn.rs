@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2};
 
-use super::child::{self, CANNOT_RUN, Ends, Job, Report};
+use super::child::{self, Apart, CANNOT_RUN, Ends, Job, Report};
 use crate::confine::cgroup::Groups;
 use crate::confine::{Controls, Enforce, Failure};
 use crate::record::SpecRecord;
@@ -23,10 +23,14 @@ const ROOT: &str = "root";
 
 /// A program that runs.
 pub(crate) struct Started {
-    /// The program, or the first process of its namespace.
-    pub pid: Pid,
     pub out: File,
     pub err: File,
+    pub process: Process,
+}
+
+pub(crate) struct Process {
+    /// The program, or the first process of its namespace.
+    pub pid: Pid,
     /// Where the first process tells how the program ended.
     pub status: Option<File>,
     pub controls: Controls,
@@ -39,6 +43,19 @@ pub(crate) enum StartError {
     Confined(Failure),
     Exec(io::Error),
     Lost(String),
+}
+
+impl StartError {
+    /// In one sentence.
+    pub(super) fn told(&self, workdir: &Path) -> String {
+        match self {
+            StartError::Confined(failure) => failure.to_string(),
+            StartError::Exec(error) => {
+                format!("cannot start /bin/sh in {}: {error}", workdir.display())
+            }
+            StartError::Lost(error) => format!("cannot start the program: {error}"),
+        }
+    }
 }
 
 /// Whether namespaces and a root folder are tried. Each try is a process of its own: a step that failed half-way is gone
@@ -70,31 +87,42 @@ fn attempt(
     controls: Controls,
     apart: bool,
 ) -> Result<Started, StartError> {
-    let lost =
-        |what: &str, error: &dyn std::fmt::Display| StartError::Lost(format!("{what}: {error}"));
     let at = dir.join(ROOT);
     if apart {
-        std::fs::create_dir_all(&at).map_err(|e| lost("cannot make the root's folder", &e))?;
+        std::fs::create_dir_all(&at).map_err(lost("cannot make the root's folder"))?;
     }
-    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| lost("cannot make a pipe", &e));
-    let [out, err, report, status, alive] = [pipe()?, pipe()?, pipe()?, pipe()?, pipe()?];
-    let shim = nix::unistd::getpid();
-    let child = match child::fork().map_err(|e| lost("cannot fork", &e))? {
+    let job = Job {
+        shim: nix::unistd::getpid(),
+        spec,
+        groups,
+        apart: match apart {
+            true => Apart::New(&at),
+            false => Apart::No,
+        },
+        controls,
+        beside: None,
+    };
+    let (out, err) = (pipe()?, pipe()?);
+    Ok(Started {
+        process: fork(job, [out.1, err.1])?,
+        out: File::from(out.0),
+        err: File::from(err.0),
+    })
+}
+
+/// Forks the process that does the job, and hears how that goes. `output`: its standard output and error.
+pub(super) fn fork(job: Job<'_>, output: [OwnedFd; 2]) -> Result<Process, StartError> {
+    let apart = job.is_apart();
+    let [report, status, alive] = [pipe()?, pipe()?, pipe()?];
+    let [out, err] = output;
+    let child = match child::fork().map_err(lost("cannot fork"))? {
         ForkResult::Child => {
             let ends = Ends {
-                out: ManuallyDrop::new(out.1),
-                err: ManuallyDrop::new(err.1),
+                out: ManuallyDrop::new(out),
+                err: ManuallyDrop::new(err),
                 report: File::from(report.1),
                 status: status.1,
                 alive: File::from(alive.0),
-            };
-            let job = Job {
-                shim,
-                spec,
-                groups,
-                root: &at,
-                apart,
-                controls,
             };
             // A panic must not unwind into the shim's own code, of which this would be a second copy.
             let code = catch_unwind(AssertUnwindSafe(|| job.run(ends)));
@@ -102,8 +130,7 @@ fn attempt(
         }
         ForkResult::Parent { child } => child,
     };
-    drop((out.1, err.1, report.1, status.1, alive.0));
-    let (out, err) = (File::from(out.0), File::from(err.0));
+    drop((out, err, report.1, status.1, alive.0));
     let mut alive = File::from(alive.1);
     let mut pid = child;
     let mut told = None;
@@ -123,10 +150,8 @@ fn attempt(
         Report::Exec(code) => Err(StartError::Exec(io::Error::from_raw_os_error(code))),
     });
     match (result, told) {
-        (Ok(()), Some(controls)) => Ok(Started {
+        (Ok(()), Some(controls)) => Ok(Process {
             pid,
-            out,
-            err,
             status: apart.then(|| File::from(status.0)),
             controls,
             alive,
@@ -139,6 +164,14 @@ fn attempt(
             }))
         }
     }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    pipe2(OFlag::O_CLOEXEC).map_err(lost("cannot make a pipe"))
+}
+
+fn lost<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> StartError {
+    move |error| StartError::Lost(format!("{what}: {error}"))
 }
 
 fn hear(

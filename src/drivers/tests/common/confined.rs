@@ -30,6 +30,21 @@ pub fn possible(programs: &[&str]) -> bool {
     missing.is_none()
 }
 
+/// Processes that run a command with this in it, by their numbers out here.
+pub fn with(mark: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let found = entries.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        String::from_utf8_lossy(&line).contains(mark).then_some(pid)
+    });
+    found.filter(|pid| super::is_alive(*pid)).collect()
+}
+
+pub async fn one_with(mark: &str) -> i32 {
+    super::eventually(mark, || with(mark).first().copied()).await
+}
+
 /// A line of output without what it came by.
 pub fn text(lines: &[String]) -> Vec<&str> {
     lines

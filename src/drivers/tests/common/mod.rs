@@ -115,7 +115,7 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
         command: command.to_owned(),
         env: BTreeMap::new(),
         workdir: workdir.to_owned(),
-        port: 20_001,
+        port: Some(20_001),
         stop_grace: Duration::from_secs(10),
         resources: Resources::default(),
         // Most tests look at processes and files from outside, by numbers and paths that are the same inside.
@@ -123,6 +123,8 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
             profile: Profile::None,
             ..Isolation::default()
         },
+        volumes: Vec::new(),
+        secrets: Default::default(),
     }
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn describe(kind: &ProbeKind) -> String {
         ProbeKind::Exec { .. } => "command".to_owned(),
         ProbeKind::Grpc { service } if service.is_empty() => "gRPC health".to_owned(),
         ProbeKind::Grpc { service } => format!("gRPC health of {service}"),
+        ProbeKind::Process => "process".to_owned(),
     }
 }
 
@@ -86,6 +87,10 @@ pub(crate) async fn probe(
         let ended = exec.exec(spec).await;
         return ended.map_err(ProbeError::Command);
     }
+    if spec.kind == ProbeKind::Process {
+        // What has ended is not asked any more.
+        return Ok(());
+    }
     let connected = async {
         let stream = TcpStream::connect(asked.address).await;
         let stream = stream.map_err(|source| ProbeError::Connect {
@@ -93,7 +98,7 @@ pub(crate) async fn probe(
             source,
         })?;
         match &spec.kind {
-            ProbeKind::Tcp | ProbeKind::Exec { .. } => Ok(()),
+            ProbeKind::Tcp | ProbeKind::Exec { .. } | ProbeKind::Process => Ok(()),
             ProbeKind::Http {
                 path,
                 headers,

@@ -144,6 +144,8 @@ impl Cluster {
                 node: NodeId(node),
                 desired: Desired::Run,
                 since_revision: 1,
+                secrets: Default::default(),
+                run: None,
             };
             next.instances.insert(instance.id, instance);
             next.revision += 1;

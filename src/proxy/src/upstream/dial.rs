@@ -8,7 +8,7 @@ use std::time::Duration;
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::routes::Endpoint;
 use nebula_domain::{InstanceId, NodeId};
-use nebula_mesh::{CallError, Mesh, Stream};
+use nebula_mesh::{CallError, Mesh, Silence, Stream};
 use nebula_wire::codec::{self, CodecError};
 use nebula_wire::peer::Protocol;
 use nebula_wire::peer::tunnel::{Answer, FRAME_BYTES_MAX, Open, Site};
@@ -107,8 +107,9 @@ impl Dialer {
         Ok(Target { instance, via })
     }
 
-    pub(crate) async fn dial(&self, target: Target) -> Result<Upstream, DialError> {
-        let (io, silence) = match target.via {
+    /// The bytes alone, with what tells of the silence of another node.
+    pub(crate) async fn open(&self, target: Target) -> Result<(Io, Option<Silence>), DialError> {
+        Ok(match target.via {
             Via::Local { address, .. } => {
                 let socket = connect(address, self.connect_timeout).await?;
                 (Io::Socket(socket), None)
@@ -118,7 +119,11 @@ impl Dialer {
                 let silence = stream.silence();
                 (Io::Tunnel(Box::new(stream)), silence)
             }
-        };
+        })
+    }
+
+    pub(crate) async fn dial(&self, target: Target) -> Result<Upstream, DialError> {
+        let (io, silence) = self.open(target).await?;
         Ok(Upstream {
             wire: Wire::new(io),
             head: ResponseHead::default(),

@@ -307,6 +307,8 @@ impl Routes {
                 node,
                 desired: Desired::Run,
                 since_revision: 1,
+                secrets: Default::default(),
+                run: None,
             };
             self.state.instances.insert(id, instance);
             let view = self
@@ -319,6 +321,8 @@ impl Routes {
                 health: Health::Healthy,
                 restarts: 0,
                 reason: String::new(),
+                exit: None,
+                last_end: None,
             };
             view.instances.insert(id, facts);
         }

@@ -302,6 +302,7 @@ mod tests {
                 key: "user.k".to_owned(),
                 value: "x".repeat(limits::PART_BYTES),
             },
+            stamp: Default::default(),
         };
         let item = std::sync::Arc::new(Item::new(request).unwrap());
         let log_id = LogId::new(CommittedLeaderId::new(1, 1), 1);

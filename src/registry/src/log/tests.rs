@@ -70,6 +70,7 @@ fn sized(index: u64, bytes: usize) -> Entry {
             key: "user.k".to_owned(),
             value: "x".repeat(bytes),
         },
+        stamp: Default::default(),
     };
     Entry {
         log_id: id(index),

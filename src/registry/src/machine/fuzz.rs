@@ -101,6 +101,7 @@ fn requests() -> Vec<Request> {
     let request = |(id, command)| Request {
         id: RequestId(id),
         command,
+        stamp: Default::default(),
     };
     numbered.map(request).collect()
 }

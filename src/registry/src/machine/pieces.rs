@@ -5,11 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use nebula_domain::State;
+use nebula_domain::events::{Event, Told};
 use nebula_domain::ids::{InstanceId, NodeId, RequestId, TokenId};
-use nebula_domain::names::DeploymentName;
+use nebula_domain::names::{DeploymentName, SecretName};
+use nebula_domain::runs::Work;
+use nebula_domain::secret::Secret;
 use nebula_domain::state::{
     Answer, Cluster, Deployment, Instance, JoinToken, Node, Recovery, Release,
 };
+use nebula_domain::volume::VolumeSets;
 use nebula_wire::codec;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +46,18 @@ enum Piece {
     /// Behind the end, so that the pieces of older snapshots keep their numbers.
     Recoveries(Vec<Recovery>),
     CachePurges(Vec<(DeploymentName, u64)>),
+    Volumes(Vec<(DeploymentName, VolumeSets)>),
+    /// One by one: the values of many may be large.
+    Secrets(Vec<(SecretName, Secret)>),
+    /// One deployment's runs with their attempts have some 30 KiB at most.
+    Work(DeploymentName, Work),
+    /// Oldest first.
+    Events(Vec<Event>),
+    Told {
+        last: u64,
+        told: Vec<(InstanceId, Told)>,
+        dead: Vec<NodeId>,
+    },
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -63,6 +79,10 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         // It follows from the deployments.
         names: _,
         cache_purges,
+        volumes,
+        secrets,
+        work,
+        events,
     } = state;
     let mut out = Vec::new();
     push(
@@ -103,6 +123,31 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     push_all(&mut out, remembered.iter(), Piece::Remembered)?;
     push_all(&mut out, recoveries.iter().cloned(), Piece::Recoveries)?;
     push_map(&mut out, cache_purges, Piece::CachePurges)?;
+    push_map(&mut out, volumes, Piece::Volumes)?;
+    for (name, secret) in secrets {
+        push(
+            &mut out,
+            &Piece::Secrets(vec![(name.clone(), secret.clone())]),
+        )?;
+    }
+    for (name, work) in work {
+        push(&mut out, &Piece::Work(name.clone(), work.clone()))?;
+    }
+    push_all(&mut out, events.after(0).cloned(), Piece::Events)?;
+    let told = events.told().iter().map(|(id, told)| (*id, told.clone()));
+    push_all(&mut out, told, |told| Piece::Told {
+        last: events.last(),
+        told,
+        dead: Vec::new(),
+    })?;
+    push(
+        &mut out,
+        &Piece::Told {
+            last: events.last(),
+            told: Vec::new(),
+            dead: events.dead().collect(),
+        },
+    )?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -177,6 +222,13 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Remembered(some) => state.remembered.extend(some),
             Piece::Recoveries(some) => state.recoveries.extend(some),
             Piece::CachePurges(some) => state.cache_purges.extend(some),
+            Piece::Volumes(some) => state.volumes.extend(some),
+            Piece::Secrets(some) => state.secrets.extend(some),
+            Piece::Work(name, work) => {
+                state.work.insert(name, work);
+            }
+            Piece::Events(some) => state.events.extend(some),
+            Piece::Told { last, told, dead } => state.events.restore(last, told, dead),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

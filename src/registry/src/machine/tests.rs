@@ -24,6 +24,7 @@ fn setting(id: u128, index: u64) -> Entry {
             key: format!("user.k{id}"),
             value: "v".repeat(2000),
         },
+        stamp: Default::default(),
     };
     Entry {
         log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
@@ -46,6 +47,27 @@ fn state_with(settings: u32) -> State {
 fn a_state_goes_through_bytes_and_back() {
     let mut state = state_with(1000);
     state.cache_purges.insert("api".parse().unwrap(), 7);
+    let set = nebula_domain::volume::VolumeSet {
+        node: nebula_domain::NodeId(2),
+        names: ["data".parse().unwrap()].into(),
+        holder: Some(nebula_domain::InstanceId(3)),
+        deleting: true,
+    };
+    let sets = std::collections::BTreeMap::from([(1, set)]);
+    state.volumes.insert("db".parse().unwrap(), sets);
+    let version = nebula_domain::secret::Version {
+        sealed: nebula_domain::secret::Sealed(vec![7; 40]),
+        set_at: nebula_domain::time::Millis(3),
+        author: "ann".to_owned(),
+    };
+    let versions = std::collections::BTreeMap::from([(2, version)]);
+    let secret = nebula_domain::secret::Secret { versions };
+    state.secrets.insert("KEY".parse().unwrap(), secret);
+    let work = nebula_domain::runs::Work {
+        count: 3,
+        ..Default::default()
+    };
+    state.work.insert("api".parse().unwrap(), work);
     let bytes = pieces::encode(&state).unwrap();
     assert_eq!(pieces::decode(&bytes).unwrap(), state);
     for cut in [0, 3, 4, 50, bytes.len() - 1] {

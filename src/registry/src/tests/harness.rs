@@ -45,6 +45,7 @@ pub fn request(id: u128, command: Command) -> Request {
     Request {
         id: RequestId(id),
         command,
+        stamp: Default::default(),
     }
 }
 
@@ -347,6 +348,7 @@ impl Node {
         let set = Request {
             id,
             command: setting(key, value),
+            stamp: Default::default(),
         };
         self.registry.propose_request(set, PATIENCE).await
     }

@@ -16,7 +16,7 @@ fn run(number: u64, ended: Option<Exit>) -> Run {
         run: number,
         deployment: "api".parse().unwrap(),
         release: ReleaseNumber(1),
-        port: 20_000,
+        port: Some(20_000),
         started_at: Millis(0),
         status,
         isolation: Controls::default(),
@@ -349,4 +349,44 @@ fn what_is_removed_while_it_is_given_up_stops_and_what_is_wanted_again_starts() 
         slot.step(Want::Program, Some(&ended), now),
         Some(Effect::Fetch)
     );
+}
+
+#[test]
+fn what_is_to_run_once_runs_once() {
+    let now = Instant::now();
+    let mut slot = Slot::new(None, now);
+    assert_eq!(slot.step(Want::Once, None, now), Some(Effect::Fetch));
+    assert_eq!(
+        slot.fetched(Want::Once, Ok(()), now),
+        Some(Effect::Start(1))
+    );
+    slot.step(Want::Once, Some(&run(1, None)), now);
+    assert_eq!((slot.phase(), slot.exit), (Phase::Running, None));
+    let ended = run(1, Some(Exit::Code(3)));
+    let note = slot.step(Want::Once, Some(&ended), now);
+    assert_eq!(note, Some(Effect::Note("exited with code 3".to_owned())));
+    for slot in [&mut slot, &mut Slot::new(Some(&ended), now)] {
+        slot.step(Want::Once, Some(&ended), now);
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(slot.step(Want::Once, Some(&ended), later), None);
+        assert_eq!((slot.phase(), slot.due()), (Phase::Stopped, None));
+        assert_eq!(slot.exit, Some(Exit::Code(3)));
+        assert_eq!(slot.step(LET_GO, Some(&ended), later), None);
+        assert_eq!(slot.stage, Stage::Gone);
+    }
+}
+
+#[test]
+fn what_ended_while_it_was_not_wanted_does_not_run_again() {
+    let now = Instant::now();
+    let mut slot = Slot::new(Some(&run(1, None)), now);
+    assert_eq!(
+        slot.step(LET_GO, Some(&run(1, None)), now),
+        Some(Effect::Stop)
+    );
+    let ended = run(1, Some(Exit::Signal(15)));
+    slot.step(LET_GO, Some(&ended), now);
+    while slot.step(Want::Once, Some(&ended), now).is_some() {}
+    assert_eq!(slot.stage, Stage::Over);
+    assert_eq!(slot.exit, Some(Exit::Signal(15)));
 }

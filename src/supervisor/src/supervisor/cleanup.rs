@@ -127,7 +127,7 @@ mod tests {
             run: 1,
             deployment: deployment.parse().unwrap(),
             release: ReleaseNumber(1),
-            port: 20_000,
+            port: Some(20_000),
             started_at: Millis(0),
             status: RunStatus::Ended {
                 exit: Exit::Code(0),

@@ -13,14 +13,14 @@ pub(super) fn local(
     run: &Run,
     node_name: &str,
 ) -> Option<LocalInstance> {
-    let instance = state.instances.get(&id)?;
+    let instance = state.instances.get(&id).filter(|i| i.run.is_none())?;
     let release = state.release_of(instance)?;
     let Workload::Service(service) = &release.spec.workload else {
         return None;
     };
     Some(LocalInstance {
         deployment: instance.deployment.clone(),
-        address: std::net::SocketAddr::from(([127, 0, 0, 1], run.port)),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], run.port.unwrap_or(0))),
         surroundings: Arc::new(surroundings(service, node_name)),
         probes: Arc::new(service.probes()),
         run: run.run,

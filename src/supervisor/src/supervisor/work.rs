@@ -2,16 +2,19 @@
 //! its end is a [`Done`].
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nebula_domain::spec::Workload;
-use nebula_domain::state::Release;
-use nebula_domain::{DeploymentName, Digest, InstanceId, NodeId, State, View};
-use nebula_drivers::StartSpec;
+use nebula_domain::spec::{Spec, VolumeSpec, Workload};
+use nebula_domain::state::{Instance, Release};
+use nebula_domain::{Digest, InstanceId, NodeId, State, View};
+use nebula_drivers::volume::{self, Mount};
+use nebula_drivers::{Secrets, StartSpec};
 
-use super::{Done, Supervisor};
+use super::{Done, Supervisor, once};
 use crate::ports;
 use crate::slot::Effect;
+use crate::supplies;
 
 /// For what is stopped although nobody says how: it was removed while this node was away.
 const DEFAULT_GRACE: Duration = nebula_domain::spec::DEFAULT_STOP_GRACE;
@@ -32,7 +35,7 @@ impl Supervisor {
             }
             Effect::Start(run) => {
                 if let (Some(release), Some(instance)) = (release, state.instances.get(&id)) {
-                    self.start(id, run, &instance.deployment, &release);
+                    self.start(state, instance, run, &release);
                 }
             }
             Effect::Check => {
@@ -94,57 +97,111 @@ impl Supervisor {
         });
     }
 
-    fn start(&mut self, id: InstanceId, run: u64, deployment: &DeploymentName, release: &Release) {
+    /// What the instance finds again: the volumes that it holds.
+    fn volumes(&self, state: &State, instance: &Instance, release: &Release) -> Vec<Mount> {
+        let deployment = &instance.deployment;
+        let Some((ordinal, _)) = state.volumes_held(deployment, instance.id) else {
+            return Vec::new();
+        };
+        let place = volume::place(&self.shared.config.volumes_dir, deployment, ordinal);
+        let mount = |wanted: &VolumeSpec| Mount {
+            name: wanted.name.clone(),
+            folder: place.join(wanted.name.as_str()),
+            path: PathBuf::from(&wanted.path),
+        };
+        release.spec.volumes().iter().map(mount).collect()
+    }
+
+    /// A port for what listens on one; an error when none is free.
+    fn port(&mut self, instance: &Instance, spec: &Spec) -> Result<Option<u16>, String> {
+        let id = instance.id;
+        if instance.run.is_some() || !spec.takes_requests() {
+            return Ok(None);
+        }
+        let taken: BTreeSet<u16> = {
+            let runs = self.runs.borrow();
+            runs.iter()
+                .filter(|(other, run)| **other != id && run.is_running())
+                .filter_map(|(_, run)| run.port)
+                .chain(self.starting.values().copied())
+                .collect()
+        };
+        let preferred = self.runs.borrow().get(&id).and_then(|run| run.port);
+        let config = &self.shared.config;
+        let port = ports::pick(&config.port_range, self.next_port, preferred, &taken)
+            .ok_or_else(|| format!("no port is free in {:?}", config.port_range))?;
+        self.next_port = if port < *config.port_range.end() {
+            port + 1
+        } else {
+            *config.port_range.start()
+        };
+        Ok(Some(port))
+    }
+
+    fn start(&mut self, state: &State, instance: &Instance, run: u64, release: &Release) {
+        let (id, deployment) = (instance.id, &instance.deployment);
+        let volumes = self.volumes(state, instance, release);
         let Workload::Service(service) = &release.spec.workload else {
             return;
         };
         let Some(workdir) = self.folders.get(&id).cloned() else {
             return;
         };
-        let taken: BTreeSet<u16> = {
-            let runs = self.runs.borrow();
-            runs.iter()
-                .filter(|(other, run)| **other != id && run.is_running())
-                .map(|(_, run)| run.port)
-                .chain(self.starting.values().copied())
-                .collect()
-        };
-        let preferred = self.runs.borrow().get(&id).map(|run| run.port);
-        let config = &self.shared.config;
-        let Some(port) = ports::pick(&config.port_range, self.next_port, preferred, &taken) else {
-            if let Some(slot) = self.slots.get_mut(&id) {
-                slot.not_started(
-                    format!("no port is free in {:?}", config.port_range),
-                    super::now(),
-                );
+        let port = self.port(instance, &release.spec);
+        let command = once::command(state, instance, &release.spec)
+            .ok_or_else(|| "the run that it belongs to is not known".to_owned());
+        let (port, command) = match port.and_then(|port| Ok((port, command?))) {
+            Ok(both) => both,
+            Err(reason) => {
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.not_started(reason, super::now());
+                }
+                return;
             }
-            return;
         };
-        self.next_port = if port < *config.port_range.end() {
-            port + 1
-        } else {
-            *config.port_range.start()
-        };
-        let spec = StartSpec {
+        let needs = service.depends_on.clone();
+        let mut spec = StartSpec {
             instance: id,
             run,
             deployment: deployment.clone(),
             release: release.number,
-            node: config.node_name.clone(),
-            command: service.command.clone(),
-            env: service.env.clone(),
+            node: self.shared.config.node_name.clone(),
+            command,
+            env: once::env(state, instance, service),
             workdir,
             port,
             stop_grace: service.stop_grace,
             resources: service.resources,
             isolation: service.isolation,
+            volumes,
+            secrets: Secrets::default(),
         };
-        tracing::info!(instance = %id, %deployment, release = %release.number, run, port, "starting an instance");
+        let has_secrets = !service.secrets.is_empty();
+        tracing::info!(instance = %id, %deployment, release = %release.number, run, ?port, "starting an instance");
         let (driver, starts) = (self.shared.driver.clone(), self.starts.clone());
-        self.starting.insert(id, port);
+        let supplies = self.shared.supplies.clone();
+        if let Some(port) = port {
+            self.starting.insert(id, port);
+        }
         self.tasks.spawn(async move {
             // Never closed.
             let _turn = starts.acquire_owned().await;
+            for to in &needs {
+                let port = match supplies.port(to).await {
+                    Ok(port) => port,
+                    Err(why) => return Done::Started(id, Err(why)),
+                };
+                for (name, value) in supplies::address(to, port) {
+                    // What a person has set means something.
+                    spec.env.entry(name).or_insert(value);
+                }
+            }
+            if has_secrets {
+                match supplies.secrets(id).await {
+                    Ok(values) => spec.secrets = Secrets(values),
+                    Err(why) => return Done::Started(id, Err(why)),
+                }
+            }
             let result = driver.start(spec).await;
             Done::Started(
                 id,

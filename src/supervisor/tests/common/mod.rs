@@ -14,6 +14,7 @@ use nebula_domain::ids::{ClusterId, Digest, InstanceId, NodeId, ReleaseNumber};
 use nebula_domain::observed::{
     GivenUp, GivenUpRun, InstanceFacts, LocalInstances, NodeFacts, Phase, View,
 };
+use nebula_domain::runs::{Run, Work};
 use nebula_domain::spec::{Service, Spec, StaticSite, Workload};
 use nebula_domain::state::{self, Deployment, Desired, Instance, Release};
 use nebula_domain::time::Millis;
@@ -212,13 +213,24 @@ impl Node {
         workload: Workload,
         artifact: Digest,
     ) {
+        let spec = Spec::new(workload, "test".parse().unwrap());
+        self.put(instance, name, (spec, artifact), None);
+    }
+
+    /// The first attempt of this run.
+    pub fn assign_attempt(&self, instance: InstanceId, name: &str, spec: Spec, run: Run) {
+        self.put(instance, name, (spec, self.artifact), Some(run));
+    }
+
+    fn put(
+        &self,
+        instance: InstanceId,
+        name: &str,
+        (spec, artifact): (Spec, Digest),
+        run: Option<Run>,
+    ) {
         let name: DeploymentName = name.parse().unwrap();
-        let release = Release::new(
-            ReleaseNumber(1),
-            Spec::new(workload, "test".parse().unwrap()),
-            (artifact, 1),
-            Millis(0),
-        );
+        let release = Release::new(ReleaseNumber(1), spec, (artifact, 1), Millis(0));
         let deployment = Deployment::new(name.clone(), 1, release);
         self.apply(|state| {
             state.cluster.get_or_insert_with(|| state::Cluster {
@@ -229,14 +241,24 @@ impl Node {
             state.deployments.insert(name.clone(), deployment);
             let assigned = Instance {
                 id: instance,
-                deployment: name,
+                deployment: name.clone(),
                 release: ReleaseNumber(1),
                 epoch: 1,
                 node: ME,
                 desired: Desired::Run,
                 since_revision: state.revision,
+                secrets: Default::default(),
+                run: run.as_ref().map(|run| run.number),
             };
             state.instances.insert(instance, assigned);
+            if let Some(run) = run {
+                let work = Work {
+                    count: run.number.0,
+                    runs: [run].into_iter().collect(),
+                    cursor: None,
+                };
+                state.work.insert(name, work);
+            }
         });
     }
 

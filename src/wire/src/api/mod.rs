@@ -1,14 +1,21 @@
 //! JSON of the HTTP API, version 1. Additive changes only; field names are the contract.
 
+mod detail;
+mod event;
 mod http;
 mod probe;
 mod release;
+mod run;
+mod secret;
+mod volume;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use detail::{Control, InstanceDetail, LastEnd, Used};
+pub use event::Event;
 pub use http::{
     Http, HttpAddresses, HttpBasicAuth, HttpCache, HttpCors, HttpLimits, HttpMaintenance,
     HttpRateLimit, HttpRule, HttpSecurity,
@@ -18,6 +25,10 @@ pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealt
 pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
 };
+
+pub use run::{Attempt, Cron, Hooks, Job, Run, RunBegun, Runs};
+pub use secret::{SecretInfo, SecretRef, SecretValue, Secrets};
+pub use volume::{Volume, VolumeInfo, VolumeStanding, Volumes};
 
 /// Request header: 32 hexadecimal digits; a repeated request with the same id is applied once.
 pub const REQUEST_ID_HEADER: &str = "x-nebula-request-id";
@@ -255,7 +266,7 @@ pub struct Peer {
 
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentSpec {
-    /// `static` or `service`.
+    /// `static`, `service`, `worker`, `job` or `cron`.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,6 +307,24 @@ pub struct DeploymentSpec {
     /// What an instance may reach.
     #[serde(default, skip_serializing_if = "is_default")]
     pub isolation: Isolation,
+    /// Folders that outlive its instances and releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Deployments that have to be ready before an instance is started; it is told where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// Secrets of the cluster that the program is given; never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretRef>,
+    /// How often and how long a run of a job or a cron deployment may try.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub job: Job,
+    /// When a cron deployment is due.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cron: Cron,
+    /// Commands that run once for each release.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hooks: Hooks,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -320,6 +349,12 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("strategy", &self.strategy)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
+            .field("volumes", &self.volumes)
+            .field("depends_on", &self.depends_on)
+            .field("secrets", &self.secrets)
+            .field("job", &self.job)
+            .field("cron", &self.cron)
+            .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
 }
@@ -404,7 +439,7 @@ pub struct Deployments {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
     pub name: String,
-    /// `static` or `service`.
+    /// `static`, `service`, `worker`, `job` or `cron`.
     #[serde(rename = "type")]
     pub kind: String,
     pub generation: u64,
@@ -429,9 +464,18 @@ pub struct DeploymentStatus {
     pub instances: Vec<InstanceStatus>,
     /// Why instances are missing; empty when none is.
     pub problems: Vec<String>,
+    /// The latest run of a job, a cron deployment or a hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Run>,
+    /// When a cron deployment is due next. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_run_at: Option<String>,
     /// Only where one deployment is asked for; a list has one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<AsOf>,
+    /// Nodes that did not give details of their instances, where those are asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<SilentNode>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -461,6 +505,15 @@ pub struct InstanceStatus {
     pub health: String,
     pub restarts: u32,
     pub reason: String,
+    /// The versions of the secrets that it was given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, u64>,
+    /// How its program ended last by itself; absent when it did not since the node's daemon was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<LastEnd>,
+    /// What its node says of it; only where details are asked for, of programs that run on nodes that answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<InstanceDetail>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

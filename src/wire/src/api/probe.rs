@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 /// One probe. What is left out has its default.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Probe {
-    /// `tcp`, `http`, `exec` or `grpc`.
+    /// `tcp`, `http`, `exec`, `grpc` or `process` (it is there).
     #[serde(rename = "type")]
     pub kind: String,
     /// HTTP: what is asked for; `/` unless said otherwise.
@@ -79,7 +79,7 @@ pub struct InstanceHealth {
     pub history: Vec<ProbeChange>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProbeHealth {
     /// `startup`, `readiness` or `liveness`.
     pub probe: String,
@@ -108,7 +108,7 @@ pub struct ProbeChange {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SilentNode {
     pub node: String,
     pub reason: String,

@@ -81,7 +81,7 @@ pub struct RolloutStatus {
     pub to: u32,
     /// `rolling`, `blue-green`, `canary`, `recreate`.
     pub strategy: String,
-    /// `replacing`, `beside`, `warm`, `canary`, `watching`.
+    /// `pre-release`, `job`, `replacing`, `beside`, `warm`, `canary`, `watching`.
     pub stage: String,
     /// The new release's share of the visitors; absent where all instances are alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,11 +1,15 @@
 //! Between the API's JSON and the domain's types. Whatever comes in is checked here, once.
 
+mod dependency;
 mod http;
 #[cfg(test)]
 mod http_tests;
 mod http_told;
 mod probe;
 mod release;
+mod run;
+mod secret;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +21,8 @@ pub use release::order;
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::names::NameError;
 use nebula_domain::spec::{
-    DEFAULT_DRAIN, DEFAULT_SOCKET_GRACE, DEFAULT_STOP_GRACE, ProbeRole, Service, Spec, StaticSite,
-    Workload,
+    DEFAULT_DRAIN, DEFAULT_SOCKET_GRACE, DEFAULT_STOP_GRACE, Kind, ProbeRole, ProbeSpec, Service,
+    Spec, StaticSite, Workload,
 };
 use nebula_domain::state::Role;
 use nebula_domain::{DomainName, Rejection};
@@ -116,6 +120,40 @@ impl From<&Rejection> for ApiError {
                 C::LimitExceeded,
                 "ask for less, or remove what is no longer needed",
             ),
+            Rejection::VolumesNeeded(_) => (
+                C::Conflict,
+                "remove it together with them: 'nebula deploy remove NAME --volumes'",
+            ),
+            Rejection::SecretUnknown(_) => (
+                C::NotFound,
+                "set it with 'nebula secrets set'; see 'nebula secrets list'",
+            ),
+            Rejection::SecretNeeded { .. } => (
+                C::Conflict,
+                "take it out of that deployment first, or remove the deployment",
+            ),
+            Rejection::DependencyUnknown { .. } => (
+                C::Conflict,
+                "deploy that one first; see 'nebula deploy list'",
+            ),
+            Rejection::DependencyCycle(_) => {
+                (C::BadRequest, "leave one of them out of 'depends_on'")
+            }
+            Rejection::DependencyNeeded { .. } => (
+                C::Conflict,
+                "remove that one first, or take the dependency out of it",
+            ),
+            Rejection::VolumesUnknown(_) => (C::NotFound, "see 'nebula volume list'"),
+            Rejection::NoRuns(_) | Rejection::Finite(_) | Rejection::OtherType { .. } => (
+                C::Conflict,
+                "see docs/jobs.md for what each type of deployment can do",
+            ),
+            Rejection::RunOpen { .. } => (
+                C::Conflict,
+                "wait for it, or end it with 'nebula deploy cancel'",
+            ),
+            Rejection::RunUnknown { .. } => (C::NotFound, "see 'nebula deploy runs'"),
+            Rejection::RunOver { .. } => (C::Conflict, "see 'nebula deploy runs'"),
             Rejection::StalePlan { .. } => (C::Conflict, "plan again"),
         };
         Self::new(code, rejection.to_string(), hint)
@@ -135,10 +173,7 @@ pub fn role(text: &str) -> Result<Role, ApiError> {
 }
 
 pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Voter => "voter",
-        Role::Worker => "worker",
-    }
+    role.as_str()
 }
 
 /// A spec as it arrives, with the cluster's default domain for one that names none.
@@ -147,6 +182,17 @@ pub fn spec(
     default_tld: Option<&str>,
     passwords: Passwords<'_>,
 ) -> Result<Spec, ApiError> {
+    let takes_requests = ["static", "service"].contains(&wire.kind.as_str());
+    let default_tld = match takes_requests {
+        true => default_tld,
+        false => Some(NO_DOMAIN),
+    };
+    if !takes_requests && wire.tld.is_some() {
+        return Err(ApiError::bad_request(
+            "what is sent no requests has no domain",
+            "leave --tld out, or see docs/jobs.md",
+        ));
+    }
     let tld = wire.tld.as_deref().or(default_tld).ok_or_else(|| {
         ApiError::bad_request(
             "the deployment names no domain and the cluster has no default one",
@@ -158,11 +204,11 @@ pub fn spec(
     })?;
     let workload = match wire.kind.as_str() {
         "static" => static_site(wire)?,
-        "service" => service(wire)?,
+        kind if run::TYPES.contains(&kind) => service(wire)?,
         other => {
             return Err(ApiError::bad_request(
                 format!("'{other}' is not a deployment type"),
-                "use 'static' or 'service'",
+                format!("use one of {}", run::TYPES.join(", ")),
             ));
         }
     };
@@ -176,12 +222,16 @@ pub fn spec(
         workload,
         tld,
         http,
-        strategy: release::strategy(&wire.strategy)?,
+        strategy: release::strategy(&wire.strategy, !wire.volumes.is_empty())?,
+        hooks: run::hooks(&wire.hooks)?,
     };
     spec.check()
         .map_err(|e| ApiError::from(&Rejection::Spec(e)))?;
     Ok(spec)
 }
+
+/// Hosts that nobody can ask for (RFC 2606, section 2): of what is sent no requests.
+const NO_DOMAIN: &str = "none.invalid";
 
 fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
     let is_program = wire.command.is_some()
@@ -190,10 +240,15 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             .iter()
             .any(|probe| probe.is_some())
         || wire.resources != Default::default()
-        || wire.isolation != Default::default();
+        || wire.job != Default::default()
+        || wire.cron != Default::default()
+        || wire.isolation != Default::default()
+        || !wire.volumes.is_empty()
+        || !wire.depends_on.is_empty()
+        || !wire.secrets.is_empty();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources or isolation",
+            "a static site has no command, environment, probe, resources, isolation, volumes, dependencies or secrets",
             "leave them out, or use --type service",
         ));
     }
@@ -209,7 +264,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
     }
     let command = wire.command.clone().ok_or_else(|| {
         ApiError::bad_request(
-            "a service needs a command",
+            format!("a {} needs a command", wire.kind),
             "add --command \"python3 app.py\"",
         )
     })?;
@@ -227,10 +282,16 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
     let drain = grace("drain_ms", wire.drain_ms, DEFAULT_DRAIN)?;
     let sockets = wire.socket_grace_ms;
     let socket_grace = grace("socket_grace_ms", sockets, DEFAULT_SOCKET_GRACE)?;
+    let kind = run::kind(wire)?;
+    let unasked = match kind {
+        Kind::Worker => ProbeSpec::process(),
+        _ => ProbeSpec::default(),
+    };
     Ok(Workload::Service(Service {
         command,
+        kind,
         env: wire.env.clone(),
-        probe: readiness.unwrap_or_default(),
+        probe: readiness.unwrap_or(unasked),
         startup: probe(&wire.startup, ProbeRole::Startup)?,
         liveness: probe(&wire.liveness, ProbeRole::Liveness)?,
         stop_grace,
@@ -238,19 +299,22 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         socket_grace,
         resources: release::resources(&wire.resources)?,
         isolation: release::isolation(&wire.isolation)?,
+        volumes: volume::volumes(&wire.volumes)?,
+        depends_on: dependency::dependencies(&wire.depends_on)?,
+        secrets: secret::secrets(&wire.secrets)?,
     }))
 }
 
 /// A spec as it is told, without passwords. [`spec`] makes the same of it again where they are stored.
 pub fn told_spec(spec: &Spec) -> DeploymentSpec {
-    let tld = Some(spec.tld.to_string());
+    let tld = spec.takes_requests().then(|| spec.tld.to_string());
     let http = told_policy(&spec.http);
     let strategy = release::told_strategy(&spec.strategy);
     let told = |service: &Service, role| {
         let probe = service.probe_of(role)?;
         Some(probe::told_probe(probe, role))
     };
-    match &spec.workload {
+    let mut wire = match &spec.workload {
         Workload::Static(site) => DeploymentSpec {
             kind: "static".to_owned(),
             tld,
@@ -260,11 +324,11 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             ..DeploymentSpec::default()
         },
         Workload::Service(service) => DeploymentSpec {
-            kind: "service".to_owned(),
+            kind: service.kind.as_str().to_owned(),
             command: Some(service.command.clone()),
             tld,
             env: service.env.clone(),
-            probe: told(service, ProbeRole::Readiness),
+            probe: told(service, ProbeRole::Readiness).filter(|_| !service.kind.is_finite()),
             startup: told(service, ProbeRole::Startup),
             liveness: told(service, ProbeRole::Liveness),
             stop_grace_ms: Some(millis(service.stop_grace)),
@@ -276,8 +340,14 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             strategy,
             resources: release::told_resources(&service.resources),
             isolation: release::told_isolation(&service.isolation),
+            volumes: volume::told(&service.volumes),
+            depends_on: service.depends_on.iter().map(ToString::to_string).collect(),
+            secrets: secret::told(&service.secrets),
+            ..DeploymentSpec::default()
         },
-    }
+    };
+    run::told(spec, &mut wire);
+    wire
 }
 
 fn millis(duration: Duration) -> u64 {

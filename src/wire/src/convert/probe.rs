@@ -34,10 +34,11 @@ pub(super) fn probe(wire: &Probe, role: ProbeRole) -> Result<ProbeSpec, ApiError
         "grpc" => ProbeKind::Grpc {
             service: wire.service.clone().unwrap_or_default(),
         },
+        "process" => ProbeKind::Process,
         other => {
             return Err(ApiError::bad_request(
                 format!("'{other}' is not a probe type"),
-                "use 'tcp', 'http', 'exec' or 'grpc'",
+                "use 'tcp', 'http', 'exec', 'grpc' or 'process'",
             ));
         }
     };
@@ -53,7 +54,7 @@ pub(super) fn probe(wire: &Probe, role: ProbeRole) -> Result<ProbeSpec, ApiError
             format!("leave {field} out, or use type '{of}'"),
         ));
     }
-    let usual = ProbeSpec::of(role);
+    let usual = usual(&kind, role);
     let time = |ms: Option<u64>, usual| ms.map_or(usual, Duration::from_millis);
     let spec = ProbeSpec {
         kind,
@@ -67,12 +68,20 @@ pub(super) fn probe(wire: &Probe, role: ProbeRole) -> Result<ProbeSpec, ApiError
     Ok(spec)
 }
 
+/// What a probe is unless somebody says otherwise.
+fn usual(kind: &ProbeKind, role: ProbeRole) -> ProbeSpec {
+    match (kind, role) {
+        (ProbeKind::Process, ProbeRole::Readiness) => ProbeSpec::process(),
+        _ => ProbeSpec::of(role),
+    }
+}
+
 fn refused(error: SpecError) -> ApiError {
     ApiError::from(&Rejection::Spec(error))
 }
 
 pub(super) fn told_probe(probe: &ProbeSpec, role: ProbeRole) -> Probe {
-    let usual = ProbeSpec::of(role);
+    let usual = usual(&probe.kind, role);
     let unusual = |value: u32, usual: u32| (value != usual).then_some(value);
     let mut told = Probe {
         delay_ms: (probe.delay != usual.delay).then(|| millis(probe.delay)),
@@ -84,6 +93,7 @@ pub(super) fn told_probe(probe: &ProbeSpec, role: ProbeRole) -> Probe {
     };
     let kind = match &probe.kind {
         ProbeKind::Tcp => "tcp",
+        ProbeKind::Process => "process",
         ProbeKind::Http {
             path,
             headers,

@@ -30,14 +30,18 @@ fn read<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, ApiError
     text.parse().map_err(|e| bad(field, e))
 }
 
-fn optional<T: FromStr<Err: Display>>(
+pub(super) fn optional<T: FromStr<Err: Display>>(
     field: &str,
     text: Option<&String>,
 ) -> Result<Option<T>, ApiError> {
     text.map(|text| read(field, text)).transpose()
 }
 
-fn time(field: &str, text: Option<&String>, default: Duration) -> Result<Duration, ApiError> {
+pub(super) fn time(
+    field: &str,
+    text: Option<&String>,
+    default: Duration,
+) -> Result<Duration, ApiError> {
     let Some(text) = text else {
         return Ok(default);
     };
@@ -62,11 +66,12 @@ fn one_of<'a>(field: &str, text: &str, words: &[&'a str]) -> Result<&'a str, Api
     Err(bad(field, format!("'{}' is none: {hint}", excerpt(text))))
 }
 
-/// A strategy as it arrives.
-pub(super) fn strategy(wire: &ReleaseStrategy) -> Result<Strategy, ApiError> {
+/// A strategy as it arrives. What keeps folders ends before it begins again, unless another way is named.
+pub(super) fn strategy(wire: &ReleaseStrategy, keeps: bool) -> Result<Strategy, ApiError> {
     let default = Strategy::default();
     let kinds = [ROLLING, BLUE_GREEN, CANARY, RECREATE];
     let kind = match &wire.kind {
+        None if keeps => RECREATE,
         None => ROLLING,
         Some(text) => one_of("strategy.type", text, &kinds)?,
     };
@@ -245,13 +250,15 @@ mod tests {
             with(RECREATE),
         ];
         for wire in told {
-            assert_eq!(told_strategy(&strategy(&wire).unwrap()), wire);
+            assert_eq!(told_strategy(&strategy(&wire, false).unwrap()), wire);
         }
     }
 
     #[test]
     fn what_does_not_fit_names_the_field() {
-        let error = |wire: &ReleaseStrategy| strategy(wire).unwrap_err().message;
+        let plain = ReleaseStrategy::default();
+        assert_eq!(strategy(&plain, true).unwrap().takeover, Takeover::Recreate);
+        let error = |wire: &ReleaseStrategy| strategy(wire, false).unwrap_err().message;
         let near = error(&with("canari"));
         assert!(near.contains("did you mean 'canary'?"), "{near}");
         let other = ReleaseStrategy {

@@ -1,4 +1,4 @@
-//! Probes of instances: one node asks another how those it runs are doing.
+//! Instances: one node asks another how those it runs are doing, by their probes and by what they use.
 //!
 //! One [`Request`], one [`Answer`]: what a node keeps is bounded, see [`HISTORY`] and [`INSTANCES`].
 
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const HISTORY: usize = 50;
 /// Longest reason, as gossip has it.
 pub const REASON_BYTES: usize = 300;
+/// Longest description of a control.
+pub const DETAIL_BYTES: usize = 200;
 /// Instances in one answer: with the longest histories they fit a frame of the mesh. A node has fewer of one deployment.
 pub const INSTANCES: usize = 250;
 
@@ -19,11 +21,47 @@ pub const INSTANCES: usize = 250;
 pub struct Request {
     pub deployment: DeploymentName,
     pub history: bool,
+    /// What keeps them apart and what they use, instead of how they are probed lately.
+    pub runs: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub instances: Vec<Probed>,
+    /// Only where it was asked for.
+    pub runs: Vec<Running>,
+}
+
+/// One program that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    pub instance: InstanceId,
+    pub run: u64,
+    pub since: Millis,
+    pub held: Vec<Held>,
+    pub usage: Usage,
+}
+
+/// One thing that the program is kept to, or away from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Such as `memory limit` or `seccomp`.
+    pub what: String,
+    pub holds: bool,
+    /// By which means, or why not; at most [`DETAIL_BYTES`].
+    pub detail: String,
+}
+
+/// None where the machine does not count it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a core, lately.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Of this run, since it began.
+    pub memory_kills: Option<u64>,
 }
 
 /// One instance under probes.
@@ -98,8 +136,26 @@ mod tests {
             probes: vec![probe; 3],
             history: vec![change; HISTORY],
         };
+        let held = Held {
+            what: "own root folder".to_owned(),
+            holds: true,
+            detail: "x".repeat(DETAIL_BYTES),
+        };
+        let running = Running {
+            instance: InstanceId(u64::MAX),
+            run: u64::MAX,
+            since: Millis(u64::MAX),
+            held: vec![held; 12],
+            usage: Usage {
+                memory_bytes: Some(u64::MAX),
+                cpu_millis: Some(u64::MAX),
+                pids: Some(u64::MAX),
+                memory_kills: Some(u64::MAX),
+            },
+        };
         let answer = Answer {
             instances: vec![probed; INSTANCES],
+            runs: vec![running; INSTANCES],
         };
         assert!(crate::codec::encode(&answer).is_ok());
     }

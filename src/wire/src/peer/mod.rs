@@ -7,7 +7,9 @@ pub mod log_copy;
 pub mod log_search;
 pub mod logs;
 pub mod registry;
+pub mod secrets;
 pub mod tunnel;
+pub mod volumes;
 
 /// What a stream or message between two nodes is about; the first byte of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +35,10 @@ pub enum Protocol {
     LogSearch = 8,
     /// Output of instances, to be kept on a second node.
     LogCopy = 9,
+    /// How large volumes are.
+    Volumes = 14,
+    /// The secrets of an instance, from a node that can open them.
+    Secrets = 15,
 }
 
 impl TryFrom<u8> for Protocol {
@@ -49,6 +55,8 @@ impl TryFrom<u8> for Protocol {
             10 => Protocol::Health,
             8 => Protocol::LogSearch,
             9 => Protocol::LogCopy,
+            14 => Protocol::Volumes,
+            15 => Protocol::Secrets,
             other => return Err(other),
         })
     }

@@ -22,7 +22,10 @@ fn deployed(manifest: &Manifest) -> DeploymentStatus {
         releases: Vec::new(),
         instances: Vec::new(),
         problems: Vec::new(),
+        last_run: None,
+        next_run_at: None,
         as_of: None,
+        silent: vec![],
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Usage {
     pub cpu: Option<Duration>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Processes that were killed because memory ran out.
+    pub memory_kills: Option<u64>,
 }
 
 /// Where the groups of one node's instances are.
@@ -192,6 +194,11 @@ impl Groups {
             .try_for_each(|group| fs::write(group.path.join("cgroup.procs"), "0"))
     }
 
+    /// Its processes are counted here, and limited.
+    pub(crate) fn count_processes(&self) -> bool {
+        self.pids.is_some()
+    }
+
     /// How many of its processes were killed because memory ran out.
     pub(crate) fn memory_kills(&self) -> u64 {
         let Some(group) = &self.memory else { return 0 };
@@ -220,6 +227,7 @@ impl Groups {
             memory_bytes: memory,
             cpu,
             pids: self.pids.as_ref().and_then(|g| g.number("pids.current")),
+            memory_kills: self.memory.as_ref().map(|_| self.memory_kills()),
         }
     }
 

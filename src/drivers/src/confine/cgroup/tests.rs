@@ -53,6 +53,7 @@ fn the_first_version_has_its_files() {
         memory_bytes: Some(4096),
         cpu: Some(Duration::from_secs(2)),
         pids: Some(3),
+        memory_kills: Some(2),
     };
     assert_eq!((groups.usage(), groups.memory_kills()), (expected, 2));
 }

@@ -1,0 +1,168 @@
+//! Placing the instances of a program with volumes: each where its volumes are, and one at a time on each of them.
+//!
+//! An instance whose node is lost is not replaced: the others have not its data. It stays assigned, so that it goes on
+//! by itself when the node is back, and until then the plan says what is waited for. What a release replaces ends
+//! before its successor begins; of several instances one after the other, so that the others go on meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Solution;
+use super::fleet::{Fleet, Standing};
+use super::problem::{Class, Copy, Job, Place};
+use crate::ids::{InstanceId, NodeId, ReleaseNumber};
+use crate::state::{Instance, State};
+use crate::volume::VolumeSet;
+
+/// Whether an instance on a node that is not heard must be taken to run on: it has volumes, and nobody else may.
+pub(super) fn holds(state: &State, instance: &Instance) -> bool {
+    let deployment = state.deployments.get(&instance.deployment);
+    deployment.is_some_and(|deployment| !deployment.removing)
+        && state
+            .volumes_held(&instance.deployment, instance.id)
+            .is_some()
+}
+
+/// The nodes that an instance with this number may run on: the one with its volumes, or any while there are none.
+/// An error says why there is none now.
+fn possible(
+    state: &State,
+    set: Option<&VolumeSet>,
+    fleet: &Fleet,
+    own: &BTreeMap<NodeId, u32>,
+) -> Result<NodeId, String> {
+    let Some(set) = set else {
+        return fleet.best(own).ok_or_else(|| fleet.why_none());
+    };
+    let (node, its) = (set.node, set.told());
+    let Some(member) = state.nodes.get(&node) else {
+        return Err(format!(
+            "{its} was on node {node}, which is no member any more: removing the deployment with its volumes gives it up"
+        ));
+    };
+    let name = &member.name;
+    if set.deleting {
+        return Err(format!(
+            "{its} of before is still being deleted on node {name}"
+        ));
+    }
+    let why = match fleet.standing(node) {
+        Standing::Open if fleet.used(node) < fleet.capacity(node) => return Ok(node),
+        Standing::Open => "is full",
+        Standing::Silent => "has not reported its capacity yet",
+        Standing::Draining => "is draining",
+        Standing::Dead => "is not reachable",
+    };
+    Err(format!("{its} is on node {name}, which {why}"))
+}
+
+pub(super) fn solve(
+    state: &State,
+    job: &Job,
+    release: ReleaseNumber,
+    fleet: &mut Fleet,
+    solution: &mut Solution,
+) {
+    let scale = state.deployments.get(job.name).map_or(0, |d| d.scale);
+    let holders: BTreeMap<InstanceId, (u32, &VolumeSet)> = state
+        .volumes_of(job.name)
+        .filter_map(|(ordinal, set)| Some((set.holder?, (ordinal, set))))
+        .collect();
+    // Of a release without volumes: it ends before those with volumes begin.
+    let free = |id: &InstanceId| !holders.contains_key(id);
+    for copy in job.copies.iter().filter(|copy| free(&copy.id)) {
+        solution.stop(copy.id);
+    }
+    let predecessors = state.instances_of(job.name).any(|i| free(&i.id));
+    replace(state, job, scale, &holders, solution);
+    if !predecessors {
+        start(state, job, (release, scale), fleet, solution);
+    }
+}
+
+/// Stops what is too much, and of what is to be replaced what may end now.
+fn replace(
+    state: &State,
+    job: &Job,
+    scale: u32,
+    holders: &BTreeMap<InstanceId, (u32, &VolumeSet)>,
+    solution: &mut Solution,
+) {
+    let fresh = |copy: &Copy| copy.class == Class::New;
+    let coming = job.copies.iter().filter(|copy| fresh(copy));
+    let mut moving = job.stopping > 0
+        || coming
+            .clone()
+            .any(|copy| !copy.ready && copy.place != Place::Lost);
+    for copy in &job.copies {
+        let Some((ordinal, set)) = holders.get(&copy.id) else {
+            continue;
+        };
+        let node = match state.nodes.get(&copy.node) {
+            Some(node) => node.name.to_string(),
+            None => copy.node.to_string(),
+        };
+        let (id, its) = (copy.id, set.told());
+        match copy.place {
+            // One that is lost ends when its node is back.
+            _ if *ordinal >= scale => solution.stop(id),
+            Place::Lost => solution.explain(
+                job.name,
+                format!(
+                    "instance {id} waits for node {node}, which is not reachable: {its} is there"
+                ),
+            ),
+            Place::Staying if fresh(copy) => {}
+            Place::Staying if !copy.ready => solution.stop(id),
+            Place::Staying if !moving => {
+                moving = true;
+                solution.stop(id);
+            }
+            Place::Staying => {}
+            Place::Leaving => solution.explain(
+                job.name,
+                format!(
+                    "instance {id} cannot leave node {node}, which is draining: {its} is there"
+                ),
+            ),
+        }
+    }
+}
+
+/// Starts what is missing.
+fn start(
+    state: &State,
+    job: &Job,
+    (release, scale): (ReleaseNumber, u32),
+    fleet: &mut Fleet,
+    solution: &mut Solution,
+) {
+    let sets: BTreeMap<u32, &VolumeSet> = state.volumes_of(job.name).collect();
+    let mut own: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for set in sets.values() {
+        *own.entry(set.node).or_default() += 1;
+    }
+    let mut reasons = BTreeSet::new();
+    for ordinal in 0..scale {
+        let set = sets.get(&ordinal).copied();
+        if set.is_some_and(|set| set.holder.is_some()) || !solution.has_room() {
+            continue;
+        }
+        match possible(state, set, fleet, &own) {
+            Ok(node) => {
+                solution.start(job.name, release, node);
+                fleet.take(node);
+                if set.is_none() {
+                    *own.entry(node).or_default() += 1;
+                }
+            }
+            Err(reason) => {
+                reasons.insert(format!(
+                    "instance number {ordinal} cannot be placed: {reason}"
+                ));
+            }
+        }
+    }
+    for reason in reasons {
+        solution.explain(job.name, reason);
+    }
+}

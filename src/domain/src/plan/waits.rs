@@ -1,0 +1,105 @@
+//! Deployments that wait for others: none of their instances is started before those are there.
+
+use super::problem::{Class, Job, Kind, Place};
+use crate::names::DeploymentName;
+use crate::observed::{InstanceFacts, View};
+use crate::state::{Desired, State};
+
+/// Why nothing of the job is begun now; `None` when nothing is missing, or nothing is waited for. What runs goes on
+/// either way, whatever becomes of that which it depends on.
+pub(super) fn holds_up(state: &State, view: &View, job: &Job) -> Option<String> {
+    if !matches!(job.kind, Kind::Service { .. } | Kind::Bound { .. }) {
+        return None;
+    }
+    let deployment = state.deployments.get(job.name)?;
+    let fresh = job.copies.iter().filter(|copy| {
+        copy.class == Class::New
+            && (copy.place == Place::Staying || matches!(job.kind, Kind::Bound { .. }))
+    });
+    if fresh.count() >= deployment.scale as usize {
+        return None;
+    }
+    let spec = &deployment.current().spec;
+    let missing: Vec<String> = spec
+        .depends_on()
+        .filter_map(|on| missing(state, view, on))
+        .collect();
+    (!missing.is_empty()).then(|| format!("waits for {}", missing.join(", and for ")))
+}
+
+fn missing(state: &State, view: &View, on: &DeploymentName) -> Option<String> {
+    let Some(deployment) = state.deployments.get(on).filter(|d| !d.removing) else {
+        return Some(format!("'{on}', which is not deployed"));
+    };
+    let is_ready = deployment.current().spec.is_static()
+        || state.instances_of(on).any(|instance| {
+            let facts = view.instance(instance.node, instance.id);
+            instance.desired == Desired::Run
+                && view.is_alive(instance.node)
+                && facts.is_some_and(InstanceFacts::is_ready)
+        });
+    (!is_ready).then(|| format!("'{on}', which has no ready instance"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::InstanceId;
+    use crate::observed::{Health, Phase};
+    use crate::spec::{Spec, Workload};
+    use crate::testing::*;
+
+    fn needs(on: &[&str]) -> Spec {
+        let mut spec = service_spec();
+        if let Workload::Service(service) = &mut spec.workload {
+            service.depends_on = on.iter().map(|text| name(text)).collect();
+        }
+        spec
+    }
+
+    #[test]
+    fn it_begins_when_that_which_it_needs_is_ready_and_goes_on_when_that_fails() {
+        let mut sim = Sim::new(2, 8);
+        sim.create("db", service_spec(), 1);
+        sim.create("site", static_spec(), 1);
+        sim.create("web", needs(&["db", "site"]), 2);
+        let made = sim.step();
+        assert_eq!(sim.running("web").len(), 0);
+        assert_eq!(
+            made.unplaced[&name("web")],
+            ["waits for 'db', which has no ready instance"]
+        );
+        sim.settle();
+        assert_eq!(sim.running("web").len(), 2);
+
+        let db = sim.running("db")[0];
+        sim.tell(db, facts(Phase::Backoff, Health::Unhealthy));
+        let made = sim.step();
+        assert!(
+            made.changes.is_empty() && made.unplaced.is_empty(),
+            "{made:?}"
+        );
+        // More of it is begun once it is there again.
+        sim.scale("web", 3);
+        assert!(sim.step().changes.is_empty());
+        sim.tell_ready(db);
+        sim.step();
+        assert_eq!(sim.running("web").len(), 3);
+        assert!(sim.state.instances.contains_key(&InstanceId(1)));
+    }
+
+    #[test]
+    fn an_update_of_what_waits_stops_nothing() {
+        let mut sim = Sim::new(2, 8);
+        sim.create("db", service_spec(), 1);
+        sim.create("web", needs(&["db"]), 1);
+        sim.settle();
+        let db = sim.running("db")[0];
+        sim.tell(db, facts(Phase::Backoff, Health::Unhealthy));
+        sim.update("web", 2);
+        let made = sim.step();
+        assert!(made.changes.is_empty(), "{made:?}");
+        sim.tell_ready(db);
+        sim.settle();
+        assert_eq!(sim.running("web").len(), 1);
+    }
+}
