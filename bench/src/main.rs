@@ -4,6 +4,7 @@
 mod cluster;
 mod etcd;
 mod pick;
+mod plan;
 mod proxy;
 mod report;
 mod space;
@@ -37,6 +38,8 @@ enum What {
     },
     /// `routes::pick` with 10,000 routes.
     Pick,
+    /// Plans for 10,000 instances on 1,000 nodes.
+    Plan,
     /// Data folder and memory after so many small registry writes.
     Space {
         #[arg(long, default_value_t = 1_000_000)]
@@ -56,10 +59,12 @@ fn main() -> anyhow::Result<()> {
         What::Failover => cluster::failover(),
         What::Writes { seconds, rounds } => writes::run(seconds, rounds),
         What::Pick => pick::run(),
+        What::Plan => plan::run(),
         What::Space { writes } => space::run(writes),
         What::Proxy(options) => proxy::run(&options),
         What::All => {
             pick::run()?;
+            plan::run()?;
             cluster::idle()?;
             cluster::deploy()?;
             cluster::failover()?;

@@ -172,6 +172,13 @@ fn the_story_of_a_deployment_and_its_nodes_is_told_in_order() {
     follower.heard("that it ended", |event| {
         event["instance"] == id.as_str() && is(event, "instance-ended", "SIGKILL")
     });
+    // What a node says of its instances reaches the history a moment after the status.
+    eventually(DEADLINE, "it is told to be ready again", || {
+        let events = follower.events();
+        let mut own = events.iter().filter(|e| e["instance"] == id.as_str());
+        own.find(|event| is(event, "instance-restarted", ""));
+        holds(own.any(|event| is(event, "instance-ready", "")), &events)
+    });
     let told = ready(&cluster, 2)["instances"]
         .as_array()
         .unwrap()
@@ -193,7 +200,7 @@ fn the_story_of_a_deployment_and_its_nodes_is_told_in_order() {
         is(event, "instance-moved", &moved)
     });
     ready(&cluster, 2);
-    cluster.nodectl(&["drain", &drained, "--undo"]).ok();
+    cluster.nodectl(&["undrain", &drained]).ok();
 
     // The node that the follower asks is gone at once; the cluster's own word of it is heard at another.
     let name = cluster.members[asked].name.clone();

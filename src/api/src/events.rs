@@ -287,7 +287,7 @@ mod tests {
     fn drain(state: &mut State, n: u64) {
         let command = Command::SetDraining {
             node: nebula_domain::NodeId(1),
-            draining: n % 2 == 0,
+            draining: n.is_multiple_of(2),
         };
         apply(state, n + 2, command);
     }

@@ -17,6 +17,7 @@ mod join;
 mod logs;
 mod members;
 mod node;
+mod placement;
 mod purge;
 mod releases;
 mod router;

@@ -7,10 +7,16 @@ use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nebula_domain::command::Rejection;
+use nebula_domain::plan::{Room, rooms};
 use nebula_domain::state::{Node, Role};
+use nebula_domain::status::left_on;
 use nebula_domain::{Command, NodeId, State};
 use nebula_registry::{ProposeError, Status};
-use nebula_wire::api::{ApiError, ErrorCode, Member, MemberStatus, Members};
+use nebula_wire::api::{
+    ApiError, DrainStatus, ErrorCode, LabelChange, LeftInstance, Member, MemberStatus, Members,
+    NodeLabels, NodeRoom,
+};
+use nebula_wire::convert;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -28,11 +34,12 @@ const BREATH: Duration = Duration::from_millis(50);
 pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> Answer<Response> {
     let read = app.read(consistency).await?;
     let status = app.registry.status().borrow().clone();
+    let rooms = rooms(&read.state, &app.view());
     let members = read
         .state
         .nodes
         .values()
-        .map(|node| member(&app, node, &status))
+        .map(|node| member(&app, node, &status, rooms.get(&node.id)))
         .collect();
     let cluster_id = read
         .state
@@ -49,7 +56,18 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
     Ok(read.answer(Json(body)))
 }
 
-fn member(app: &App, node: &Node, status: &Status) -> Member {
+pub(crate) fn room(room: Option<&Room>) -> NodeRoom {
+    room.map_or_else(NodeRoom::default, |room| NodeRoom {
+        instances: room.instances,
+        instances_most: room.instances_most,
+        memory_asked_bytes: room.asked.memory_bytes,
+        memory_bytes: room.has.memory_bytes,
+        cpu_asked_millis: room.asked.cpu_millis,
+        cpu_millis: room.has.cpu_millis,
+    })
+}
+
+fn member(app: &App, node: &Node, status: &Status, has: Option<&Room>) -> Member {
     let view = app.view();
     let seen = view.nodes.get(&node.id);
     let state = match seen.is_some_and(|n| n.alive) {
@@ -74,6 +92,8 @@ fn member(app: &App, node: &Node, status: &Status) -> Member {
         status: state,
         leader: status.leader == Some(node.id),
         version: seen.map(|n| n.facts.version.clone()).unwrap_or_default(),
+        labels: convert::told_labels(&node.labels),
+        room: room(has),
     }
 }
 
@@ -233,4 +253,64 @@ pub async fn drain(
     )
     .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The instances that a member has still, and what keeps them there.
+#[utoipa::path(get, path = "/v1/members/{node}/drain", params(("node" = String, Path, description = "id or name"), Consistency),
+    responses((status = 200, body = DrainStatus), (status = 404, body = ApiError)))]
+pub async fn drained(
+    Ex(app): Ex<App>,
+    Path(node): Path<String>,
+    Query(consistency): Query<Consistency>,
+) -> Answer<Response> {
+    let read = app.read(consistency).await?;
+    let id = find(&read.state, &node)?;
+    let left = left_on(&read.state, &app.view(), id);
+    let left = left.into_iter().map(|left| LeftInstance {
+        id: left.id.to_string(),
+        deployment: left.deployment.to_string(),
+        phase: left.phase.to_string(),
+        reason: left.reason,
+        bound: left.bound,
+    });
+    let node = read.state.nodes.get(&id);
+    let status = DrainStatus {
+        id: id.0,
+        name: node.map(|node| node.name.to_string()).unwrap_or_default(),
+        draining: node.is_some_and(|node| node.draining),
+        left: left.collect(),
+    };
+    Ok(read.answer(Json(status)))
+}
+
+/// Sets labels of a member and takes labels away; the others stay.
+#[utoipa::path(post, path = "/v1/members/{node}/labels", request_body = LabelChange,
+    params(("node" = String, Path, description = "id or name")),
+    responses((status = 200, body = NodeLabels), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn label(
+    Ex(app): Ex<App>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<LabelChange>,
+) -> Answer<Json<NodeLabels>> {
+    let state = app.registry.state();
+    let id = find(&state, &node)?;
+    let set = convert::labels(&body.set)?;
+    let keys = body.remove.iter().map(|key| convert::label_key(key));
+    let remove: Vec<_> = keys.collect::<Result<_, _>>()?;
+    // What this node knows may be behind what the command is applied to; it is what the caller saw.
+    let node = state.nodes.get(&id);
+    let mut labels = node.map(|node| node.labels.clone()).unwrap_or_default();
+    labels.extend(set.clone());
+    labels.retain(|key, _| !remove.contains(key));
+    let command = Command::SetLabels {
+        node: id,
+        set,
+        remove,
+    };
+    app.change(&headers, command).await?;
+    Ok(Json(NodeLabels {
+        name: node.map(|node| node.name.to_string()).unwrap_or_default(),
+        labels: convert::told_labels(&labels),
+    }))
 }

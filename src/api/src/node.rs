@@ -4,15 +4,18 @@ use axum::Json;
 use axum::extract::State as Ex;
 use axum::http::header;
 use axum::response::IntoResponse;
+use nebula_domain::plan::rooms;
 use nebula_domain::time::Millis;
 use nebula_registry::Space;
 use nebula_wire::api::{NodeStatus, RecoveryInfo};
+use nebula_wire::convert;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::members;
 
 /// UTC, whole seconds.
 pub fn rfc3339(at: Millis) -> String {
@@ -76,6 +79,8 @@ pub async fn status(Ex(app): Ex<App>) -> Json<NodeStatus> {
         applied_index: raft.applied_index,
         rss_bytes,
         instances: u32::try_from(state.instances_on(me.me).count()).unwrap_or(u32::MAX),
+        labels: member.map_or_else(Default::default, |n| convert::told_labels(&n.labels)),
+        room: members::room(rooms(&state, &app.view()).get(&me.me)),
         deployments: u32::try_from(state.deployments.len()).unwrap_or(u32::MAX),
         certificate_expires_at: rfc3339(app.enrolment.identity().not_after()),
         data_dir: me.data_dir.display().to_string(),

@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::error::{Failure, not_an_action};
 use crate::{
-    access, artifacts, deployments, events, health, join, logs, members, node, purge, releases,
-    runs, secrets, settings, tokens, volumes,
+    access, artifacts, deployments, events, health, join, logs, members, node, placement, purge,
+    releases, runs, secrets, settings, tokens, volumes,
 };
 
 /// JSON bodies: a spec with its whole environment fits many times over. Artifacts stream past this.
@@ -40,7 +40,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(join::join))
         .routes(routes!(members::list))
         .routes(routes!(members::remove))
-        .routes(routes!(members::drain))
+        .routes(routes!(members::drain, members::drained))
+        .routes(routes!(members::label))
+        .routes(routes!(placement::ask))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(deployments::list, deployments::create))

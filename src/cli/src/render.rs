@@ -2,11 +2,14 @@
 
 mod instances;
 
+use nebula_domain::resources::{show_cpu, show_memory};
 use nebula_wire::api::{
     AsOf, DeploymentPhase, DeploymentSpec, DeploymentStatus, Deployments, JoinTokens, LogLine,
-    MemberStatus, Members, NodeStatus, ReleaseInfo, Releases, RolloutStatus, Run, Runs, Settings,
+    MemberStatus, Members, NodeRoom, NodeStatus, ReleaseInfo, Releases, RolloutStatus, Run, Runs,
+    Settings,
 };
 
+use crate::nodectl::label;
 use crate::output::table;
 
 pub fn phase(phase: DeploymentPhase) -> &'static str {
@@ -38,11 +41,14 @@ pub fn members(members: &Members) -> String {
             m.api.clone(),
             m.edge.clone(),
             m.version.clone(),
+            room(&m.room),
+            label::shown(&m.labels),
         ]
     });
     let table = table(
         [
-            "ID", "NAME", "STATUS", "ROLE", "LEADER", "QUIC", "API", "EDGE", "VERSION",
+            "ID", "NAME", "STATUS", "ROLE", "LEADER", "QUIC", "API", "EDGE", "VERSION", "ROOM",
+            "LABELS",
         ],
         rows,
     );
@@ -52,6 +58,19 @@ pub fn members(members: &Members) -> String {
             .to_owned(),
     };
     format!("cluster {}, {leader}\n{table}", members.cluster_id)
+}
+
+/// What instances ask for of what there is: `3/64, 512Mi/2Gi, 500m/2`.
+fn room(room: &NodeRoom) -> String {
+    format!(
+        "{}/{}, {}/{}, {}/{}",
+        room.instances,
+        room.instances_most,
+        show_memory(room.memory_asked_bytes),
+        show_memory(room.memory_bytes),
+        show_cpu(room.cpu_asked_millis),
+        show_cpu(room.cpu_millis)
+    )
 }
 
 pub fn node(status: &NodeStatus) -> String {
@@ -81,6 +100,14 @@ pub fn node(status: &NodeStatus) -> String {
         ("revision", format!("{} ({known})", status.revision)),
         ("deployments", status.deployments.to_string()),
         ("instances here", status.instances.to_string()),
+        (
+            "room",
+            format!(
+                "{} (instances, memory, cores asked for)",
+                room(&status.room)
+            ),
+        ),
+        ("labels", label::shown(&status.labels)),
         ("memory", format!("{} MB", status.rss_bytes / 1_000_000)),
         ("version", status.version.clone()),
         ("pid", status.pid.to_string()),
@@ -162,6 +189,21 @@ fn spec_lines(spec: &DeploymentSpec) -> String {
         if let Some(path) = probe.as_ref().and_then(|p| p.path.as_ref()) {
             text.push_str(&format!("  {what}: GET {path}\n"));
         }
+    }
+    let wishes = &spec.placement;
+    for (what, rules) in [
+        ("only on nodes", &wishes.require),
+        ("better on nodes", &wishes.prefer),
+        ("last on nodes", &wishes.avoid),
+        ("apart from", &wishes.apart_from),
+        ("near", &wishes.near),
+    ] {
+        if !rules.is_empty() {
+            text.push_str(&format!("  {what}: {}\n", rules.join(", ")));
+        }
+    }
+    if let Some(label) = &wishes.spread {
+        text.push_str(&format!("  spread over: {label}\n"));
     }
     if spec.spa {
         text.push_str("  unknown pages: index.html\n");

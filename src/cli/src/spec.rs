@@ -4,6 +4,7 @@ mod change;
 mod http;
 mod http_file;
 mod password;
+mod placement;
 mod release;
 mod run;
 mod stateful;

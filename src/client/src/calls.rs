@@ -2,8 +2,9 @@
 
 use http::Method;
 use nebula_wire::api::{
-    CreateJoinToken, CreatedJoinToken, JoinRequest, JoinResponse, JoinTokens, Members, NodeStatus,
-    SecretInfo, SecretValue, Secrets, Setting, SettingValue, Settings, Volumes,
+    CreateJoinToken, CreatedJoinToken, DrainStatus, JoinRequest, JoinResponse, JoinTokens,
+    LabelChange, Members, NodeLabels, NodeStatus, PlacementAnswer, PlacementQuestion, SecretInfo,
+    SecretValue, Secrets, Setting, SettingValue, Settings, Volumes,
 };
 use serde::Serialize;
 
@@ -64,6 +65,32 @@ impl Client {
         let path = format!("/v1/members/{}/drain", segment(node));
         let call = Call::change(Method::POST, path).json(&Drain { draining })?;
         self.done(call).await
+    }
+
+    /// The instances that a member has still, and what keeps them there.
+    pub async fn drain_status(&self, node: &str) -> Result<DrainStatus, ClientError> {
+        let path = format!("/v1/members/{}/drain", segment(node));
+        self.json(self.read_path(&path)).await
+    }
+
+    /// Whether instances of a program would have places. Changes nothing.
+    pub async fn placement(
+        &self,
+        question: &PlacementQuestion,
+    ) -> Result<PlacementAnswer, ClientError> {
+        self.json(Call::change(Method::POST, "/v1/placement").json(question)?)
+            .await
+    }
+
+    /// Sets and removes labels of a member.
+    pub async fn label_member(
+        &self,
+        node: &str,
+        change: &LabelChange,
+    ) -> Result<NodeLabels, ClientError> {
+        let path = format!("/v1/members/{}/labels", segment(node));
+        self.json(Call::change(Method::POST, path).json(change)?)
+            .await
     }
 
     /// Joins a cluster. The request's own id makes repeated tries one; the join token is the only credential.

@@ -66,6 +66,7 @@ impl Command {
             | Command::DeleteSecret { .. }
             | Command::StartRun { .. }
             | Command::CancelRun { .. }
+            | Command::SetLabels { .. }
             | Command::SetSetting { .. }
             | Command::UnsetSetting { .. } => Needs::Operator,
         }
@@ -99,6 +100,7 @@ impl Command {
             Command::CancelRun { .. } => "cancel a run",
             Command::StepRun { .. } | Command::TickCron { .. } => "go on with runs",
             Command::SetSetting { .. } | Command::UnsetSetting { .. } => "change a setting",
+            Command::SetLabels { .. } => "label a member",
             Command::Assign { .. } => "place instances",
             Command::Record { .. } => "write the history",
         }
@@ -200,7 +202,13 @@ mod tests {
         let purge = Command::PurgeCache {
             name: crate::testing::name("api"),
         };
-        for command in leaves(OTHER).iter().chain([&token, &set, &purge]) {
+        // Labels decide where instances go: a machine's owner must not draw them to it.
+        let label = Command::SetLabels {
+            node: ME,
+            set: [("disk".parse().unwrap(), "ssd".parse().unwrap())].into(),
+            remove: vec![],
+        };
+        for command in leaves(OTHER).iter().chain([&token, &set, &purge, &label]) {
             assert!(!may(Some(Worker), false, command), "{command:?}");
             assert!(may(Some(Worker), true, command), "{command:?}");
             assert!(may(Some(Voter), false, command), "{command:?}");

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::events::{Sighting, Stamp};
 use crate::ids::{Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId};
 use crate::limits::LimitExceeded;
-use crate::names::{DeploymentName, NodeName, SecretName};
+use crate::names::{DeploymentName, LabelKey, NodeName, SecretName};
+use crate::placement::Labels;
 use crate::rollout::{Order, Step};
 use crate::runs::{Come, RunStep};
 use crate::secret::Sealed;
@@ -199,6 +200,12 @@ pub enum Command {
     Record {
         sightings: Vec<Sighting>,
     },
+    /// Sets these labels of a node and takes those away.
+    SetLabels {
+        node: NodeId,
+        set: Labels,
+        remove: Vec<LabelKey>,
+    },
 }
 
 /// One step of a plan.
@@ -214,6 +221,10 @@ pub enum Change {
     Stop { instance: InstanceId },
     /// The instance is gone: drop its record.
     Forget { instance: InstanceId },
+    /// The instance gives way once another in its place is ready.
+    Move { instance: InstanceId },
+    /// It need not any more.
+    Stay { instance: InstanceId },
 }
 
 /// What an accepted command did.
@@ -375,4 +386,6 @@ pub enum Rejection {
         name: DeploymentName,
         run: RunNumber,
     },
+    #[error("the label '{0}' is what the node is called, and cannot be changed")]
+    LabelReserved(LabelKey),
 }

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod loglevel;
 pub mod names;
 pub mod observed;
+pub mod placement;
 pub mod plan;
 pub mod probe;
 pub mod recovery;

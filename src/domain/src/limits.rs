@@ -108,6 +108,27 @@ pub const CHANGES_PER_PLAN: Limit = Limit {
     name: "changes_per_plan",
     max: 256,
 };
+/// Labels of one node: a handful is in use anywhere, and each plan reads them.
+pub const LABELS_PER_NODE: Limit = Limit {
+    name: "labels_per_node",
+    max: 32,
+};
+/// Rules on labels in each list of a deployment's placement.
+pub const PLACEMENT_RULES: Limit = Limit {
+    name: "placement_rules",
+    max: 16,
+};
+/// Deployments in each list of a deployment's placement.
+pub const PLACEMENT_NEIGHBOURS: Limit = Limit {
+    name: "placement_neighbours",
+    max: 16,
+};
+/// Instances that give way to another elsewhere at one time because nodes are filled unevenly. Each costs its node a start and
+/// clients a change of address: a new node fills within minutes, and nobody notices.
+pub const MOVES_AT_ONCE: Limit = Limit {
+    name: "moves_at_once",
+    max: 4,
+};
 /// Old releases kept with their artifacts for each deployment.
 pub const RELEASES_KEPT: usize = 10;
 /// What somebody says of a release, in bytes: a line or two, as in a commit's subject. It is kept with each release.

@@ -45,6 +45,47 @@ fn check_domain(domain: &str) -> Result<(), &'static str> {
     domain.split('.').try_for_each(check_label)
 }
 
+/// Kubernetes' form of a label's key, in lower case so that it has one spelling: letters, digits and inner `-`, `_`, `.` and `/`.
+fn check_label_key(key: &str) -> Result<(), &'static str> {
+    if key.is_empty() {
+        return Err("it is empty; use 1 to 63 lower-case letters, digits, '-', '_', '.' and '/'");
+    }
+    if key.len() > LABEL_BYTES_MAX {
+        return Err("it is longer than 63 characters");
+    }
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b);
+    if !key.bytes().all(legal) {
+        return Err("use only lower-case letters, digits, '-', '_', '.' and '/'");
+    }
+    check_ends(key)
+}
+
+/// As Kubernetes has them, and never empty: letters, digits and inner `-`, `_` and `.`.
+fn check_label_value(value: &str) -> Result<(), &'static str> {
+    if value.is_empty() {
+        return Err("it is empty; use 1 to 63 letters, digits, '-', '_' and '.'");
+    }
+    if value.len() > LABEL_BYTES_MAX {
+        return Err("it is longer than 63 characters");
+    }
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if !value.bytes().all(legal) {
+        return Err("use only letters, digits, '-', '_' and '.'");
+    }
+    check_ends(value)
+}
+
+fn check_ends(text: &str) -> Result<(), &'static str> {
+    let ends = [text.bytes().next(), text.bytes().last()];
+    match ends.iter().flatten().all(u8::is_ascii_alphanumeric) {
+        true => Ok(()),
+        false => Err("it must begin and end with a letter or a digit"),
+    }
+}
+
+/// Of a label's key and of its value; as in Kubernetes, so that labels can be taken over from there.
+const LABEL_BYTES_MAX: usize = 63;
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
         $(#[$doc])*
@@ -123,6 +164,15 @@ name!(
     DomainName, "domain name", check_domain
 );
 
+name!(
+    /// What a node's label is called, such as `zone`.
+    LabelKey, "label", check_label_key
+);
+name!(
+    /// What a node's label says, such as `eu-1`.
+    LabelValue, "label value", check_label_value
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +195,22 @@ mod tests {
             "a/b",
         ] {
             assert!(bad.parse::<DeploymentName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels_of_nodes_are_short_words() {
+        for good in ["disk", "a/b", "topology.io/zone", "x_1", &"a".repeat(63)] {
+            assert!(good.parse::<LabelKey>().is_ok(), "{good}");
+        }
+        for bad in ["", "Disk", "a b", "-a", "a/", "a=b", "!a", &"a".repeat(64)] {
+            assert!(bad.parse::<LabelKey>().is_err(), "{bad}");
+        }
+        for good in ["ssd", "EU-1", "1.2_3"] {
+            assert!(good.parse::<LabelValue>().is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "a b", ".a", "a-", &"a".repeat(64)] {
+            assert!(bad.parse::<LabelValue>().is_err(), "{bad}");
         }
     }
 

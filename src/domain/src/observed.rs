@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 use crate::names::DeploymentName;
+use crate::resources::Amounts;
 use crate::runs::Exit;
 use crate::spec::Probes;
 use crate::time::Millis;
@@ -45,6 +46,11 @@ pub struct NodeFacts {
     pub capacity_instances: u32,
     pub cpus: u32,
     pub memory_bytes: u64,
+    /// Kept back from instances by the node's settings.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserved_memory_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserved_cpu_millis: u64,
     /// The daemon's own resident memory.
     pub rss_bytes: u64,
     /// Raft log index applied here.
@@ -54,6 +60,24 @@ pub struct NodeFacts {
     /// Instances that are to stop and have work under way for this node's clients; at most [`BUSY_TOLD`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub busy: BTreeMap<InstanceId, Busy>,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl NodeFacts {
+    /// What its instances may ask for together.
+    pub fn has(&self) -> Amounts {
+        let whole = Amounts {
+            memory_bytes: self.memory_bytes,
+            cpu_millis: u64::from(self.cpus) * 1000,
+        };
+        whole.minus(Amounts {
+            memory_bytes: self.reserved_memory_bytes,
+            cpu_millis: self.reserved_cpu_millis,
+        })
+    }
 }
 
 /// Stopping instances that a node tells of. Each takes some 20 bytes of one value of gossip; more of them at once are
@@ -115,7 +139,10 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ended::Code(code) => write!(f, "exited with code {code}"),
-            Ended::Signal(number) => write!(f, "killed by signal {number}"),
+            Ended::Signal(number) => match signal_name(*number) {
+                Some(name) => write!(f, "killed by {name}"),
+                None => write!(f, "killed by signal {number}"),
+            },
             Ended::OutOfMemory => f.write_str("killed: out of memory"),
             Ended::OutOfDisk => f.write_str("killed: out of disk"),
             Ended::GivenUp => f.write_str("its probes gave it up"),
@@ -123,6 +150,31 @@ impl fmt::Display for Ended {
             Ended::Reboot => f.write_str("ended when the machine went down"),
         }
     }
+}
+
+/// Of the signals that end programs, by Linux's numbers (signal(7)), which are the same on all machines that Nebula runs on.
+pub fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

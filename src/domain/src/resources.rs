@@ -299,6 +299,60 @@ impl fmt::Display for Cpu {
     }
 }
 
+/// Memory and processor time together: what an instance asks for, or what a node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amounts {
+    pub memory_bytes: u64,
+    pub cpu_millis: u64,
+}
+
+impl Amounts {
+    pub const NONE: Amounts = Amounts {
+        memory_bytes: 0,
+        cpu_millis: 0,
+    };
+
+    /// What is limited is asked for; what has no limit asks for nothing.
+    pub fn asked(resources: &Resources) -> Amounts {
+        Amounts {
+            memory_bytes: resources.memory.map_or(0, Memory::bytes),
+            cpu_millis: resources.cpu.map_or(0, |cpu| cpu.millis().into()),
+        }
+    }
+
+    #[must_use]
+    pub fn plus(self, other: Amounts) -> Amounts {
+        Amounts {
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+        }
+    }
+
+    #[must_use]
+    pub fn minus(self, other: Amounts) -> Amounts {
+        Amounts {
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
+        }
+    }
+}
+
+/// Bytes of memory for people: whole mebibytes, rounded down.
+pub fn show_memory(bytes: u64) -> String {
+    const MEBIBYTE: u64 = 1 << 20;
+    let whole = if bytes >= MEBIBYTE {
+        bytes - bytes % MEBIBYTE
+    } else {
+        bytes
+    };
+    Memory(ByteSize(whole)).to_string()
+}
+
+/// Thousandths of a core for people.
+pub fn show_cpu(millis: u64) -> String {
+    Cpu(u32::try_from(millis).unwrap_or(u32::MAX)).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -20,7 +20,6 @@ pub use program::{
     Hooks, Kind, MAX_HOOK_TIMEOUT, MAX_RETRIES, MAX_RUN_DEADLINE, MAX_STARTING_DEADLINE, RunLimits,
 };
 pub use strategy::{Amount, CanaryStep, DEFAULT_SURGE, DEFAULT_WARM, Judge, Strategy, Takeover};
-
 pub use volume::VolumeSpec;
 
 use crate::excerpt::excerpt;
@@ -30,6 +29,7 @@ use crate::limits::{
     COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded, SECRETS_PER_DEPLOYMENT,
 };
 use crate::names::{DeploymentName, DomainName, SecretName};
+use crate::placement::{Placement, PlacementError};
 use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
@@ -87,6 +87,10 @@ pub enum SpecError {
     VolumeStrategy,
     #[error("{0}")]
     Runs(String),
+    #[error("{0}")]
+    Placement(#[from] PlacementError),
+    #[error("placement.{list} names the deployment itself, '{name}'")]
+    OwnNeighbour { list: String, name: DeploymentName },
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
     Judge,
 }
@@ -148,6 +152,8 @@ pub struct Service {
     pub depends_on: BTreeSet<DeploymentName>,
     /// Environment variables whose values are secrets of the cluster.
     pub secrets: BTreeMap<String, SecretName>,
+    /// On which nodes instances may be, and had better be.
+    pub placement: Placement,
 }
 
 /// Names of variables only: their values and the command may hold secrets.
@@ -165,6 +171,7 @@ impl std::fmt::Debug for Service {
             .field("volumes", &self.volumes)
             .field("depends_on", &self.depends_on)
             .field("secrets", &self.secrets)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }
@@ -242,6 +249,33 @@ impl Spec {
         }
     }
 
+    /// What cannot be for a deployment of this name, besides [`Spec::check`].
+    pub fn check_for(&self, name: &DeploymentName) -> Result<(), SpecError> {
+        let Workload::Service(Service { placement, .. }) = &self.workload else {
+            return Ok(());
+        };
+        for (list, names) in [
+            ("apart_from", &placement.apart_from),
+            ("near", &placement.near),
+        ] {
+            if names.contains(name) {
+                return Err(SpecError::OwnNeighbour {
+                    list: list.to_owned(),
+                    name: name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What a program's instances are; none of a static site.
+    pub fn service(&self) -> Option<&Service> {
+        match &self.workload {
+            Workload::Service(service) => Some(service),
+            Workload::Static(_) => None,
+        }
+    }
+
     pub fn is_static(&self) -> bool {
         matches!(self.workload, Workload::Static(_))
     }
@@ -304,6 +338,7 @@ impl Service {
             volumes: Vec::new(),
             depends_on: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            placement: Placement::default(),
         }
     }
 
@@ -371,6 +406,7 @@ impl Service {
         DEPENDENCIES.check("the number of dependencies", self.depends_on.len())?;
         self.kind.check()?;
         self.check_probes()?;
+        self.placement.check()?;
         for role in ProbeRole::ALL {
             if let Some(probe) = self.probe_of(role) {
                 probe.check(role)?;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use imbl::{OrdMap, Vector};
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Rejection};
@@ -14,6 +14,7 @@ use crate::ids::{
     ClusterId, Digest, InstanceId, NodeId, ReleaseNumber, RequestId, RunNumber, TokenId,
 };
 use crate::names::{DeploymentName, NodeName, SecretName};
+use crate::placement::Labels;
 use crate::rollout::Rollout;
 use crate::runs::{Run, Work};
 use crate::secret::{Secret, SecretVersions};
@@ -55,6 +56,8 @@ pub struct State {
     pub work: OrdMap<DeploymentName, Work>,
     /// What happened, for people; nothing is decided by it.
     pub events: Events,
+    /// Running instances that give way as soon as another in their place is ready, because nodes were filled unevenly.
+    pub moving: OrdSet<InstanceId>,
 }
 
 /// The name of the API token that `nodectl init` makes.
@@ -89,6 +92,8 @@ pub struct Node {
     pub leaving: bool,
     /// Joined at this time and not heard of since: its machine may never have got the answer.
     pub awaited_since: Option<Millis>,
+    /// What the operator says of it, for rules of placement.
+    pub labels: Labels,
 }
 
 impl Role {
@@ -417,6 +422,14 @@ impl State {
     /// Ids at or above the next one may belong to nodes that joined after this state was current.
     pub fn was_removed(&self, node: NodeId) -> bool {
         node.0 < self.next_node_id && !self.nodes.contains_key(&node)
+    }
+
+    /// The instance gives way to no other any more.
+    pub(crate) fn stays(&mut self, id: InstanceId) {
+        // What is not there must not look like a change.
+        if self.moving.contains(&id) {
+            self.moving.remove(&id);
+        }
     }
 
     pub fn instances_of<'a>(

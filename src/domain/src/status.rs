@@ -1,5 +1,7 @@
 //! What a person is told of a deployment: desired and observed state in one picture.
 
+mod drain;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,6 +11,8 @@ use crate::names::DeploymentName;
 use crate::observed::{Health, InstanceFacts, LastEnd, Phase as Told, View};
 use crate::plan::{Plan, plan};
 use crate::state::{Deployment, Desired, Instance, State};
+
+pub use drain::{Left, left_on};
 
 /// Problems listed at most; the first few tell what to look at.
 const PROBLEMS_SHOWN: usize = 16;

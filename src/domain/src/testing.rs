@@ -1,6 +1,7 @@
 //! A cluster on paper for tests: desired state changed through `apply`, and a view to match it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::apply;
@@ -9,9 +10,9 @@ use crate::events::{Stamp, sightings};
 use crate::ids::{ClusterId, Digest, InstanceId, NodeId, RequestId, TokenId};
 use crate::names::{DeploymentName, NodeName};
 use crate::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Planner, plan};
 use crate::rollout::{self, look};
-use crate::spec::{Amount, Service, Spec, StaticSite, Strategy, Takeover, Workload};
+use crate::spec::{Amount, Service, Spec, StaticSite, Strategy, Takeover, VolumeSpec, Workload};
 use crate::state::{Addresses, Cluster, Desired, Instance, JoinToken, Origin, Role, State};
 use crate::time::Millis;
 
@@ -22,6 +23,8 @@ pub struct Sim {
     pub state: State,
     pub view: View,
     next_request: u128,
+    /// One that remembers, to be compared with plans from nothing.
+    pub planner: Planner,
 }
 
 pub fn name(text: &str) -> DeploymentName {
@@ -42,6 +45,21 @@ pub fn addresses(number: u64) -> Addresses {
 }
 
 /// A program whose releases take over at once and are good as soon as they are out.
+/// A program with one volume, `data`.
+pub fn keeping_spec() -> Spec {
+    let mut spec = service_spec();
+    spec.strategy.takeover = Takeover::Recreate;
+    let volumes = vec![VolumeSpec {
+        name: "data".parse().unwrap(),
+        path: "/data".to_owned(),
+    }];
+    spec.workload = Workload::Service(Service {
+        volumes,
+        ..Service::new("serve")
+    });
+    spec
+}
+
 pub fn service_spec() -> Spec {
     let service = Service {
         stop_grace: Duration::from_secs(1),
@@ -117,6 +135,7 @@ impl Sim {
             state: State::default(),
             view: View::default(),
             next_request: 1,
+            planner: Planner::default(),
         };
         sim.ok(init_command());
         sim.ok(Command::CreateJoinToken {
@@ -152,6 +171,27 @@ impl Sim {
             instances: BTreeMap::new(),
         };
         self.view.nodes.insert(NodeId(number), seen);
+    }
+
+    /// The same for a node with so much memory, in MiB, and so many cores.
+    pub fn see_room(&mut self, number: u64, capacity: u32, memory_mib: u64, cpus: u32) {
+        self.see_node(number, capacity);
+        let seen = self.view.nodes.get_mut(&NodeId(number)).unwrap();
+        seen.facts.memory_bytes = memory_mib << 20;
+        seen.facts.cpus = cpus;
+    }
+
+    /// Sets a node's labels: `zone=eu disk=ssd`.
+    pub fn label(&mut self, number: u64, labels: &str) {
+        let label = |text: &str| {
+            let (key, value) = text.split_once('=').unwrap();
+            (key.parse().unwrap(), value.parse().unwrap())
+        };
+        self.ok(Command::SetLabels {
+            node: NodeId(number),
+            set: labels.split_whitespace().map(label).collect(),
+            remove: vec![],
+        });
     }
 
     pub fn run(&mut self, command: Command) -> Result<Outcome, Rejection> {
@@ -216,9 +256,38 @@ impl Sim {
         self.view.nodes.get_mut(&NodeId(number)).unwrap().alive = alive;
     }
 
+    /// Plans, by what was seen before and from nothing.
+    pub fn plan(&mut self) -> Plan {
+        let view = Arc::new(self.view.clone());
+        let made = self.planner.plan(&self.state, &view);
+        assert_eq!(made, plan(&self.state, &self.view), "planned from nothing");
+        made
+    }
+
+    /// Evens out once, if there is nothing else to do. Returns the instances that give way.
+    pub fn even_out(&mut self) -> Vec<InstanceId> {
+        if !self.plan().changes.is_empty() {
+            return Vec::new();
+        }
+        let changes = self.planner.rebalance(&self.state);
+        let moves = changes.iter().filter_map(|change| match change {
+            Change::Move { instance } => Some(*instance),
+            _ => None,
+        });
+        let moves = moves.collect();
+        if !changes.is_empty() {
+            let plan_revision = self.state.plan_revision;
+            self.ok(Command::Assign {
+                plan_revision,
+                changes,
+            });
+        }
+        moves
+    }
+
     /// Plans and applies the plan. Returns it.
     pub fn step(&mut self) -> Plan {
-        let made = plan(&self.state, &self.view);
+        let made = self.plan();
         if !made.changes.is_empty() {
             self.ok(Command::Assign {
                 plan_revision: made.plan_revision,

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use nebula_domain::ids::{InstanceId, ReleaseNumber};
 use nebula_domain::isolation::Isolation;
 use nebula_domain::names::DeploymentName;
+use nebula_domain::observed::signal_name;
 use nebula_domain::resources::{Disk, Memory, Resources};
 use nebula_domain::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -185,9 +186,9 @@ impl fmt::Display for Exit {
             Exit::Code(127) => f.write_str("exited with code 127 (command not found)"),
             Exit::Code(126) => f.write_str("exited with code 126 (the command is not executable)"),
             Exit::Code(code) => write!(f, "exited with code {code}"),
-            Exit::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
-                Ok(signal) => write!(f, "killed by {}", signal.as_str()),
-                Err(_) => write!(f, "killed by signal {number}"),
+            Exit::Signal(number) => match signal_name(*number) {
+                Some(name) => write!(f, "killed by {name}"),
+                None => write!(f, "killed by signal {number}"),
             },
             Exit::OutOfMemory { limit: Some(limit) } => {
                 write!(f, "killed: out of memory (limit {limit})")

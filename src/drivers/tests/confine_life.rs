@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::confined::{one_with, possible, text, with};
-use common::{Folder, ONE, PATIENCE, eventually, exit_of, is_alive, is_gone, run_of, signal};
+use common::{Folder, ONE, PATIENCE, eventually, exit_of, is_gone, run_of, signal};
 use nebula_drivers::confine::Settings;
 use nebula_drivers::{Driver as _, DriverError, Exit};
 use rustix::process::Signal;

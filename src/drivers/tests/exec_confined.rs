@@ -102,13 +102,16 @@ async fn all_that_confines_the_program_confines_the_command() {
         .await;
         let own = mark(n + 10);
         let asked = command(&format!("exec sleep {own}"));
-        let (program, beside) = tokio::select! {
+        let (its, beside) = tokio::select! {
             ended = driver.exec(asked) => panic!("it sleeps: {ended:?}"),
-            both = async { (one_with(&mark(n)).await, one_with(&own).await) } => both,
+            // Here, because the command is ended with the waiting for it.
+            both = async {
+                let (program, beside) = (one_with(&mark(n)).await, one_with(&own).await);
+                (facts(program), facts(beside))
+            } => both,
         };
         let mine = facts(std::process::id() as i32);
-        let its = facts(program);
-        assert_eq!(facts(beside), its);
+        assert_eq!(beside, its);
         for name in ["mnt", "pid", "ipc", "uts", "Uid", "CapBnd", "cgroup"] {
             assert_ne!(its[name], mine[name], "{name}");
         }

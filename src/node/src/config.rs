@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::edge::EdgeTls;
 use crate::instances::InstancesConfig;
 use crate::output::{OutputConfig, OutputOverrides};
+use crate::reserve::ReserveConfig;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,9 @@ pub struct Config {
     pub edge_threads: usize,
     #[serde(default, skip_serializing_if = "InstancesConfig::is_default")]
     pub instances: InstancesConfig,
+    /// What instances are not given.
+    #[serde(default, skip_serializing_if = "ReserveConfig::is_default")]
+    pub reserve: ReserveConfig,
     #[serde(default)]
     pub log: LogConfig,
     /// Of instances.
@@ -150,6 +154,7 @@ pub struct Overrides {
     pub capacity_instances: Option<u32>,
     pub edge_threads: Option<usize>,
     pub isolation: Option<Mode>,
+    pub reserve: ReserveConfig,
     pub log_format: Option<LogFormat>,
     pub log_filter: Option<String>,
     pub output: OutputOverrides,
@@ -236,10 +241,11 @@ impl Config {
             edge_proxy_protocol_from: Vec::new(),
             edge_trusted_proxies: Vec::new(),
             advertise: None,
-            // Without resource limits, a count per core is the only honest measure of room.
+            // For programs without limits a count per core is the only honest measure of room.
             capacity_instances: u32::try_from(cores * 32).unwrap_or(u32::MAX),
             edge_threads: 0,
             instances: InstancesConfig::default(),
+            reserve: ReserveConfig::default(),
             log: LogConfig::default(),
             output: OutputConfig::default(),
         })
@@ -258,6 +264,9 @@ impl Config {
         set(&mut self.capacity_instances, &overrides.capacity_instances);
         set(&mut self.edge_threads, &overrides.edge_threads);
         set(&mut self.instances.isolation, &overrides.isolation);
+        let reserve = &overrides.reserve;
+        self.reserve.memory = reserve.memory.or(self.reserve.memory);
+        self.reserve.cpu = reserve.cpu.or(self.reserve.cpu);
         set(&mut self.edge_http3, &overrides.edge_http3);
         let (from, trusted) = (
             &overrides.edge_proxy_protocol_from,
@@ -358,6 +367,7 @@ mod tests {
         let mut stored = Config::load(None, &overrides(dir.path())).unwrap();
         stored.capacity_instances = 7;
         stored.api = "127.0.0.1:9".parse().unwrap();
+        stored.reserve.memory = "1Gi".parse().ok();
         stored.store().unwrap();
         let flags = Overrides {
             api: Some("127.0.0.1:10".parse().unwrap()),
@@ -365,6 +375,7 @@ mod tests {
         };
         let read = Config::load(None, &flags).unwrap();
         assert_eq!(read.capacity_instances, 7);
+        assert_eq!(read.reserve.memory_bytes(), 1 << 30);
         assert_eq!(read.api.port(), 10);
         assert_eq!(read.quic.port(), DEFAULT_QUIC_PORT);
     }

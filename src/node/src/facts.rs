@@ -14,6 +14,8 @@ use nebula_proxy::Work;
 use nebula_registry::Status;
 use tokio::sync::watch;
 
+use crate::reserve::ReserveConfig;
+
 /// Memory and indexes are for people; what routing waits for is told at once.
 const PERIOD: Duration = Duration::from_secs(2);
 /// While some stopping instance has work: somebody waits for its end.
@@ -26,6 +28,7 @@ pub(crate) struct FactsKeeper {
     pub table: watch::Receiver<Arc<RouteTable>>,
     pub status: watch::Receiver<Status>,
     pub capacity_instances: u32,
+    pub reserve: ReserveConfig,
     pub version: &'static str,
     pub state: watch::Receiver<Arc<State>>,
     pub work: Work,
@@ -70,6 +73,8 @@ impl Reconciler for FactsKeeper {
             cpus: std::thread::available_parallelism()
                 .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_bytes: total_memory_bytes().unwrap_or_default(),
+            reserved_memory_bytes: self.reserve.memory_bytes(),
+            reserved_cpu_millis: self.reserve.cpu_millis(),
             rss_bytes: resident_bytes().unwrap_or_default() / RSS_STEP_BYTES * RSS_STEP_BYTES,
             applied_index,
             routed_revision,

@@ -444,11 +444,13 @@ impl Node {
         {
             let (membership, status) = (membership.clone(), registry.status());
             let (state, work) = (registry.watch_plan(), edge.work());
+            let reserve = config.reserve.clone();
             guardian.supervise("facts", move || FactsKeeper {
                 membership: membership.clone(),
                 table: table_rx.clone(),
                 status: status.clone(),
                 capacity_instances: config.capacity_instances,
+                reserve: reserve.clone(),
                 version: VERSION,
                 state: state.clone(),
                 work: work.clone(),

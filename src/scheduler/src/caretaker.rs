@@ -123,6 +123,7 @@ mod tests {
                 draining: false,
                 leaving: id == 2,
                 awaited_since: (id == 3).then_some(JOINED),
+                labels: Default::default(),
             };
             state.nodes.insert(node.id, node);
         }

@@ -9,8 +9,12 @@
 //! leader that has just started has a fresh view: nodes not heard of yet count as alive there and
 //! say nothing, and a plan moves nothing away from a node that is alive. Until the view lists every
 //! member there is no plan at all.
+//!
+//! A plan costs what has changed, as the planner remembers what it has seen. When there is nothing else to do and the nodes
+//! have been the same for a while ([`EVEN_OUT_AFTER`]), instances move to nodes that are less full.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod calm;
 mod caretaker;
 mod evidence;
 mod metrics;
@@ -21,6 +25,7 @@ mod runs;
 mod scheduler;
 mod stages;
 
+pub use calm::{EVEN_OUT_AFTER, EVEN_OUT_PERIOD};
 pub use caretaker::{Caretaker, JOINING_LASTS, LEAVING_LASTS};
 pub use evidence::Evidence;
 pub use metrics::UNPLACED_SERIES;

@@ -15,6 +15,7 @@ type DeploymentLabel = [(&'static str, String); 1];
 pub(crate) struct SchedulerMetrics {
     pub(crate) plans: Counter,
     pub(crate) stale: Counter,
+    pub(crate) moves: Counter,
     unplaced: Family<DeploymentLabel, Gauge>,
     unplaced_deployments: Gauge,
 }
@@ -26,6 +27,10 @@ impl SchedulerMetrics {
             stale: metrics.counter(
                 "scheduler_stale_plans",
                 "Plans refused because the state had moved on",
+            ),
+            moves: metrics.counter(
+                "scheduler_moves",
+                "Instances that were to move to a node that is less full",
             ),
             unplaced: metrics.gauges::<DeploymentLabel>(
                 "scheduler_unplaced",

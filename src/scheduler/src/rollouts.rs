@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::observed::View;
+use nebula_domain::plan::plan;
 use nebula_domain::rollout::{self, Step, judge, look};
 use nebula_domain::state::Deployment;
 use nebula_domain::time::Millis;
-use nebula_domain::{Command, State, events};
+use nebula_domain::{Command, DeploymentName, State, events};
 use nebula_registry::Status;
 use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::watch;
@@ -123,6 +124,16 @@ fn under_way(state: &State) -> impl Iterator<Item = &Deployment> {
     deployments.filter(|deployment| deployment.rollout.is_some() && !deployment.removing)
 }
 
+/// The reason, and why instances have no node where some have none.
+fn with_unplaced(why: String, state: &State, view: &View, name: &DeploymentName) -> String {
+    let plan = plan(state, view);
+    let unplaced = plan.unplaced.get(name).and_then(|reasons| reasons.first());
+    match unplaced {
+        Some(unplaced) => format!("{why}; {unplaced}"),
+        None => why,
+    }
+}
+
 #[async_trait]
 impl<R: Registrar> Reconciler for Rollouts<R> {
     async fn wake(&mut self) {
@@ -167,10 +178,17 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
             let now = self.stages.time_of(deployment, wall, Instant::now());
             let seen = look(&state, &view, deployment);
             let verdict = judge::verdict(deployment, &self.evidence.figures(&deployment.name));
+            let late = verdict.is_none() && seen.trouble.is_none() && seen.ready < seen.wanted;
             if let Some(step) = rollout::step(deployment, &seen, verdict, now) {
                 if matches!(step, Step::Fail { .. }) {
                     self.tell(&state, &view).await;
                 }
+                let step = match step {
+                    Step::Fail { why } if late => Step::Fail {
+                        why: with_unplaced(why, &state, &view, &deployment.name),
+                    },
+                    step => step,
+                };
                 self.take(deployment, step, wall).await;
             }
         }

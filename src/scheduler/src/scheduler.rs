@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
+use nebula_domain::command::Change;
 use nebula_domain::observed::{NodeView, View};
-use nebula_domain::plan::{self, Plan};
+use nebula_domain::plan::{Plan, Planner};
 use nebula_domain::{Command, NodeId, Rejection, State, events};
 use nebula_registry::{ProposeError, Status};
 use nebula_telemetry::Metrics;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::calm::Calm;
 use crate::metrics::SchedulerMetrics;
 use crate::registrar::Registrar;
 
@@ -50,6 +52,8 @@ pub struct Scheduler<R> {
     metrics: SchedulerMetrics,
     last_pass: Option<Instant>,
     quorum: Quorum,
+    planner: Planner,
+    calm: Calm,
 }
 
 /// When the quorum was lost, and until when those who return with it are given time.
@@ -85,6 +89,8 @@ impl<R: Registrar> Scheduler<R> {
             metrics: SchedulerMetrics::new(metrics),
             last_pass: None,
             quorum: Quorum::default(),
+            planner: Planner::default(),
+            calm: Calm::default(),
         }
     }
 
@@ -100,7 +106,9 @@ impl<R: Registrar> Scheduler<R> {
             tracing::debug!(%node, "no plan before the view has an entry for every member");
             return Ok(false);
         }
-        if self.quorum.is_back_just_now(Instant::now()) {
+        let now = Instant::now();
+        let is_back_just_now = self.quorum.is_back_just_now(now);
+        if is_back_just_now {
             // As if not heard of yet: nothing is moved away, nothing is added.
             for node in Arc::make_mut(&mut view).nodes.values_mut() {
                 if !node.alive {
@@ -110,11 +118,17 @@ impl<R: Registrar> Scheduler<R> {
         }
         let Plan {
             plan_revision,
-            changes,
+            mut changes,
             unplaced,
-            ..
-        } = plan::plan(&state, &view);
+        } = self.planner.plan(&state, &view);
         self.metrics.set_unplaced(&unplaced);
+        let may_even_out = self.calm.lasts(&state, &view, now) && !is_back_just_now;
+        if changes.is_empty() && may_even_out {
+            changes = self.planner.rebalance(&state);
+            let moves = changes.iter().filter(|c| matches!(c, Change::Move { .. }));
+            self.metrics.moves.inc_by(moves.count() as u64);
+            self.calm.looked(now);
+        }
         if changes.is_empty() {
             return Ok(false);
         }
@@ -203,6 +217,9 @@ impl<R: Registrar> Reconciler for Scheduler<R> {
                 status.is_leader
             };
             if !is_leader {
+                // What it remembers would only grow old.
+                self.planner = Planner::default();
+                self.calm = Calm::default();
                 self.metrics.set_unplaced(&Default::default());
                 return Ok(());
             }

@@ -10,14 +10,18 @@ use async_trait::async_trait;
 use nebula_actors::{Child, Guardian};
 use nebula_domain::command::Change;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
+use nebula_domain::rollout::Step;
 use nebula_domain::spec::{Service, Spec, Workload};
 use nebula_domain::state::{Addresses, Desired, Node, Role};
 use nebula_domain::time::Millis;
 use nebula_domain::{
-    Command, DeploymentName, Digest, InstanceId, NodeId, Rejection, Request, RequestId, State,
+    Command, DeploymentName, Digest, InstanceId, NodeId, Rejection, ReleaseNumber, Request,
+    RequestId, State,
 };
 use nebula_registry::{Applied, ProposeError, Status};
-use nebula_scheduler::{LOST_FOR, PERIOD, RETURN_GRACE, Registrar, Scheduler};
+use nebula_scheduler::{
+    EVEN_OUT_AFTER, EVEN_OUT_PERIOD, LOST_FOR, PERIOD, RETURN_GRACE, Registrar, Scheduler,
+};
 use nebula_telemetry::Metrics;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -157,6 +161,7 @@ fn initial() -> State {
             draining: false,
             leaving: false,
             awaited_since: None,
+            labels: Default::default(),
         };
         state.nodes.insert(node.id, node);
     }
@@ -301,6 +306,44 @@ async fn places_once_and_replaces_what_a_dead_node_ran() {
             .instances_on(NodeId(3))
             .next()
             .is_none()
+    );
+    bench.guardian.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stays_is_given_its_part_and_the_new_one_starts_first() {
+    let bench = Bench::start(initial(), view(&initial(), &[3]), true);
+    bench.solo.do_now(create(4)).await;
+    let state = bench.runs_on(&[1, 1, 2, 2]).await;
+    bench.view.send_replace(view(&state, &[3]));
+    let good = Command::StepRollout {
+        name: name(),
+        release: ReleaseNumber(1),
+        seq: 0,
+        step: Step::Next {
+            ready: 4,
+            restarts: 0,
+        },
+        now: Millis(2),
+    };
+    bench.solo.do_now(good).await;
+
+    bench.view.send_replace(view(&state, &[]));
+    let before = bench.solo.proposals();
+    tokio::time::sleep(EVEN_OUT_AFTER - PERIOD).await;
+    assert_eq!(bench.solo.proposals(), before, "it may go again");
+    let state = bench.runs_on(&[1, 1, 2, 2, 3]).await;
+    assert_eq!(state.moving.len(), 1);
+    tokio::time::sleep(EVEN_OUT_PERIOD * 3).await;
+    assert_eq!(bench.solo.proposals(), before + 1, "one at a time");
+    bench.view.send_replace(view(&state, &[]));
+    let state = bench.runs_on(&[1, 1, 2, 3]).await;
+    assert!(state.moving.is_empty());
+    bench.stays_calm().await;
+    let metrics = bench.metrics.encode();
+    assert!(
+        metrics.contains("nebula_scheduler_moves_total 1"),
+        "{metrics}"
     );
     bench.guardian.stop().await;
 }

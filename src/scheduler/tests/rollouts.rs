@@ -178,3 +178,20 @@ async fn only_the_leader_judges() {
     let back = state.wait_for(|state| state.deployments[&app()].target == OLD);
     timeout(DEADLINE, back).await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_finds_no_place_fails_for_that() {
+    let (paper, _, _guardian) = start(true);
+    sleep(Duration::from_secs(700)).await;
+    let mut state = paper.state.subscribe();
+    let back = state.wait_for(|state| state.deployments[&app()].target == OLD);
+    let state = timeout(DEADLINE, back).await.unwrap().unwrap().clone();
+    let Fate::Failed { why, .. } = &state.deployments[&app()].release(NEW).unwrap().fate else {
+        panic!("it has not failed")
+    };
+    assert!(why.starts_with("no progress for 600 s"), "{why}");
+    assert!(
+        why.ends_with("cannot be placed: the cluster has no nodes"),
+        "{why}"
+    );
+}

@@ -36,6 +36,9 @@ pub struct Plan {
     pub environment: Option<String>,
     pub action: Action,
     pub changes: Vec<Change>,
+    /// Why not all instances would have places as things stand, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unplaced: Option<String>,
     /// The number of instances to ask for after everything else.
     #[serde(skip)]
     pub scale: Option<u32>,
@@ -71,6 +74,7 @@ pub fn difference(
         environment: manifest.environment.clone(),
         action: Action::None,
         changes: Vec::new(),
+        unplaced: None,
         scale: None,
     };
     let counted = |kind: &str| Kind::named(kind).is_some_and(Kind::has_instances);
@@ -267,13 +271,17 @@ impl Plan {
     pub fn text(&self) -> String {
         let name = &self.name;
         let first = match self.action {
-            Action::None => return format!("{name} is as the file says: nothing would change"),
+            Action::None => format!("{name} is as the file says: nothing would change"),
             Action::Create => format!("{name} would be created:"),
             Action::Update => format!("{name} would get a new release:"),
             Action::Scale => format!("{name} would be scaled:"),
         };
         let lines = self.changes.iter().map(Change::text);
-        let lines: Vec<String> = std::iter::once(first).chain(lines).collect();
+        let unplaced = self.unplaced.as_ref().map(|why| format!("  ! {why}"));
+        let lines: Vec<String> = std::iter::once(first)
+            .chain(lines)
+            .chain(unplaced)
+            .collect();
         lines.join("\n")
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use nebula_wire::api::{
-    Cron, Hooks, Http, Isolation, Job, Probe, ReleaseStrategy, Resources, SecretRef, Volume,
+    Cron, Hooks, Http, Isolation, Job, Placement, Probe, ReleaseStrategy, Resources, SecretRef,
+    Volume,
 };
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use utoipa::ToSchema;
@@ -71,6 +72,9 @@ pub struct File {
     /// Secrets that the program is given: names, or tables that also name the variable. Never values.
     #[serde(default)]
     pub secrets: Vec<SecretEntry>,
+    /// On which nodes instances may be, and had better be.
+    #[serde(default)]
+    pub placement: Placement,
     /// How a release takes over from the one before.
     #[serde(default)]
     pub strategy: ReleaseStrategy,

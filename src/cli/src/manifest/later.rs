@@ -5,7 +5,7 @@ use toml::de::DeTable;
 
 use super::parse::Wrong;
 
-const FIELDS: &[&str] = &["image", "placement", "port"];
+const FIELDS: &[&str] = &["image", "port"];
 
 /// Refuses the first of them that stands in the table of a deployment or of an environment.
 pub fn refuse(table: &DeTable<'_>) -> Result<(), Wrong> {

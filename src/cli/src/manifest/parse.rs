@@ -129,6 +129,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         job: file.job,
         cron: file.cron,
         hooks: file.hooks,
+        placement: file.placement,
     };
     let as_written = DeploymentSpec {
         env: env.clone(),
@@ -255,6 +256,9 @@ const PARTS: &[Part] = &[
     ("job", |from, to| to.job = from.job.clone()),
     ("cron", |from, to| to.cron = from.cron.clone()),
     ("hooks", |from, to| to.hooks = from.hooks.clone()),
+    ("placement", |from, to| {
+        to.placement = from.placement.clone()
+    }),
 ];
 
 /// The first part that is refused even when all others are as by default.

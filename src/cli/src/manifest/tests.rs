@@ -328,3 +328,22 @@ fn the_documentation_s_example_is_legal() {
     assert_eq!(staging.spec.tld.as_deref(), Some("staging.test"));
     assert_eq!(staging.spec.http.rate_limits.len(), 1);
 }
+
+#[test]
+fn wishes_for_nodes_are_read_and_refused_at_their_place() {
+    let text = "name = \"a\"\ncommand = \"run\"\n[placement]\nrequire = [\"disk=ssd\"]\nspread = \"zone\"\n";
+    let manifest = read_in(text, None).unwrap();
+    assert_eq!(manifest.spec.placement.require, ["disk=ssd"]);
+    assert_eq!(manifest.spec.placement.spread.as_deref(), Some("zone"));
+    for (from, to, line) in [
+        ("disk=ssd", "disk==ssd", "line 4"),
+        ("\"zone\"", "\"Zone\"", "line 5"),
+        ("require", "requires", "line 4"),
+    ] {
+        let error = read_in(&text.replace(from, to), None).unwrap_err();
+        assert!(error.to_string().contains(line), "{error}");
+    }
+    let site = text.replace("command = \"run\"\n", "");
+    let error = read_in(&site, None).unwrap_err().to_string();
+    assert!(error.contains("static site has no"), "{error}");
+}

@@ -44,6 +44,7 @@ Examples:
   nebula deploy create app --path ./dist --spa --tld example.test
   nebula deploy create api --path ./app --command 'python3 app.py' --instances 3 --env LEVEL=info \\
       --env-file ./api.env --health-path /health --tld example.test
+  nebula deploy create db --path ./db --command ./serve --memory 2Gi --require disk=ssd --spread zone --tld example.test
   nebula deploy create shop --path ./dist --tld example.test --name shop.test --name '*.shop.test' --redirect-https
   nebula deploy create mails --path ./app --command 'python3 worker.py' --type worker
   nebula deploy create report --path ./app --command 'python3 report.py' --schedule '0 3 * * *' --time-zone Europe/Berlin

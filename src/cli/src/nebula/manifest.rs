@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use nebula_client::{Client, Consistency};
 use nebula_wire::api::{
-    CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, ErrorCode, Scale,
-    UpdateDeployment,
+    CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, ErrorCode, PlacementQuestion,
+    Scale, UpdateDeployment,
 };
 use serde::Serialize;
 
@@ -105,7 +105,12 @@ async fn look(flags: &FileFlags, connect: &ConnectFlags) -> Outcome<Looked> {
 }
 
 pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outcome {
-    let plan = look(&args.from, connect).await?.plan;
+    let looked = look(&args.from, connect).await?;
+    let unplaced = unplaced(&looked).await?;
+    let plan = Plan {
+        unplaced,
+        ..looked.plan
+    };
     out.result(&plan, Plan::text);
     if args.exit_code && !plan.changes_nothing() {
         return Err(CliError::new(
@@ -116,6 +121,27 @@ pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outco
         ));
     }
     Ok(())
+}
+
+/// Why not all instances would have places, as things stand.
+async fn unplaced(looked: &Looked) -> Outcome<Option<String>> {
+    let Manifest {
+        name,
+        spec,
+        instances,
+        ..
+    } = &looked.manifest;
+    if spec.kind == Kind::Static.as_str() {
+        return Ok(None);
+    }
+    let current = looked.current.as_ref().filter(|c| c.kind == spec.kind);
+    let question = PlacementQuestion {
+        name: name.to_string(),
+        instances: instances.unwrap_or(current.map_or(1, |current| current.desired)),
+        resources: spec.resources.clone(),
+        placement: spec.placement.clone(),
+    };
+    Ok(looked.client.placement(&question).await?.unplaced)
 }
 
 #[derive(Serialize)]

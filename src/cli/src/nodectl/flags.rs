@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use nebula_domain::NodeName;
 use nebula_domain::http::Network;
+use nebula_domain::resources::{Cpu, Memory};
 use nebula_node::{
     Config, ConfigError, EdgeTls, IsolationMode, LogFormat, OutputOverrides, Overrides,
+    ReserveConfig,
 };
 
 use crate::error::{CliError, Outcome};
@@ -66,6 +68,12 @@ pub struct NodeFlags {
     /// Service instances this node is willing to run; 0 keeps it free of them
     #[arg(long, value_name = "N", env = "NEBULA_CAPACITY")]
     pub capacity: Option<u32>,
+    /// Memory that instances are not given, such as 512Mi
+    #[arg(long, value_name = "SIZE", env = "NEBULA_RESERVE_MEMORY")]
+    pub reserve_memory: Option<Memory>,
+    /// Processor time that instances are not given, such as 500m (half a core)
+    #[arg(long, value_name = "CORES", env = "NEBULA_RESERVE_CPU")]
+    pub reserve_cpu: Option<Cpu>,
     /// Threads that serve what is deployed; 0 for one per core
     #[arg(long, value_name = "N", env = "NEBULA_EDGE_THREADS")]
     pub edge_threads: Option<usize>,
@@ -155,6 +163,10 @@ impl NodeFlags {
             capacity_instances: self.capacity,
             edge_threads: self.edge_threads,
             isolation: self.isolation.map(Into::into),
+            reserve: ReserveConfig {
+                memory: self.reserve_memory,
+                cpu: self.reserve_cpu,
+            },
             log_format: self.log_format.map(|format| match format {
                 Format::Text => LogFormat::Text,
                 Format::Json => LogFormat::Json,

@@ -2,7 +2,9 @@
 
 mod daemon;
 mod dev;
+mod drain;
 mod flags;
+pub mod label;
 mod leave;
 mod members;
 mod recover;
@@ -65,7 +67,11 @@ enum Command {
     #[command(after_help = "Example:\n  nodectl status")]
     Status(members::Here),
     /// Move a member's instances elsewhere and give it no new ones
-    Drain(members::Drain),
+    Drain(drain::Drain),
+    /// Give a member instances again
+    Undrain(drain::Undrain),
+    /// Say of a member what deployments can ask for: disk=ssd, zone=eu-1
+    Label(label::Label),
     /// Take this machine out of the cluster for good
     Leave(leave::Leave),
     /// Take another machine out of the cluster for good
@@ -109,7 +115,9 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Token(command) => block_on(token::run(command, &connect, out)),
         Command::Members(here) => block_on(members::list(here, &connect, out)),
         Command::Status(here) => block_on(members::status(here, &connect, out)),
-        Command::Drain(args) => block_on(members::drain(args, &connect, out)),
+        Command::Drain(args) => block_on(drain::drain(args, &connect, out)),
+        Command::Undrain(args) => block_on(drain::undrain(args, &connect, out)),
+        Command::Label(args) => block_on(label::run(args, &connect, out)),
         Command::Leave(args) => block_on(leave::run(args, out)),
         Command::Remove(args) => block_on(members::remove(args, &connect, out)),
         Command::Recover(args) => recover::run(args, out),
@@ -164,6 +172,11 @@ mod tests {
             "nodectl members --json --cluster c.json",
             "nodectl status --data-dir /x",
             "nodectl leave",
+            "nodectl drain b --deadline 10m --json",
+            "nodectl drain 2 --no-wait --data-dir /x",
+            "nodectl undrain b",
+            "nodectl label b disk=ssd zone=eu-1 rack-",
+            "nodectl label b --json",
             "nodectl remove b",
             "nodectl recover --data-dir /x --accept-loss --json",
             "nodectl shim /x",
@@ -181,6 +194,12 @@ mod tests {
             "nodectl token create --role king",
             "nodectl token create --ttl never",
             "nodectl remove",
+            "nodectl drain",
+            "nodectl drain b --deadline never",
+            "nodectl undrain",
+            "nodectl label",
+            "nodectl label b disk",
+            "nodectl label b Disk=ssd",
             "nodectl recover --force",
         ];
         check_lines::<Cli>(&good, &bad);

@@ -3,8 +3,10 @@
 use clap::Args;
 use nebula_wire::api::{DeploymentSpec, Isolation, ReleaseStrategy, Resources};
 
-/// In place of an amount: no limit but the node's.
-const NONE: &str = "none";
+use super::placement::PlacementFlags;
+
+/// In place of a value: none.
+pub(super) const NONE: &str = "none";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ReleaseFlags {
@@ -12,6 +14,8 @@ pub struct ReleaseFlags {
     resources: ResourceFlags,
     #[command(flatten)]
     isolation: IsolationFlags,
+    #[command(flatten)]
+    placement: PlacementFlags,
     #[command(flatten)]
     strategy: StrategyFlags,
 }
@@ -94,7 +98,7 @@ impl ReleaseFlags {
             disk,
         } = &self.resources;
         let IsolationFlags { isolation, network } = &self.isolation;
-        vec![
+        [
             (memory.is_some(), "--memory"),
             (cpu.is_some(), "--cpu"),
             (pids.is_some(), "--pids"),
@@ -103,12 +107,16 @@ impl ReleaseFlags {
             (isolation.is_some(), "--isolation"),
             (network.is_some(), "--network"),
         ]
+        .into_iter()
+        .chain(self.placement.given())
+        .collect()
     }
 
     /// Puts what these flags say in place of what the spec says; the rest stays.
     pub fn onto(&self, spec: &mut DeploymentSpec) {
         self.resources.onto(&mut spec.resources);
         self.isolation.onto(&mut spec.isolation);
+        self.placement.onto(&mut spec.placement);
         self.strategy.onto(&mut spec.strategy);
     }
 }
@@ -231,6 +239,18 @@ mod tests {
         assert_eq!(first.resources, expected);
         assert_eq!(first.isolation.profile, some("strict"));
         assert_eq!(first.strategy.surge, some("2"));
+
+        let placed = onto(
+            "--require disk=ssd --require zone!=eu --prefer gpu --avoid spot --spread zone --near db --apart-from batch",
+            &first,
+        );
+        assert_eq!(placed.placement.require, ["disk=ssd", "zone!=eu"]);
+        assert_eq!(placed.placement.spread, some("zone"));
+        assert_eq!(placed.resources, first.resources);
+        let less = onto("--require none --spread none --near web", &placed);
+        assert!(less.placement.require.is_empty() && less.placement.spread.is_none());
+        assert_eq!(less.placement.near, ["web"]);
+        assert_eq!(less.placement.prefer, placed.placement.prefer);
 
         let second = onto("--memory none --files 100 --network host", &first);
         let expected = Resources {

@@ -43,6 +43,8 @@ pub(super) fn assign(
                     emptied.insert(deployment);
                 }
             }
+            Change::Move { instance } => give_way(state, *instance),
+            Change::Stay { instance } => state.stays(*instance),
         }
     }
     drop_removed(state, emptied);
@@ -100,6 +102,7 @@ pub(super) fn stop(state: &mut State, id: InstanceId) -> bool {
                 ..instance.clone()
             };
             state.instances.insert(id, stopping);
+            state.stays(id);
             true
         }
         _ => false,
@@ -114,4 +117,11 @@ fn forget(state: &mut State, id: InstanceId) -> Option<DeploymentName> {
     let gone = state.instances.remove(&id)?;
     volumes::let_go(state, &gone);
     Some(gone.deployment)
+}
+
+fn give_way(state: &mut State, id: InstanceId) {
+    let running = state.instances.get(&id);
+    if running.is_some_and(|instance| instance.desired == Desired::Run) {
+        state.moving.insert(id);
+    }
 }

@@ -4,8 +4,9 @@ use super::deployments::drop_removed;
 use super::volumes;
 use crate::command::{Outcome, Rejection};
 use crate::ids::{NodeId, TokenId};
-use crate::limits::{JOIN_TOKENS, NODES};
-use crate::names::NodeName;
+use crate::limits::{JOIN_TOKENS, LABELS_PER_NODE, NODES};
+use crate::names::{LabelKey, NodeName};
+use crate::placement::{Labels, NODE_LABEL};
 use crate::state::{Addresses, Cluster, INIT_TOKEN, JoinToken, Node, Role, State};
 use crate::time::Millis;
 
@@ -38,6 +39,7 @@ pub(super) fn init(
             draining: false,
             leaving: false,
             awaited_since: None,
+            labels: Labels::new(),
         },
     );
     Ok(Outcome::Joined {
@@ -109,6 +111,7 @@ pub(super) fn join(
             draining: false,
             leaving: false,
             awaited_since: Some(now),
+            labels: Labels::new(),
         },
     );
     Ok(Outcome::Joined { node: id, role })
@@ -171,6 +174,31 @@ pub(super) fn set_draining(
     Ok(Outcome::Done)
 }
 
+pub(super) fn set_labels(
+    state: &mut State,
+    id: NodeId,
+    set: &Labels,
+    remove: &[LabelKey],
+) -> Result<Outcome, Rejection> {
+    let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    let mut named = set.keys().chain(remove);
+    if let Some(key) = named.find(|key| key.as_str() == NODE_LABEL) {
+        return Err(Rejection::LabelReserved(key.clone()));
+    }
+    let mut labels = node.labels.clone();
+    labels.extend(set.clone());
+    labels.retain(|key, _| !remove.contains(key));
+    LABELS_PER_NODE.check("the number of labels of a node", labels.len())?;
+    if labels != node.labels {
+        let node = Node {
+            labels,
+            ..node.clone()
+        };
+        state.nodes.insert(id, node);
+    }
+    Ok(Outcome::Done)
+}
+
 /// A cluster keeps a member that can vote. One that is leaving hands its vote over, perhaps to this very node;
 /// one that never arrived cannot vote.
 fn check_not_last(state: &State, node: &Node) -> Result<(), Rejection> {
@@ -215,6 +243,7 @@ pub(crate) fn drop_node(state: &mut State, id: NodeId) {
     for instance in &lost {
         state.instances.remove(&instance.id);
         volumes::let_go(state, instance);
+        state.stays(instance.id);
     }
     volumes::node_dropped(state, id);
     drop_removed(state, lost.into_iter().map(|instance| instance.deployment));

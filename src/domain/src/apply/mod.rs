@@ -44,6 +44,7 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
         state.volumes.clone(),
         state.secrets.clone(),
         state.work.clone(),
+        state.moving.clone(),
     );
     let answer = execute(state, &request.command, &request.stamp);
     if answer.is_ok() {
@@ -55,7 +56,8 @@ pub fn apply(state: &mut State, request: &Request) -> Result<Outcome, Rejection>
             && state.cache_purges.ptr_eq(&others.0)
             && state.volumes.ptr_eq(&others.1)
             && state.secrets.ptr_eq(&others.2)
-            && state.work.ptr_eq(&others.3);
+            && state.work.ptr_eq(&others.3)
+            && state.moving.ptr_eq(&others.4);
         if !planned_for {
             state.plan_revision += 1;
         }
@@ -92,6 +94,7 @@ fn execute(state: &mut State, command: &Command, stamp: &Stamp) -> Result<Outcom
         }
         Command::SetLeaving { node, leaving } => members::set_leaving(state, *node, *leaving),
         Command::SetDraining { node, draining } => members::set_draining(state, *node, *draining),
+        Command::SetLabels { node, set, remove } => members::set_labels(state, *node, set, remove),
         Command::RemoveNode { node } => members::remove(state, *node),
         Command::ForgetJoiner { node } => members::forget_joiner(state, *node),
         Command::CreateJoinToken { token, now } => members::create_token(state, token, *now),

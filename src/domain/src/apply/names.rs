@@ -14,6 +14,7 @@ const SUGGESTED_AMONG: usize = 1_000;
 /// Checks a spec, and that its names are free or the deployment's own.
 pub(super) fn check(state: &State, name: &DeploymentName, spec: &Spec) -> Result<(), Rejection> {
     spec.check()?;
+    spec.check_for(name)?;
     let host_bytes = name.as_str().len() + 1 + spec.tld.as_str().len();
     if host_bytes > HOST_BYTES_MAX {
         return Err(SpecError::HostTooLong { host_bytes }.into());

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Solution;
-use super::fleet::{Fleet, Standing};
-use super::problem::{Class, Copy, Job, Place};
+use super::fleet::Fleet;
+use super::job::{Class, Copy, Job, Place};
+use super::possible::{self, Need, obstacle};
+use super::solution::Solution;
+use super::spread::Spread;
 use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::state::{Instance, State};
 use crate::volume::VolumeSet;
@@ -24,14 +26,16 @@ pub(super) fn holds(state: &State, instance: &Instance) -> bool {
 
 /// The nodes that an instance with this number may run on: the one with its volumes, or any while there are none.
 /// An error says why there is none now.
-fn possible(
+fn its_node(
     state: &State,
     set: Option<&VolumeSet>,
-    fleet: &Fleet,
-    own: &BTreeMap<NodeId, u32>,
+    need: &Need,
+    fleet: &mut Fleet,
+    spread: &Spread,
 ) -> Result<NodeId, String> {
     let Some(set) = set else {
-        return fleet.best(own).ok_or_else(|| fleet.why_none());
+        let best = fleet.best(need, spread, None);
+        return best.ok_or_else(|| fleet.why_none(need));
     };
     let (node, its) = (set.node, set.told());
     let Some(member) = state.nodes.get(&node) else {
@@ -45,37 +49,39 @@ fn possible(
             "{its} of before is still being deleted on node {name}"
         ));
     }
-    let why = match fleet.standing(node) {
-        Standing::Open if fleet.used(node) < fleet.capacity(node) => return Ok(node),
-        Standing::Open => "is full",
-        Standing::Silent => "has not reported its capacity yet",
-        Standing::Draining => "is draining",
-        Standing::Dead => "is not reachable",
+    let Some(slot) = fleet.get(node) else {
+        return Err(format!("{its} is on node {name}, which is not reachable"));
     };
-    Err(format!("{its} is on node {name}, which {why}"))
+    match obstacle(need, slot) {
+        None => Ok(node),
+        Some(why) => Err(format!(
+            "{its} is on node {name}, which {}",
+            possible::State(slot, why)
+        )),
+    }
 }
 
 pub(super) fn solve(
     state: &State,
     job: &Job,
-    release: ReleaseNumber,
+    (release, need): (ReleaseNumber, &Need),
     fleet: &mut Fleet,
     solution: &mut Solution,
 ) {
-    let scale = state.deployments.get(job.name).map_or(0, |d| d.scale);
+    let scale = state.deployments.get(&job.name).map_or(0, |d| d.scale);
     let holders: BTreeMap<InstanceId, (u32, &VolumeSet)> = state
-        .volumes_of(job.name)
+        .volumes_of(&job.name)
         .filter_map(|(ordinal, set)| Some((set.holder?, (ordinal, set))))
         .collect();
     // Of a release without volumes: it ends before those with volumes begin.
     let free = |id: &InstanceId| !holders.contains_key(id);
     for copy in job.copies.iter().filter(|copy| free(&copy.id)) {
-        solution.stop(copy.id);
+        solution.stop(&job.name, copy.id);
     }
-    let predecessors = state.instances_of(job.name).any(|i| free(&i.id));
+    let predecessors = state.instances_of(&job.name).any(|i| free(&i.id));
     replace(state, job, scale, &holders, solution);
     if !predecessors {
-        start(state, job, (release, scale), fleet, solution);
+        start(state, job, (release, need, scale), fleet, solution);
     }
 }
 
@@ -104,22 +110,22 @@ fn replace(
         let (id, its) = (copy.id, set.told());
         match copy.place {
             // One that is lost ends when its node is back.
-            _ if *ordinal >= scale => solution.stop(id),
+            _ if *ordinal >= scale => solution.stop(&job.name, id),
             Place::Lost => solution.explain(
-                job.name,
+                &job.name,
                 format!(
                     "instance {id} waits for node {node}, which is not reachable: {its} is there"
                 ),
             ),
             Place::Staying if fresh(copy) => {}
-            Place::Staying if !copy.ready => solution.stop(id),
+            Place::Staying if !copy.ready => solution.stop(&job.name, id),
             Place::Staying if !moving => {
                 moving = true;
-                solution.stop(id);
+                solution.stop(&job.name, id);
             }
-            Place::Staying => {}
+            Place::Staying | Place::Moving => {}
             Place::Leaving => solution.explain(
-                job.name,
+                &job.name,
                 format!(
                     "instance {id} cannot leave node {node}, which is draining: {its} is there"
                 ),
@@ -132,27 +138,24 @@ fn replace(
 fn start(
     state: &State,
     job: &Job,
-    (release, scale): (ReleaseNumber, u32),
+    (release, need, scale): (ReleaseNumber, &Need, u32),
     fleet: &mut Fleet,
     solution: &mut Solution,
 ) {
-    let sets: BTreeMap<u32, &VolumeSet> = state.volumes_of(job.name).collect();
-    let mut own: BTreeMap<NodeId, u32> = BTreeMap::new();
-    for set in sets.values() {
-        *own.entry(set.node).or_default() += 1;
-    }
+    let sets: BTreeMap<u32, &VolumeSet> = state.volumes_of(&job.name).collect();
+    let mut spread = Spread::of(need, sets.values().map(|set| set.node), fleet);
     let mut reasons = BTreeSet::new();
     for ordinal in 0..scale {
         let set = sets.get(&ordinal).copied();
         if set.is_some_and(|set| set.holder.is_some()) || !solution.has_room() {
             continue;
         }
-        match possible(state, set, fleet, &own) {
+        match its_node(state, set, need, fleet, &spread) {
             Ok(node) => {
-                solution.start(job.name, release, node);
-                fleet.take(node);
+                solution.start(&job.name, release, node);
+                fleet.try_on(node, need.amounts);
                 if set.is_none() {
-                    *own.entry(node).or_default() += 1;
+                    spread.add(fleet, node);
                 }
             }
             Err(reason) => {
@@ -163,6 +166,6 @@ fn start(
         }
     }
     for reason in reasons {
-        solution.explain(job.name, reason);
+        solution.explain(&job.name, reason);
     }
 }

@@ -4,24 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::{Command, Rejection};
+use crate::ids::{InstanceId, NodeId};
 use crate::observed::{Health, Phase};
-use crate::spec::{Service, Spec, Takeover, VolumeSpec, Workload};
+use crate::spec::Spec;
 use crate::state::Desired;
 use crate::testing::*;
-
-fn keeping() -> Spec {
-    let mut spec = service_spec();
-    spec.strategy.takeover = Takeover::Recreate;
-    let volumes = vec![VolumeSpec {
-        name: "data".parse().unwrap(),
-        path: "/data".to_owned(),
-    }];
-    spec.workload = Workload::Service(Service {
-        volumes,
-        ..Service::new("serve")
-    });
-    spec
-}
 
 fn change_spec(sim: &mut Sim, spec: Spec) {
     sim.ok(Command::UpdateDeployment {
@@ -57,7 +44,7 @@ fn is_exclusive(sim: &Sim) -> bool {
 #[test]
 fn what_replaces_an_instance_begins_on_its_node_once_it_has_ended() {
     let mut sim = Sim::new(3, 8);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     assert_eq!(nodes(&sim), [1]);
     sim.update("db", 2);
@@ -77,7 +64,7 @@ fn what_replaces_an_instance_begins_on_its_node_once_it_has_ended() {
 #[test]
 fn several_have_their_own_and_are_replaced_one_after_the_other() {
     let mut sim = Sim::new(3, 8);
-    sim.create("db", keeping(), 3);
+    sim.create("db", keeping_spec(), 3);
     sim.settle();
     assert_eq!(nodes(&sim), [1, 2, 3]);
     sim.update("db", 2);
@@ -99,7 +86,7 @@ fn several_have_their_own_and_are_replaced_one_after_the_other() {
 #[test]
 fn a_lost_node_is_waited_for_and_the_plan_says_so() {
     let mut sim = Sim::new(3, 8);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     sim.set_alive(1, false);
     let made = sim.step();
@@ -119,7 +106,7 @@ fn a_lost_node_is_waited_for_and_the_plan_says_so() {
 #[test]
 fn one_that_was_to_end_when_its_node_was_lost_is_not_replaced_before_it_is_back() {
     let mut sim = Sim::new(2, 8);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     sim.update("db", 2);
     sim.step();
@@ -135,7 +122,7 @@ fn one_that_was_to_end_when_its_node_was_lost_is_not_replaced_before_it_is_back(
 #[test]
 fn a_draining_node_keeps_what_cannot_leave_it() {
     let mut sim = Sim::new(2, 8);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     sim.drain(1, true);
     let made = sim.step();
@@ -154,7 +141,7 @@ fn a_draining_node_keeps_what_cannot_leave_it() {
 #[test]
 fn a_removed_node_takes_its_volumes_along_until_somebody_gives_them_up() {
     let mut sim = Sim::new(3, 8);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     sim.ok(Command::RemoveNode { node: NodeId(1) });
     sim.view.nodes.remove(&NodeId(1));
@@ -171,7 +158,7 @@ fn a_removed_node_takes_its_volumes_along_until_somebody_gives_them_up() {
     sim.ok(Command::RemoveDeployment { name: name("db") });
     sim.ok(delete());
     assert!(sim.state.volumes.is_empty());
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     assert_eq!(sim.running("db").len(), 1);
 }
@@ -179,7 +166,7 @@ fn a_removed_node_takes_its_volumes_along_until_somebody_gives_them_up() {
 #[test]
 fn volumes_outlive_their_deployment_until_their_node_says_they_are_deleted() {
     let mut sim = Sim::new(3, 8);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     sim.ok(Command::RemoveDeployment { name: name("db") });
     sim.settle();
@@ -187,7 +174,7 @@ fn volumes_outlive_their_deployment_until_their_node_says_they_are_deleted() {
     assert_eq!(nodes(&sim), [1]);
     // The same name finds them again.
     sim.create("other", service_spec(), 1);
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     sim.settle();
     assert_eq!(sim.spread("db")[&1], 1);
 
@@ -201,7 +188,7 @@ fn volumes_outlive_their_deployment_until_their_node_says_they_are_deleted() {
     sim.ok(gone(1));
     assert_eq!(nodes(&sim), [1], "its instance has not ended");
     sim.settle();
-    sim.create("db", keeping(), 1);
+    sim.create("db", keeping_spec(), 1);
     let made = sim.step();
     assert_eq!(
         made.unplaced[&name("db")],
@@ -223,7 +210,7 @@ fn a_program_can_be_given_volumes_and_lose_them() {
     let mut sim = Sim::new(3, 8);
     sim.create("db", service_spec(), 2);
     sim.settle();
-    change_spec(&mut sim, keeping());
+    change_spec(&mut sim, keeping_spec());
     sim.settle();
     assert!(is_exclusive(&sim));
     assert_eq!(sim.running("db").len(), 2);
@@ -237,7 +224,7 @@ fn a_program_can_be_given_volumes_and_lose_them() {
 fn volumes_ask_for_a_strategy_that_never_has_two() {
     let spec = Spec {
         strategy: service_spec().strategy,
-        ..keeping()
+        ..keeping_spec()
     };
     let error = spec.check().unwrap_err().to_string();
     assert!(error.contains("'recreate'"), "{error}");
@@ -305,7 +292,7 @@ proptest! {
         events in proptest::collection::vec(event(), 1..60)
     ) {
         let mut sim = Sim::new(4, 64);
-        sim.create("db", keeping(), 3);
+        sim.create("db", keeping_spec(), 3);
         let mut known = std::collections::BTreeMap::new();
         for event in &events {
             happen(&mut sim, event);

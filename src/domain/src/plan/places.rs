@@ -1,26 +1,28 @@
-//! Where the attempts of runs go: the open node with room that has the least to do.
+//! Where the attempts of runs go: the possible node that the rules of placement like best, and that has the least to do.
 
-use std::collections::BTreeMap;
-
-use super::fleet::Fleet;
-use super::problem::Problem;
+use super::planner::Planner;
+use super::spread::Spread;
 use crate::ids::NodeId;
+use crate::names::DeploymentName;
 use crate::observed::View;
+use crate::spec::Service;
 use crate::state::State;
 
 /// The room there is, and what has been given away of it since.
-pub struct Places<'a>(Fleet<'a>);
+pub struct Places(Planner);
 
-impl<'a> Places<'a> {
-    pub fn new(state: &'a State, view: &View) -> Places<'a> {
-        Places(Problem::new(state, view).fleet)
+impl Places {
+    pub fn new(state: &State, view: &View) -> Places {
+        Places(Planner::of(state, view))
     }
 
-    /// A place for one more program, or why there is none.
-    pub fn take(&mut self) -> Result<NodeId, String> {
-        let node = self.0.best(&BTreeMap::new());
-        let node = node.ok_or_else(|| self.0.why_none())?;
-        self.0.take(node);
+    /// A place for one more program of a deployment, or why there is none.
+    pub fn take(&mut self, name: &DeploymentName, service: &Service) -> Result<NodeId, String> {
+        let need = self.0.needed(service, name);
+        let fleet = &mut self.0.fleet;
+        let node = fleet.best(&need, &Spread::default(), None);
+        let node = node.ok_or_else(|| fleet.why_none(&need))?;
+        fleet.take(node, need.amounts);
         Ok(node)
     }
 }

@@ -6,18 +6,21 @@
 //! strategy gives leave for.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
-use super::Solution;
 use super::fleet::{Fleet, Standing};
-use super::problem::{Class, Copy, Job, Place};
+use super::job::{Class, Copy, Job, Place};
+use super::possible::{Need, obstacle};
+use super::solution::Solution;
+use super::spread::Spread;
 use crate::ids::{NodeId, ReleaseNumber};
 use crate::rollout::Demand;
 
 /// The instances of one release of one program, while its deployment is being solved.
-pub(super) struct Work<'j, 'a> {
-    job: &'j Job<'a>,
+pub(super) struct Work<'j> {
+    job: &'j Job,
     release: ReleaseNumber,
+    /// What each of them asks of its node.
+    need: Need,
     count: usize,
     /// How many more may run while others are replaced, and how many fewer be ready.
     surge: usize,
@@ -27,8 +30,8 @@ pub(super) struct Work<'j, 'a> {
     kept: Vec<Copy>,
     /// Instances that go once those of the release are ready, the most useful first.
     replaced: Vec<Copy>,
-    /// Instances of the release on each node, those started by this plan included.
-    own: BTreeMap<NodeId, u32>,
+    /// Where the instances of the release are, those started by this plan included.
+    spread: Spread,
     placed: usize,
     no_place: bool,
     /// Nothing of it is stopped by this plan because it has been replaced.
@@ -36,47 +39,47 @@ pub(super) struct Work<'j, 'a> {
 }
 
 /// Sorts out what there is: by the wanted release, and while another is kept beside it by that one too.
-pub(super) fn works<'j, 'a>(
-    job: &'j Job<'a>,
+pub(super) fn works<'j>(
+    job: &'j Job,
     release: ReleaseNumber,
     demand: &Demand,
-) -> Vec<Work<'j, 'a>> {
-    let present = || job.copies.iter().filter(|copy| copy.place != Place::Lost);
+    fleet: &Fleet,
+    need: impl Fn(ReleaseNumber) -> Need,
+) -> Vec<Work<'j>> {
     let of = |classes: &[Class]| {
-        let some = present().filter(|copy| classes.contains(&copy.class));
+        let some = job.present().filter(|copy| classes.contains(&copy.class));
         some.copied().collect::<Vec<_>>()
+    };
+    let work = |release, count, own, others| {
+        let need = need(release);
+        Work::new(job, (release, need), count, (own, others), fleet)
     };
     let (surge, unavailable) = (demand.surge as usize, demand.unavailable as usize);
     match demand.keep {
         None => {
             let others = of(&[Class::From, Class::Again, Class::Other, Class::Bad]);
-            let mut work = Work::new(job, release, demand.new, of(&[Class::New]), others);
+            let mut work = work(release, demand.new, of(&[Class::New]), others);
             (work.surge, work.unavailable) = (surge, unavailable);
             work.alone = demand.alone;
             vec![work]
         }
         Some((from, count)) => {
             let others = of(&[Class::Other, Class::Bad]);
-            let mut new = Work::new(
-                job,
-                release,
-                demand.new,
-                of(&[Class::New]),
-                of(&[Class::Again]),
-            );
+            let again = of(&[Class::Again]);
+            let mut new = work(release, demand.new, of(&[Class::New]), again);
             (new.surge, new.unavailable) = (surge.max(1), unavailable);
-            vec![Work::new(job, from, count, of(&[Class::From]), others), new]
+            vec![work(from, count, of(&[Class::From]), others), new]
         }
     }
 }
 
-impl<'j, 'a> Work<'j, 'a> {
+impl<'j> Work<'j> {
     fn new(
-        job: &'j Job<'a>,
-        release: ReleaseNumber,
+        job: &'j Job,
+        (release, need): (ReleaseNumber, Need),
         count: u32,
-        own: Vec<Copy>,
-        others: Vec<Copy>,
+        (own, others): (Vec<Copy>, Vec<Copy>),
+        fleet: &Fleet,
     ) -> Self {
         let (kept, mut replaced): (Vec<Copy>, Vec<Copy>) = own
             .into_iter()
@@ -90,20 +93,18 @@ impl<'j, 'a> Work<'j, 'a> {
                 copy.id,
             )
         });
-        let mut own: BTreeMap<NodeId, u32> = BTreeMap::new();
-        for copy in &kept {
-            *own.entry(copy.node).or_default() += 1;
-        }
+        let spread = Spread::of(&need, kept.iter().map(|copy| copy.node), fleet);
         Work {
             job,
             release,
+            need,
             count: count as usize,
             surge: usize::MAX,
             unavailable: 0,
             alone: false,
             kept,
             replaced,
-            own,
+            spread,
             placed: 0,
             no_place: false,
             waits: true,
@@ -111,19 +112,30 @@ impl<'j, 'a> Work<'j, 'a> {
     }
 
     /// Stops what is too much of the release itself, and of the others what has been replaced.
-    pub fn stop_surplus(&mut self, fleet: &Fleet, solution: &mut Solution) {
+    pub fn stop_surplus(&mut self, fleet: &mut Fleet, solution: &mut Solution) {
         while self.kept.len() > self.count
-            && let Some(surplus) = least_needed(&self.kept, &self.own, fleet)
+            && let Some(surplus) = self.least_needed(fleet)
         {
             let copy = self.kept.swap_remove(surplus);
-            self.own.entry(copy.node).and_modify(|count| *count -= 1);
-            solution.stop(copy.id);
+            self.spread.remove(fleet, copy.node);
+            solution.stop(&self.job.name, copy.id);
         }
-        let superfluous = self.replaced.split_off(self.still_needed());
+        let superfluous = self.replaced.split_off(self.still_needed(fleet));
         self.waits = superfluous.is_empty();
         for copy in &superfluous {
-            solution.stop(copy.id);
+            solution.stop(&self.job.name, copy.id);
         }
+    }
+
+    /// Which to stop when there are too many: one that is not ready, else one where it is of the least use, else one
+    /// of the fullest node, the newest first.
+    fn least_needed(&self, fleet: &Fleet) -> Option<usize> {
+        (0..self.kept.len()).max_by_key(|position| {
+            let copy = &self.kept[*position];
+            let slot = fleet.get(copy.node);
+            let rank = slot.map(|slot| self.spread.rank(&self.need, slot));
+            (!copy.ready, rank, slot.map(|slot| slot.used), copy.id)
+        })
     }
 
     /// The room that this deployment's own stopped instances have left is its own first. Otherwise an
@@ -139,22 +151,49 @@ impl<'j, 'a> Work<'j, 'a> {
         if !self.no_place {
             return;
         }
+        // A move was for the better, and nothing has to come of it.
+        let moving = self.replaced.iter().filter(|c| c.place == Place::Moving);
+        let moving: Vec<_> = moving.map(|copy| copy.id).collect();
+        if !moving.is_empty() {
+            for copy in moving {
+                solution.stay(&self.job.name, copy);
+            }
+            return;
+        }
         // One at a time, and only while what was started so far has become ready: a release that
         // does not come up must not take the whole deployment down with it.
         let idle = self.job.stopping == 0 && self.waits && self.placed == 0;
         if idle
             && self.ready() == self.kept.len()
-            && let Some(copy) = in_the_way(&self.replaced, fleet)
+            && let Some(copy) = self.in_the_way(fleet)
         {
-            solution.stop(copy.id);
+            solution.stop(&self.job.name, copy.id);
         }
+        let why = solution.give_up(&self.need, fleet);
         let reason = format!(
-            "{} of {} instances cannot be placed: {}",
+            "{} of {} instances cannot be placed: {why}",
             self.missing(),
-            self.count,
-            fleet.why_none()
+            self.count
         );
-        solution.explain(self.job.name, reason);
+        solution.explain(&self.job.name, reason);
+    }
+
+    /// The least useful of the instances to be replaced whose end makes room for a replacement, if not at
+    /// once then together with its like on the same node.
+    fn in_the_way(&self, fleet: &Fleet) -> Option<&Copy> {
+        let makes_room = |copy: &Copy| {
+            let Some(slot) = fleet.get(copy.node) else {
+                return false;
+            };
+            let alike = self.replaced.iter().filter(|c| c.node == copy.node);
+            let mut without = slot.clone();
+            for other in alike {
+                without.used = without.used.saturating_sub(1);
+                without.asked = without.asked.minus(other.amounts);
+            }
+            slot.standing == Standing::Open && obstacle(&self.need, &without).is_none()
+        };
+        self.replaced.iter().rev().find(|copy| makes_room(copy))
     }
 
     fn ready(&self) -> usize {
@@ -162,9 +201,16 @@ impl<'j, 'a> Work<'j, 'a> {
     }
 
     /// How many of those that are replaced have to go on.
-    fn still_needed(&self) -> usize {
+    fn still_needed(&self, fleet: &mut Fleet) -> usize {
         let ready = self.ready();
-        if self.alone && !self.replaced.is_empty() {
+        if self.alone && self.replaced.iter().any(is_outdated) {
+            return 0;
+        }
+        // Of those of which two must not run, one goes before another comes: if there is a place for that one.
+        if self.alone
+            && !self.replaced.is_empty()
+            && fleet.best(&self.need, &self.spread, None).is_some()
+        {
             return 0;
         }
         let good = self.replaced.iter().filter(|copy| copy.class != Class::Bad);
@@ -188,7 +234,7 @@ impl<'j, 'a> Work<'j, 'a> {
     fn leave(&self) -> usize {
         let outdated = || self.replaced.iter().filter(|copy| is_outdated(copy));
         let going = self.job.stopping > 0 || !self.waits;
-        if self.alone && (going || !self.replaced.is_empty()) {
+        if self.alone && (going || outdated().next().is_some()) {
             return 0;
         }
         // Those of a failed release go as soon as anything is better.
@@ -200,18 +246,29 @@ impl<'j, 'a> Work<'j, 'a> {
         most.saturating_sub(self.kept.len() + self.placed + outdated)
     }
 
+    fn best(&mut self, fleet: &mut Fleet, solution: &Solution) -> Option<NodeId> {
+        if solution.why_hopeless(&self.need).is_some() {
+            return None;
+        }
+        for name in &self.need.apart {
+            self.need.shunned.extend(solution.started(name));
+        }
+        fleet.best(&self.need, &self.spread, None)
+    }
+
     fn place(&mut self, at_most: usize, fleet: &mut Fleet, solution: &mut Solution) {
         for _ in 0..self.missing().min(at_most).min(self.leave()) {
             if !solution.has_room() {
+                solution.is_busy(&self.job.name);
                 return;
             }
-            let Some(node) = fleet.best(&self.own) else {
+            let Some(node) = self.best(fleet, solution) else {
                 self.no_place = true;
                 return;
             };
-            solution.start(self.job.name, self.release, node);
-            fleet.take(node);
-            *self.own.entry(node).or_default() += 1;
+            solution.start(&self.job.name, self.release, node);
+            fleet.try_on(node, self.need.amounts);
+            self.spread.add(fleet, node);
             self.placed += 1;
         }
     }
@@ -220,25 +277,4 @@ impl<'j, 'a> Work<'j, 'a> {
 /// Not of the release, on a node where it could stay.
 fn is_outdated(copy: &Copy) -> bool {
     copy.place == Place::Staying
-}
-
-/// Which to stop when there are too many: one that is not ready, else one of the fullest node, the
-/// newest first.
-fn least_needed(kept: &[Copy], own: &BTreeMap<NodeId, u32>, fleet: &Fleet) -> Option<usize> {
-    (0..kept.len()).max_by_key(|position| {
-        let copy = &kept[*position];
-        let on_node = own.get(&copy.node).copied().unwrap_or(0);
-        (!copy.ready, on_node, fleet.used(copy.node), copy.id)
-    })
-}
-
-/// The least useful of the instances to be replaced whose end makes room for a replacement, if not at
-/// once then together with its like on the same node.
-fn in_the_way<'a>(replaced: &'a [Copy], fleet: &Fleet) -> Option<&'a Copy> {
-    let makes_room = |copy: &Copy| {
-        let alike = replaced.iter().filter(|c| c.node == copy.node).count();
-        let others = fleet.used(copy.node).saturating_sub(alike as u32);
-        fleet.standing(copy.node) == Standing::Open && others < fleet.capacity(copy.node)
-    };
-    replaced.iter().rev().find(|copy| makes_room(copy))
 }

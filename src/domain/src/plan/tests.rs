@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::Command;
+use crate::ids::{InstanceId, NodeId};
 use crate::observed::{Health, Phase};
 use crate::state::Desired;
 use crate::testing::*;

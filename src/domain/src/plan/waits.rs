@@ -1,6 +1,6 @@
 //! Deployments that wait for others: none of their instances is started before those are there.
 
-use super::problem::{Class, Job, Kind, Place};
+use super::job::{Class, Job, Kind, Place};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
 use crate::state::{Desired, State};
@@ -11,7 +11,7 @@ pub(super) fn holds_up(state: &State, view: &View, job: &Job) -> Option<String> 
     if !matches!(job.kind, Kind::Service { .. } | Kind::Bound { .. }) {
         return None;
     }
-    let deployment = state.deployments.get(job.name)?;
+    let deployment = state.deployments.get(&job.name)?;
     let fresh = job.copies.iter().filter(|copy| {
         copy.class == Class::New
             && (copy.place == Place::Staying || matches!(job.kind, Kind::Bound { .. }))

@@ -99,6 +99,7 @@ pub async fn cluster(count: u64) -> Cluster {
             draining: false,
             leaving: false,
             awaited_since: None,
+            labels: Default::default(),
         };
         state.nodes.insert(me, node);
         bound.push(mesh);

@@ -90,7 +90,8 @@ impl Bridges {
             }),
             _running: running,
         }));
-        for name in bridges.lock().ports.names() {
+        let names = bridges.lock().ports.names();
+        for name in names {
             if let Err(error) = bridges.port(&name) {
                 tracing::warn!(deployment = %name, %error, "programs of this node cannot reach a deployment that they depend on");
             }

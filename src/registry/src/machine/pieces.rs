@@ -58,6 +58,7 @@ enum Piece {
         told: Vec<(InstanceId, Told)>,
         dead: Vec<NodeId>,
     },
+    Moving(Vec<InstanceId>),
 }
 
 pub fn encode(state: &State) -> io::Result<Vec<u8>> {
@@ -83,6 +84,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         secrets,
         work,
         events,
+        moving,
     } = state;
     let mut out = Vec::new();
     push(
@@ -148,6 +150,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
             dead: events.dead().collect(),
         },
     )?;
+    push_all(&mut out, moving.iter().copied(), Piece::Moving)?;
     push(&mut out, &Piece::End)?;
     Ok(out)
 }
@@ -229,6 +232,7 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             }
             Piece::Events(some) => state.events.extend(some),
             Piece::Told { last, told, dead } => state.events.restore(last, told, dead),
+            Piece::Moving(some) => state.moving.extend(some),
             Piece::End if bytes.is_empty() => {
                 if state.deployments.values().any(|d| d.releases.is_empty()) {
                     return Err(bad("the snapshot has a deployment without a release"));

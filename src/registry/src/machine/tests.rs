@@ -68,6 +68,7 @@ fn a_state_goes_through_bytes_and_back() {
         ..Default::default()
     };
     state.work.insert("api".parse().unwrap(), work);
+    state.moving.insert(nebula_domain::InstanceId(3));
     let bytes = pieces::encode(&state).unwrap();
     assert_eq!(pieces::decode(&bytes).unwrap(), state);
     for cut in [0, 3, 4, 50, bytes.len() - 1] {

@@ -3,6 +3,7 @@
 mod detail;
 mod event;
 mod http;
+mod placement;
 mod probe;
 mod release;
 mod run;
@@ -21,6 +22,10 @@ pub use http::{
     HttpRateLimit, HttpRule, HttpSecurity,
 };
 
+pub use placement::{
+    DrainStatus, LabelChange, LeftInstance, NodeLabels, NodeRoom, Placement, PlacementAnswer,
+    PlacementQuestion,
+};
 pub use probe::{DeploymentHealth, InstanceHealth, Probe, ProbeChange, ProbeHealth, SilentNode};
 pub use release::{
     Isolation, Order, ReleaseInfo, ReleaseStrategy, Releases, Resources, RollBack, RolloutStatus,
@@ -126,6 +131,11 @@ pub struct Member {
     pub status: MemberStatus,
     pub leader: bool,
     pub version: String,
+    /// What the operator says of it; see `nodectl label`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub room: NodeRoom,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -168,6 +178,10 @@ pub struct NodeStatus {
     pub applied_index: u64,
     pub rss_bytes: u64,
     pub instances: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub room: NodeRoom,
     pub deployments: u32,
     pub certificate_expires_at: String,
     pub data_dir: String,
@@ -325,6 +339,9 @@ pub struct DeploymentSpec {
     /// Commands that run once for each release.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hooks: Hooks,
+    /// On which nodes its instances may be, and had better be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub placement: Placement,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -355,6 +372,7 @@ impl std::fmt::Debug for DeploymentSpec {
             .field("job", &self.job)
             .field("cron", &self.cron)
             .field("hooks", &self.hooks)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ mod http;
 #[cfg(test)]
 mod http_tests;
 mod http_told;
+mod placement;
 mod probe;
 mod release;
 mod run;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use http::{Passwords, policy};
 pub use http_told::told_policy;
+pub use placement::{label_key, labels, told_labels};
 pub use release::order;
 
 use nebula_domain::http::HttpPolicy;
@@ -115,6 +117,7 @@ impl From<&Rejection> for ApiError {
             Rejection::Spec(_) | Rejection::Setting(_) => {
                 (C::BadRequest, "correct the value and try again")
             }
+            Rejection::LabelReserved(_) => (C::BadRequest, "use another label"),
             Rejection::SettingUnset(_) => (C::NotFound, "see 'nebula config list'"),
             Rejection::Limit(_) => (
                 C::LimitExceeded,
@@ -245,10 +248,11 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         || wire.isolation != Default::default()
         || !wire.volumes.is_empty()
         || !wire.depends_on.is_empty()
-        || !wire.secrets.is_empty();
+        || !wire.secrets.is_empty()
+        || wire.placement != Default::default();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources, isolation, volumes, dependencies or secrets",
+            "a static site has no command, environment, probe, resources, isolation, volumes, dependencies, secrets or placement",
             "leave them out, or use --type service",
         ));
     }
@@ -302,6 +306,7 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         volumes: volume::volumes(&wire.volumes)?,
         depends_on: dependency::dependencies(&wire.depends_on)?,
         secrets: secret::secrets(&wire.secrets)?,
+        placement: placement::placement(&wire.placement)?,
     }))
 }
 
@@ -340,6 +345,7 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
             strategy,
             resources: release::told_resources(&service.resources),
             isolation: release::told_isolation(&service.isolation),
+            placement: placement::told_placement(&service.placement),
             volumes: volume::told(&service.volumes),
             depends_on: service.depends_on.iter().map(ToString::to_string).collect(),
             secrets: secret::told(&service.secrets),

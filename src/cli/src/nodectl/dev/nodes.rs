@@ -322,6 +322,8 @@ mod tests {
             status,
             leader: id == 1,
             version: String::new(),
+            labels: Default::default(),
+            room: Default::default(),
         }
     }
 
