@@ -35,6 +35,7 @@ pub async fn ask(
         command: Some("true".to_owned()),
         resources: body.resources,
         placement: body.placement,
+        port: body.port,
         ..DeploymentSpec::default()
     };
     let spec = convert::spec(&asked, Some(ANY_DOMAIN), Passwords::Unseen)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nebula_domain::Digest;
 
 use crate::archive::ArchiveError;
+use crate::image::ImageError;
 
 /// What an error means to whoever asked; the API's codes derive from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub enum ArtifactError {
     DigestMismatch { expected: Digest, actual: Digest },
     #[error("the archive was refused")]
     BadArchive(#[source] ArchiveError),
+    #[error("the image was refused")]
+    BadImage(#[source] ImageError),
     #[error("the archive is larger than {limit} bytes (artifact_bytes)")]
     TooLarge { limit: u64 },
     #[error("artifact {digest} is not on this node and could not be fetched: {reasons}")]
@@ -63,7 +66,7 @@ impl ArtifactError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ArtifactError::DigestMismatch { .. } => ErrorKind::DigestMismatch,
-            ArtifactError::BadArchive(_) => ErrorKind::BadArchive,
+            ArtifactError::BadArchive(_) | ArtifactError::BadImage(_) => ErrorKind::BadArchive,
             ArtifactError::TooLarge { .. } => ErrorKind::TooLarge,
             ArtifactError::Missing { .. } => ErrorKind::Missing,
             ArtifactError::NotReplicated { .. } => ErrorKind::NotReplicated,

@@ -5,6 +5,7 @@
 //! trees/<digest>/            one unpacked
 //! trees/<digest>.manifest    JSON: {"files": {"index.html": {"size": 1, "blake3": "…"}}, "links": false}
 //! trees/<digest>.packed/     compressed forms of its files, see `compress`; may be missing
+//! trees/<digest>.image/      the root folder of the image that the artifact is, once one was asked for
 //! trees/<digest>.complete    the boot in which the tree was unpacked; without it there is no tree
 //! tmp/                       whatever is unfinished; emptied at start
 //! quarantine/<digest>.tar    what no longer was what its name says
@@ -65,6 +66,10 @@ impl Layout {
 
     pub fn packed(&self, digest: Digest) -> PathBuf {
         self.trees().join(format!("{digest}.packed"))
+    }
+
+    pub fn image(&self, digest: Digest) -> PathBuf {
+        self.trees().join(format!("{digest}.image"))
     }
 
     pub fn complete(&self, digest: Digest) -> PathBuf {

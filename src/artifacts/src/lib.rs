@@ -6,6 +6,7 @@ pub mod archive;
 mod collect;
 mod compress;
 mod error;
+pub mod image;
 mod layout;
 mod limits;
 mod locks;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use nebula_domain::image::ImageDigest;
 use nebula_domain::{Digest, NodeId};
 use nebula_mesh::Mesh;
 use nebula_telemetry::{Counter, Metrics};
@@ -29,6 +31,7 @@ use tokio::sync::Semaphore;
 
 pub use collect::Collected;
 pub use error::{ArtifactError, ErrorKind};
+use image::ImageConfig;
 pub use limits::{GRACE, MAX_ARTIFACT_BYTES, MIN_FREE_BYTES};
 pub use store::ArtifactMeta;
 
@@ -174,6 +177,21 @@ impl Artifacts {
     ) -> Result<PathBuf, ArtifactError> {
         self.0.ensure(digest, sources).await?;
         Ok(self.0.layout.tree(digest))
+    }
+
+    /// The root folder of the image that the artifact is, and its configuration; fetched and unpacked if need be, and
+    /// nobody's to change. An error when the artifact is not the image with this digest.
+    pub async fn image(
+        &self,
+        digest: Digest,
+        image: ImageDigest,
+        sources: &[NodeId],
+    ) -> Result<(PathBuf, ImageConfig), ArtifactError> {
+        self.0.ensure(digest, sources).await?;
+        let _lock = self.0.locks.lock(digest).await;
+        let trees = self.0.trees.clone();
+        let config = store::blocking(move || trees.image(digest, image)).await?;
+        Ok((self.0.layout.image(digest), config))
     }
 
     /// Whether every unpacked file is still there and as long as it was; what is not whole is unpacked

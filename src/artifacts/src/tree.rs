@@ -10,9 +10,11 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 
 use nebula_domain::Digest;
+use nebula_domain::image::ImageDigest;
 
 use crate::archive;
 use crate::error::ArtifactError;
+use crate::image::{self, ImageConfig};
 use crate::layout::{self, Layout};
 use crate::space::Space;
 use crate::store::Hashing;
@@ -59,7 +61,7 @@ impl Trees {
         for found in listed {
             let found = found.map_err(ArtifactError::disk("list", &dir))?;
             let name = found.file_name();
-            let digest = ["", ".manifest", ".packed", ".complete"]
+            let digest = ["", ".manifest", ".packed", ".image", ".complete"]
                 .iter()
                 .find_map(|suffix| layout::digest_of(&name, suffix));
             if let Some(digest) = digest
@@ -117,6 +119,7 @@ impl Trees {
         layout::remove_file(&self.layout.complete(digest))?;
         layout::remove_file(&self.layout.manifest(digest))?;
         layout::remove_tree(&self.layout.packed(digest))?;
+        layout::remove_tree(&self.layout.image(digest))?;
         layout::remove_tree(&self.layout.tree(digest))
     }
 
@@ -155,6 +158,25 @@ impl Trees {
             io::Write::write_all(&mut file, self.boot.as_bytes())
         })?;
         Ok(Outcome::Done)
+    }
+
+    /// Unpacks the image that the tree is, unless it was. The tree is whole; only one at a time for a digest.
+    pub fn image(&self, digest: Digest, image: ImageDigest) -> Result<ImageConfig, ArtifactError> {
+        let (tree, root) = (self.layout.tree(digest), self.layout.image(digest));
+        let config = image::configuration(&tree, image).map_err(ArtifactError::BadImage)?;
+        config.check_platform().map_err(ArtifactError::BadImage)?;
+        // It was renamed to its place when it was whole, in this boot.
+        if root.is_dir() {
+            return Ok(config);
+        }
+        let tmp = self.layout.tmp();
+        let work = tempfile::tempdir_in(&tmp).map_err(ArtifactError::disk("write in", &tmp))?;
+        let unpacking = work.path().join("root");
+        let room = |bytes| self.space.check(bytes).map_err(|error| error.to_string());
+        image::unpack(&tree, &unpacking, image, self.max_bytes, &room)
+            .map_err(ArtifactError::BadImage)?;
+        fs::rename(&unpacking, &root).map_err(ArtifactError::disk("create", &root))?;
+        Ok(config)
     }
 
     fn put(

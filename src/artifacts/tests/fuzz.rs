@@ -1,13 +1,18 @@
 //! Archives from anywhere: refused, or unpacked into their folder and nowhere else.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nebula_artifacts::archive::{inspect, pack, scan, unpack};
+use nebula_artifacts::image;
+use nebula_domain::image::ImageDigest;
 use nebula_testkit::fuzz::{Target, repeats};
+use sha2::Digest as _;
 use tempfile::tempdir;
 
 const BLOCK: usize = 512;
@@ -112,5 +117,62 @@ fn fuzz_archives() {
             fs::remove_dir_all(&dir).unwrap();
         }
         taken
+    });
+}
+
+/// A layer whose image vouches for it: whatever it says, what comes of it stays in its folder.
+#[test]
+fn fuzz_layers() {
+    use common::{Entry, Image, gzip, layer, zstd};
+    let plain = layer(&[
+        ("a/b", Entry::File(0o755, &[7; 700])),
+        ("l", Entry::Link("/a")),
+        ("l/c", Entry::File(0o644, b"c")),
+        ("h", Entry::Same("a/b")),
+        (&"n".repeat(150), Entry::Folder),
+    ]);
+    let hiding = layer(&[
+        ("a/x", Entry::File(0o644, b"x")),
+        ("a/.wh.x", Entry::File(0o644, b"")),
+        ("up", Entry::Link("../..")),
+        ("up/y", Entry::Folder),
+        (".wh..wh..opq", Entry::File(0o644, b"")),
+    ]);
+    let target = Target {
+        name: "artifacts: layers of images",
+        corpus: vec![gzip(&plain), zstd(&hiding), plain, hiding],
+        words: &[
+            "../", "/", "./", "\0", "ustar", ".wh.", "L", "K", "x", "2", "1", "path=",
+        ],
+        max_bytes: 32 * 1024,
+        allocated_per_byte: 4096,
+        // A window of zstd's.
+        allocated_bytes: 160 * 1024 * 1024,
+        understood_percent: 5,
+    };
+    let outside = tempdir().unwrap();
+    let (tree, root) = (outside.path().join("tree"), outside.path().join("root"));
+    fs::create_dir_all(tree.join("layers")).unwrap();
+    target.run(|input| {
+        let mut bytes = input.to_vec();
+        mend_checksums(&mut bytes);
+        let config = Image::new(vec![bytes.clone()]).config();
+        let digest = ImageDigest(sha2::Sha256::digest(config.as_bytes()).into());
+        fs::write(tree.join("config.json"), config).unwrap();
+        fs::write(tree.join("layers/0000"), &bytes).unwrap();
+        let unpacked = image::unpack(&tree, &root, digest, MAX_BYTES, &|_| Ok(()));
+        if unpacked.is_ok() {
+            assert!(
+                content_bytes(&root) <= 64 * MAX_BYTES,
+                "hard links count often"
+            );
+            fs::remove_dir_all(&root).unwrap();
+        }
+        // What was refused is the caller's to remove.
+        let _ = fs::remove_dir_all(outside.path().join("root.contents"));
+        let left = fs::read_dir(outside.path()).unwrap().count();
+        assert_eq!(left, 1, "nothing but the tree");
+        // Packed layers are whole only as they were: their digest is of what is in them.
+        !matches!(unpacked, Err(image::ImageError::Damaged(_)))
     });
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use nebula_artifacts::archive::{self, ArchiveError, Manifest, Measured};
+use nebula_artifacts::{MAX_ARTIFACT_BYTES, image};
 use nebula_client::{ArtifactSource, Client};
-use nebula_wire::api::ErrorCode;
+use nebula_wire::api::{ErrorCode, Image};
+use tempfile::TempDir;
 
 use crate::error::{CliError, Outcome};
 use crate::output::Output;
@@ -19,11 +21,25 @@ use crate::output::Output;
 pub struct Packed {
     manifest: Manifest,
     measured: Measured,
+    image: Option<Unpacked>,
+}
+
+/// An image that was read from an archive.
+#[derive(Debug, Clone)]
+struct Unpacked {
+    image: Image,
+    /// Holds what is to be sent.
+    _folder: Arc<TempDir>,
 }
 
 impl Packed {
     pub fn digest(&self) -> String {
         self.measured.digest.to_string()
+    }
+
+    /// The image that it is, if it is one.
+    pub fn image(&self) -> Option<Image> {
+        self.image.as_ref().map(|unpacked| unpacked.image.clone())
     }
 }
 
@@ -38,7 +54,11 @@ pub async fn pack_without(dir: &Path, left_out: &[PathBuf]) -> Outcome<Packed> {
     let read = move || {
         let manifest = archive::scan(&dir)?.without(&left_out)?;
         let measured = archive::measure(&manifest)?;
-        Ok(Packed { manifest, measured })
+        Ok(Packed {
+            manifest,
+            measured,
+            image: None,
+        })
     };
     tokio::task::spawn_blocking(read)
         .await
@@ -46,6 +66,33 @@ pub async fn pack_without(dir: &Path, left_out: &[PathBuf]) -> Outcome<Packed> {
         .map_err(|e: ArchiveError| {
             CliError::usage(chain(&e), "give --path a folder with the files to deploy")
         })
+}
+
+/// Reads an image's archive into a temporary folder, checks it and packs it. Nothing is sent.
+pub async fn pack_image(file: &Path) -> Outcome<Packed> {
+    let file = file.to_owned();
+    let read = move || {
+        let failed = |what: String| CliError::failed(what, "see that there is room in TMPDIR");
+        let folder = tempfile::tempdir().map_err(|e| failed(format!("no folder for it: {e}")))?;
+        let prepared = image::prepare(&file, folder.path(), MAX_ARTIFACT_BYTES)
+            .map_err(|e| CliError::usage(chain(&e), "see docs/images.md"))?;
+        let manifest = archive::scan(folder.path()).map_err(|e| failed(chain(&e)))?;
+        let measured = archive::measure(&manifest).map_err(|e| failed(chain(&e)))?;
+        Ok(Packed {
+            manifest,
+            measured,
+            image: Some(Unpacked {
+                image: Image {
+                    name: prepared.image.name,
+                    digest: prepared.image.digest.to_string(),
+                },
+                _folder: Arc::new(folder),
+            }),
+        })
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|e| CliError::failed(format!("reading the image stopped: {e}"), "try again"))?
 }
 
 /// Uploads the archive unless the cluster holds it already; says whether it did.

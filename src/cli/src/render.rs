@@ -176,6 +176,12 @@ fn spec_lines(spec: &DeploymentSpec) -> String {
     if let Some(command) = &spec.command {
         text.push_str(&format!("  command: {command}\n"));
     }
+    if let Some(image) = &spec.image {
+        text.push_str(&format!("  image: {} ({})\n", image.name, image.digest));
+    }
+    if let Some(port) = spec.port {
+        text.push_str(&format!("  port: {port} on every node\n"));
+    }
     if !spec.env.is_empty() {
         let names: Vec<_> = spec.env.keys().map(String::as_str).collect();
         text.push_str(&format!("  environment: {}\n", names.join(", ")));
@@ -282,6 +288,19 @@ pub fn releases(all: &Releases) -> String {
 
 const RELEASE_COLUMNS: [&str; 7] = ["RELEASE", "FATE", "MADE", "BY", "FILES", "MESSAGE", "WHY"];
 
+/// The beginning of the artifact's digest; of an image its name and its own.
+fn files(release: &ReleaseInfo) -> String {
+    let start = |digest: &str| digest.chars().take(12).collect::<String>();
+    let image = release.spec.as_ref().and_then(|spec| spec.image.as_ref());
+    image.map_or_else(
+        || start(&release.artifact),
+        |image| {
+            let digest = image.digest.trim_start_matches("sha256:");
+            format!("{} {}", image.name, start(digest))
+        },
+    )
+}
+
 fn release_row(release: &ReleaseInfo) -> [String; 7] {
     let mark = if release.wanted { "*" } else { "" };
     [
@@ -289,7 +308,7 @@ fn release_row(release: &ReleaseInfo) -> [String; 7] {
         release.fate.clone(),
         release.created_at.clone(),
         release.author.clone(),
-        release.artifact.chars().take(12).collect(),
+        files(release),
         release
             .message
             .lines()

@@ -5,6 +5,7 @@ mod http;
 mod http_file;
 mod password;
 mod placement;
+mod port;
 mod release;
 mod run;
 mod stateful;
@@ -14,12 +15,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nebula_domain::DeploymentName;
+use nebula_domain::image::ImageDigest;
 use nebula_domain::limits::INSTANCES_PER_DEPLOYMENT;
-use nebula_wire::api::{DeploymentSpec, Probe};
+use nebula_wire::api::{DeploymentSpec, Image, Probe};
 use nebula_wire::convert::{self, Passwords};
 
 pub use change::ChangeFlags;
 pub use http::{HttpChange, HttpFlags};
+pub use port::PortFlag;
 use release::ReleaseFlags;
 use run::RunFlags;
 use stateful::StatefulFlags;
@@ -74,6 +77,12 @@ pub struct SpecFlags {
     /// Program to run in the deployed folder, by /bin/sh; it has to listen on 127.0.0.1:$PORT
     #[arg(long, value_name = "COMMAND")]
     pub command: Option<String>,
+    /// Container image to run, as 'docker save' or an OCI layout puts it in an archive; its files take the place of --path
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Port on which the program listens whatever PORT says, so that a node has one instance of it at most; none for the one in PORT
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<PortFlag>,
     /// Domain under which the deployment gets its name: NAME.DOMAIN
     #[arg(long, value_name = "DOMAIN")]
     pub tld: Option<String>,
@@ -118,6 +127,8 @@ impl SpecFlags {
         let SpecFlags {
             kind,
             command,
+            image,
+            port,
             tld,
             env,
             env_file,
@@ -134,6 +145,8 @@ impl SpecFlags {
         } = self;
         kind.is_none()
             && command.is_none()
+            && image.is_none()
+            && port.is_none()
             && tld.is_none()
             && env.is_empty()
             && env_file.is_none()
@@ -153,7 +166,8 @@ impl SpecFlags {
     fn kind_after(&self, now: Kind) -> Kind {
         let by_schedule = self.runs.schedule.as_ref().map(|_| Kind::Cron);
         // Another command leaves a program what it is.
-        let by_command = self.command.as_ref().map(|_| Kind::Service);
+        let is_program = self.command.is_some() || self.image.is_some();
+        let by_command = is_program.then_some(Kind::Service);
         let by_command = by_command.filter(|_| now == Kind::Static);
         self.kind.or(by_schedule).or(by_command).unwrap_or(now)
     }
@@ -188,7 +202,15 @@ impl SpecFlags {
                 *told = Some(http_probe(path, told.take()));
             }
         }
+        if self.image.is_some() {
+            // The command of a folder's program is none of an image's.
+            spec.command = spec.command.filter(|_| spec.image.is_some());
+            spec.image = Some(unread());
+        }
         spec.command = self.command.clone().or(spec.command);
+        if let Some(PortFlag(port)) = self.port {
+            spec.port = port;
+        }
         spec.tld = self.tld.clone().or(spec.tld);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         spec.stop_grace_ms = self.stop_grace.map(millis).or(spec.stop_grace_ms);
@@ -204,6 +226,8 @@ impl SpecFlags {
     fn check_static(&self) -> Outcome {
         refuse_given(&[
             (self.command.is_some(), "--command"),
+            (self.image.is_some(), "--image"),
+            (self.port.is_some(), "--port"),
             (!self.env.is_empty(), "--env"),
             (self.env_file.is_some(), "--env-file"),
             (self.health_path.is_some(), "--health-path"),
@@ -241,6 +265,14 @@ fn blank(kind: Kind, tld: Option<String>) -> DeploymentSpec {
         kind: kind.as_str().to_owned(),
         tld,
         ..DeploymentSpec::default()
+    }
+}
+
+/// Stands in for an image until its archive is read.
+pub fn unread() -> Image {
+    Image {
+        name: "image".to_owned(),
+        digest: ImageDigest([0; 32]).to_string(),
     }
 }
 

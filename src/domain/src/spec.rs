@@ -24,12 +24,14 @@ pub use volume::VolumeSpec;
 
 use crate::excerpt::excerpt;
 use crate::http::{HostPattern, HttpError, HttpPolicy};
-use crate::isolation::Isolation;
+use crate::image::{Image, ImageError};
+use crate::isolation::{Isolation, Profile};
 use crate::limits::{
     COMMAND_BYTES, DEPENDENCIES, ENV_BYTES, LimitExceeded, SECRETS_PER_DEPLOYMENT,
 };
 use crate::names::{DeploymentName, DomainName, SecretName};
 use crate::placement::{Placement, PlacementError};
+use crate::port::{FixedPort, PortError};
 use crate::resources::{ResourceError, Resources};
 
 /// Why a spec was refused.
@@ -89,6 +91,10 @@ pub enum SpecError {
     Runs(String),
     #[error("{0}")]
     Placement(#[from] PlacementError),
+    #[error("{0}")]
+    Port(#[from] PortError),
+    #[error("{0}")]
+    Image(#[from] ImageError),
     #[error("placement.{list} names the deployment itself, '{name}'")]
     OwnNeighbour { list: String, name: DeploymentName },
     #[error("the judge needs at least 1 request, and errors of at most 100 percent")]
@@ -129,10 +135,14 @@ pub struct StaticSite {
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Handed to `/bin/sh -c`, run in the artifact's folder.
+    /// Handed to `/bin/sh -c`, run in the artifact's folder; empty: what its image says.
     pub command: String,
+    /// The artifact is this image, and the program sees its files in place of the machine's.
+    pub image: Option<Image>,
     /// What is expected of it.
     pub kind: Kind,
+    /// It listens there on every node, and nowhere else; none: wherever its node tells it to.
+    pub port: Option<FixedPort>,
     pub env: BTreeMap<String, String>,
     /// Whether it may be given requests.
     pub probe: ProbeSpec,
@@ -161,6 +171,8 @@ impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service")
             .field("kind", &self.kind)
+            .field("image", &self.image)
+            .field("port", &self.port)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("probe", &self.probe)
             .field("startup", &self.startup)
@@ -200,7 +212,8 @@ impl Spec {
     pub fn check(&self) -> Result<(), SpecError> {
         self.http.check()?;
         self.strategy.check()?;
-        if !self.volumes().is_empty() && self.strategy.takeover != Takeover::Recreate {
+        let replaced = !self.volumes().is_empty() && !self.is_finite();
+        if replaced && self.strategy.takeover != Takeover::Recreate {
             return Err(SpecError::VolumeStrategy);
         }
         self.hooks.check()?;
@@ -309,8 +322,20 @@ impl Spec {
         if !self.takes_requests() && self.http != HttpPolicy::shared() {
             return refuse("names and no http: it is sent no requests");
         }
+        let port = self.service().and_then(|service| service.port);
+        if !self.takes_requests() && port.is_some() {
+            return refuse("port: it is sent no requests");
+        }
         if self.is_finite() && self.strategy != Strategy::default() {
             return refuse("strategy: it has no instances that a release could replace");
+        }
+        let beside = |cron: &Cron| cron.concurrency == Concurrency::Allow;
+        if !self.volumes().is_empty()
+            && matches!(self.kind(), Some(Kind::Cron(cron)) if beside(cron))
+        {
+            return Err(SpecError::Runs(
+                "a cron deployment with volumes cannot have the concurrency 'allow': two runs must never have one volume at once; use 'forbid' or 'replace'".to_owned(),
+            ));
         }
         let has_hooks = matches!(self.kind(), Some(Kind::Server | Kind::Worker));
         if !has_hooks && !self.hooks.is_empty() {
@@ -325,7 +350,9 @@ impl Service {
     pub fn new(command: impl Into<String>) -> Service {
         Service {
             command: command.into(),
+            image: None,
             kind: Kind::Server,
+            port: None,
             env: BTreeMap::new(),
             probe: ProbeSpec::default(),
             startup: None,
@@ -384,8 +411,13 @@ impl Service {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        if self.command.trim().is_empty() {
-            return Err(SpecError::EmptyCommand);
+        match &self.image {
+            None if self.command.trim().is_empty() => return Err(SpecError::EmptyCommand),
+            None => {}
+            Some(_) if self.isolation.profile == Profile::None => {
+                return Err(ImageError::Isolation.into());
+            }
+            Some(image) => image.check()?,
         }
         COMMAND_BYTES.check("the command's length in bytes", self.command.len())?;
         let mut env_bytes = 0;

@@ -113,6 +113,12 @@ pub struct Addresses {
     pub edge: SocketAddr,
 }
 
+impl Addresses {
+    pub fn ports(&self) -> [u16; 3] {
+        [self.quic, self.api, self.edge].map(|address| address.port())
+    }
+}
+
 /// What a node may become; the join token decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::confine::{Controls, Usage};
+use crate::image::Image;
 use crate::volume::Mount;
 
 /// Runs programs. What runs is a value to watch, so a supervisor that is made anew misses nothing.
@@ -75,11 +76,14 @@ pub struct StartSpec {
     pub release: ReleaseNumber,
     /// This node's name, for the program's `NEBULA_NODE`.
     pub node: String,
-    /// Handed to `/bin/sh -c`.
+    /// Handed to `/bin/sh -c`; empty: the image's own.
     pub command: String,
     pub env: BTreeMap<String, String>,
-    /// The working directory: the unpacked artifact.
+    /// The working directory: the unpacked artifact, or the instance's copy of its image's.
     pub workdir: PathBuf,
+    /// The files that the program sees in place of the machine's.
+    #[serde(default)]
+    pub image: Option<Image>,
     /// On 127.0.0.1; the program's `PORT`. None: it listens nowhere.
     pub port: Option<u16>,
     /// From SIGTERM to SIGKILL when a stop does not say.
@@ -92,6 +96,16 @@ pub struct StartSpec {
     /// More environment variables, which are never written down: the shim is told them by a pipe.
     #[serde(skip)]
     pub secrets: Secrets,
+}
+
+impl StartSpec {
+    /// Where the program finds its work folder.
+    pub(crate) fn seen(&self) -> &Path {
+        match &self.image {
+            Some(image) => &image.workdir,
+            None => &self.workdir,
+        }
+    }
 }
 
 /// Environment variables whose values are secrets.
@@ -115,6 +129,7 @@ impl fmt::Debug for StartSpec {
             .field("release", &self.release)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("workdir", &self.workdir)
+            .field("image", &self.image)
             .field("port", &self.port)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)

@@ -9,6 +9,7 @@ pub mod confine;
 mod driver;
 mod exec;
 pub mod fake;
+mod image;
 pub mod logfile;
 pub mod process;
 mod procfs;
@@ -19,3 +20,4 @@ pub mod volume;
 
 pub use driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, Secrets, StartSpec};
 pub use exec::{Exec, ExecSpec, SAID_BYTES};
+pub use image::Image;

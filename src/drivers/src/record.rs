@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::confine::cgroup::Groups;
 use crate::confine::{Controls, Plan};
 use crate::driver::{Exit, StartSpec};
+use crate::image::Image;
 use crate::logfile::Bounds;
 use crate::procfs::ProcessId;
 
@@ -55,6 +56,9 @@ pub(crate) struct StateRecord {
     /// Where the program was started; empty in a record of an older version.
     #[serde(default)]
     pub workdir: PathBuf,
+    /// What the program sees in place of the machine's files.
+    #[serde(default)]
+    pub image: Option<Image>,
     pub started_at: Millis,
     pub token: String,
     /// A process id means nothing after the machine went down.

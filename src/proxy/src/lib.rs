@@ -52,7 +52,7 @@ mod tunnel;
 mod upstream;
 mod visitor;
 
-pub use bridge::{BridgeConfig, Bridges, DEFAULT_RANGE as BRIDGE_PORTS};
+pub use bridge::{BridgeConfig, Bridges};
 pub use config::{Config, Http3Config, Limits, TlsConfig};
 pub use edge::{Bound, Proxy, ProxyHandle, Work};
 pub use error::ProxyError;

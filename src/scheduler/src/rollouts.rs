@@ -75,8 +75,8 @@ impl<R: Registrar> Rollouts<R> {
             .clamp(MIN_GAP, PERIOD)
     }
 
-    /// What speaks against a release is in the history before what follows from it. Should it not get there, the release is
-    /// taken back all the same.
+    /// What speaks for or against a release is in the history before what follows from it. Should it not get there, the release
+    /// goes on, or is taken back, all the same.
     async fn tell(&self, state: &State, view: &View) {
         let sightings = events::sightings(state, view);
         if sightings.is_empty() {
@@ -180,7 +180,7 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
             let verdict = judge::verdict(deployment, &self.evidence.figures(&deployment.name));
             let late = verdict.is_none() && seen.trouble.is_none() && seen.ready < seen.wanted;
             if let Some(step) = rollout::step(deployment, &seen, verdict, now) {
-                if matches!(step, Step::Fail { .. }) {
+                if !matches!(step, Step::Progress { .. }) {
                     self.tell(&state, &view).await;
                 }
                 let step = match step {

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use nebula_artifacts::Artifacts;
+use nebula_domain::image::ImageDigest;
 use nebula_domain::{Digest, InstanceId, NodeId};
 
+use crate::brought::{self, Brought, BroughtImage};
 use crate::workdir;
 
 #[async_trait]
@@ -24,6 +26,16 @@ pub trait Files: Send + Sync + 'static {
 
     /// An instance's own copy of an unpacked artifact.
     async fn copy(&self, instance: InstanceId, tree: PathBuf) -> Result<PathBuf, String>;
+
+    /// The image that an artifact is, unpacked, with the instance's own copy of its work folder.
+    async fn image(
+        &self,
+        _instance: InstanceId,
+        _artifact: (Digest, ImageDigest),
+        _sources: &[NodeId],
+    ) -> Result<Brought, String> {
+        Err("this node runs no images".to_owned())
+    }
 
     /// The copies that there are, with their instances; none: unfinished ones.
     fn copies(&self) -> io::Result<Vec<(Option<InstanceId>, PathBuf)>>;
@@ -58,12 +70,40 @@ impl Files for OnDisk {
 
     async fn copy(&self, instance: InstanceId, tree: PathBuf) -> Result<PathBuf, String> {
         let work_dir = self.work_dir.clone();
-        let copy = move || workdir::prepare(&work_dir, instance, &tree);
+        let copy = move || workdir::prepare(&work_dir, instance, Some(&tree));
         let copied = match tokio::task::spawn_blocking(copy).await {
             Ok(copied) => copied.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         copied.map_err(|error| format!("cannot copy the artifact for the instance: {error}"))
+    }
+
+    async fn image(
+        &self,
+        instance: InstanceId,
+        (digest, image): (Digest, ImageDigest),
+        sources: &[NodeId],
+    ) -> Result<Brought, String> {
+        let found = self.artifacts.image(digest, image, sources).await;
+        let (root, config) = found.map_err(|error| {
+            let cause = std::error::Error::source(&error);
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            format!("cannot get the image: {error}{cause}")
+        })?;
+        let work_dir = self.work_dir.clone();
+        let copy = move || {
+            let (seen, tree) = brought::workdir(&root, &config)?;
+            let folder = workdir::prepare(&work_dir, instance, tree.as_deref());
+            let folder = folder.map_err(|error| {
+                format!("cannot copy the image's work folder for the instance: {error}")
+            })?;
+            let image = Some(BroughtImage::new(root, seen, config));
+            Ok(Brought { folder, image })
+        };
+        match tokio::task::spawn_blocking(copy).await {
+            Ok(brought) => brought,
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn copies(&self) -> io::Result<Vec<(Option<InstanceId>, PathBuf)>> {

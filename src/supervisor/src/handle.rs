@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use nebula_domain::NodeId;
 use nebula_domain::observed::{GivenUp, LocalInstances};
+use nebula_domain::port::PROGRAM_PORTS;
 use nebula_drivers::{Driver, Run};
 use tokio::sync::watch;
 
-use crate::ports;
 use crate::supplies::{self, Supplies};
 
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ impl SupervisorConfig {
             volumes_dir: work_dir.with_file_name(VOLUMES_DIR),
             me,
             node_name,
-            port_range: ports::DEFAULT_RANGE,
+            port_range: PROGRAM_PORTS,
             work_dir,
             files_check: FILES_CHECK,
         }

@@ -5,6 +5,7 @@
 //! know: a supervisor that is made anew takes everything over as it is.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod brought;
 mod contact;
 mod files;
 mod handle;
@@ -15,6 +16,7 @@ mod supervisor;
 mod supplies;
 mod workdir;
 
+pub use brought::{Brought, BroughtImage};
 pub use files::Files;
 pub use handle::{Handle, SupervisorConfig, VOLUMES_DIR};
 pub use registrar::Registrar;

@@ -4,9 +4,6 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 
-/// Below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes one.
-pub const DEFAULT_RANGE: RangeInclusive<u16> = 20_000..=29_999;
-
 /// Where a node begins to look. Several nodes may share a machine, and a port is only taken once its
 /// program listens: apart from each other they do not hand out the same one at the same moment.
 pub fn begin(range: &RangeInclusive<u16>, node: u64) -> u16 {
@@ -33,6 +30,18 @@ pub fn pick(
         .find(|port| !taken.contains(port) && is_free(*port))
 }
 
+/// Why a program that listens on this port and no other cannot be started now.
+pub fn obstacle(port: u16, taken: &BTreeSet<u16>) -> Option<String> {
+    if taken.contains(&port) {
+        return Some(format!(
+            "port {port} is still in use by another instance on this node"
+        ));
+    }
+    (!is_free(port)).then(|| {
+        format!("port {port} is in use by another program on this machine: end that one, or ask for another port")
+    })
+}
+
 /// Whether a program could listen here now, on the loopback address and on all.
 fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
@@ -49,7 +58,12 @@ mod tests {
         let used = listener.local_addr().unwrap().port();
         let range = used..=used;
         assert_eq!(pick(&range, used, Some(used), &BTreeSet::new()), None);
+        let told = obstacle(used, &BTreeSet::new()).unwrap();
+        assert!(told.contains("another program"), "{told}");
         drop(listener);
+        assert_eq!(obstacle(used, &BTreeSet::new()), None);
+        let told = obstacle(used, &BTreeSet::from([used])).unwrap();
+        assert!(told.contains("another instance"), "{told}");
         assert_eq!(pick(&range, used, Some(used), &BTreeSet::new()), Some(used));
         assert_eq!(
             pick(&range, used, Some(used), &BTreeSet::from([used])),

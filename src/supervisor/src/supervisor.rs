@@ -6,7 +6,6 @@ mod once;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use nebula_registry::Status;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::brought::Brought;
 use crate::contact::Contact;
 use crate::files::{Files, OnDisk};
 use crate::handle::{Handle, Shared};
@@ -40,7 +40,7 @@ const PERIOD: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 enum Done {
-    Fetched(InstanceId, Result<PathBuf, String>),
+    Fetched(InstanceId, Result<Brought, String>),
     Started(InstanceId, Result<(), String>),
     NotStopped(InstanceId),
     /// Whether a site's files are all here.
@@ -64,7 +64,7 @@ pub struct Supervisor {
     membership: Membership,
     files: Arc<dyn Files>,
     slots: BTreeMap<InstanceId, Slot>,
-    folders: BTreeMap<InstanceId, PathBuf>,
+    folders: BTreeMap<InstanceId, Brought>,
     /// Ports of starts that do not show as runs yet.
     starting: BTreeMap<InstanceId, u16>,
     /// Ended instances whose output is being deleted, or could not be.

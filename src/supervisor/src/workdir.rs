@@ -11,8 +11,8 @@ pub fn place(work_dir: &Path, instance: InstanceId) -> PathBuf {
     work_dir.join(instance.to_string())
 }
 
-/// `<work dir>/<i-N>`, made from `tree` unless it is there: a program that starts again finds its files.
-pub fn prepare(work_dir: &Path, instance: InstanceId, tree: &Path) -> io::Result<PathBuf> {
+/// `<work dir>/<i-N>`, made from `tree`, or empty, unless it is there: a program that starts again finds its files.
+pub fn prepare(work_dir: &Path, instance: InstanceId, tree: Option<&Path>) -> io::Result<PathBuf> {
     let own = place(work_dir, instance);
     if own.exists() {
         return Ok(own);
@@ -23,7 +23,10 @@ pub fn prepare(work_dir: &Path, instance: InstanceId, tree: &Path) -> io::Result
         .prefix(&format!("{instance}.partial-"))
         .tempdir_in(work_dir)?;
     let tree_copy = partial.path().join("tree");
-    copy(tree, &tree_copy)?;
+    match tree {
+        Some(tree) => copy(tree, &tree_copy)?,
+        None => std::fs::create_dir(&tree_copy)?,
+    }
     match std::fs::rename(&tree_copy, &own) {
         Err(_) if own.exists() => Ok(own),
         renamed => renamed.map(|()| own),
@@ -79,7 +82,7 @@ mod tests {
             .unwrap();
         std::os::unix::fs::symlink("bin/run", tree.join("start")).unwrap();
 
-        let own = prepare(&work, InstanceId(7), &tree).unwrap();
+        let own = prepare(&work, InstanceId(7), Some(&tree)).unwrap();
         assert_eq!(
             std::fs::read_link(own.join("start")).unwrap(),
             Path::new("bin/run")
@@ -94,7 +97,7 @@ mod tests {
         );
         std::fs::write(own.join("data"), "kept").unwrap();
         assert!(!tree.join("data").exists());
-        prepare(&work, InstanceId(7), &tree).unwrap();
+        prepare(&work, InstanceId(7), Some(&tree)).unwrap();
         assert_eq!(std::fs::read(own.join("data")).unwrap(), b"kept");
 
         let found = list(&work).unwrap();

@@ -3,9 +3,13 @@
 
 mod common;
 
+use std::net::TcpListener;
+
 use common::{ONE, PATIENCE, STOP_GRACE, TWO, node, service, site};
 use nebula_domain::Digest;
 use nebula_domain::observed::{Health, Phase};
+use nebula_domain::port::FixedPort;
+use nebula_domain::spec::{Service, Workload};
 use nebula_domain::time::Millis;
 use nebula_drivers::{Driver as _, Exit};
 
@@ -43,6 +47,36 @@ async fn a_program_that_ends_comes_back_on_its_port() {
     let notes = node.driver.notes();
     let told = |(id, text): &(_, String)| *id == ONE && text.contains("starting again in");
     assert!(notes.iter().any(told), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_program_with_a_port_of_its_own_waits_until_it_is_free() {
+    let node = node().await;
+    let (busy, port) = own_port();
+    let Workload::Service(service) = service() else {
+        unreachable!("it is a service");
+    };
+    let port = Some(FixedPort::try_from(u32::from(port)).unwrap());
+    node.assign(ONE, "api", Workload::Service(Service { port, ..service }));
+    let facts = node.facts(ONE, |facts| !facts.reason.is_empty()).await;
+    assert!(
+        facts
+            .reason
+            .contains("is in use by another program on this machine"),
+        "{}",
+        facts.reason
+    );
+    assert!(node.driver.starts().is_empty());
+    drop(busy);
+    node.phase(ONE, Phase::Running).await;
+    assert_eq!(node.driver.starts()[0].port, port.map(FixedPort::get));
+}
+
+/// A listener on a port that a deployment may ask for.
+fn own_port() -> (TcpListener, u16) {
+    let bind = |port| TcpListener::bind(("127.0.0.1", port)).ok();
+    let found = (40_000..50_000).find_map(|port| Some((bind(port)?, port)));
+    found.unwrap()
 }
 
 #[tokio::test]

@@ -24,8 +24,12 @@ pub struct File {
     #[serde(rename = "type")]
     #[schema(inline)]
     pub kind: Option<Kind>,
-    /// Program to run in the deployed folder, by /bin/sh; it has to listen on 127.0.0.1:$PORT.
+    /// Program to run in the deployed folder, by /bin/sh; it has to listen on 127.0.0.1:$PORT. An image has its own unless one is given.
     pub command: Option<String>,
+    /// Port on which the program listens whatever PORT says, such as 8080; a node then has at most one instance of it.
+    pub port: Option<u32>,
+    /// Archive with the container image to run, seen from this file, as `docker save` or an OCI layout has it; in place of `path`.
+    pub image: Option<String>,
     /// Folder with the files to deploy, seen from this file; its own folder unless said otherwise.
     pub path: Option<String>,
     /// Domain under which the deployment gets its name: NAME.DOMAIN; the cluster's default one unless said otherwise.

@@ -7,7 +7,6 @@ mod difference;
 mod file;
 mod first;
 mod interpolate;
-mod later;
 mod overlay;
 mod parse;
 mod schema;
@@ -44,7 +43,9 @@ pub struct Manifest {
     pub spec: DeploymentSpec,
     /// None leaves the number as it is; one for a new deployment.
     pub instances: Option<u32>,
-    /// The folder with the files to deploy.
+    /// The archive with the image to deploy;
+    pub image: Option<PathBuf>,
+    /// otherwise the folder with the files to deploy.
     pub folder: PathBuf,
     /// Files that are no part of what is deployed, wherever they lie: this one, and the one with secrets.
     pub left_out: Vec<PathBuf>,
@@ -88,6 +89,7 @@ fn with_surroundings(
         mut spec,
         instances,
         path: folder,
+        image,
         env_file,
         env,
         table,
@@ -109,6 +111,7 @@ fn with_surroundings(
         environment,
         spec,
         instances,
+        image: image.map(|file| base.join(file)),
         folder: base.join(folder.as_deref().unwrap_or(".")),
         left_out,
     })

@@ -6,7 +6,6 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::later;
 use super::parse::Wrong;
 use crate::toml_text::entry;
 
@@ -31,7 +30,6 @@ pub fn lay<'i>(
     chosen: Option<&str>,
     check: impl Fn(&DeTable<'i>) -> Result<(), Wrong>,
 ) -> Result<Laid<'i>, Wrong> {
-    later::refuse(&table)?;
     let all = table.remove_entry(ENVIRONMENTS);
     let mut overlay = None;
     if let Some((key, value)) = all {
@@ -58,7 +56,6 @@ pub fn lay<'i>(
                 );
                 return Err(Wrong::new(span, reason));
             };
-            later::refuse(&environment)?;
             if let Some((key, _)) = entry(&environment, ENVIRONMENTS) {
                 return Err(Wrong::new(
                     key.span(),

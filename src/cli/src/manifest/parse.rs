@@ -12,7 +12,7 @@ use toml::de::{DeTable, Deserializer};
 
 use super::file::{File, ProbeTable, SecretEntry, Time};
 use super::overlay::{self, Laid};
-use crate::spec::{Kind, check_instances};
+use crate::spec::{Kind, check_instances, unread};
 use crate::toml_text::{place, with_nearest};
 
 /// Stands in for the cluster's default domain, which only the cluster knows.
@@ -64,6 +64,7 @@ pub struct Parsed<'i> {
     pub spec: DeploymentSpec,
     pub instances: Option<u32>,
     pub path: Option<String>,
+    pub image: Option<String>,
     pub env_file: Option<String>,
     /// As they are written.
     pub env: BTreeMap<String, String>,
@@ -79,14 +80,21 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
     let Laid { table, named } = overlay::lay(document.into_inner(), environment, shaped)?;
     let file = shape(table.clone(), whole.clone())?;
     let name = name(&file, environment.filter(|_| !named), &table)?;
-    let kind = file.kind.unwrap_or(match file.command {
-        Some(_) if file.cron.schedule.is_some() => Kind::Cron,
-        Some(_) => Kind::Service,
-        None => Kind::Static,
+    if file.image.is_some() && file.path.is_some() {
+        let reason = "image: an image has its own files, so that there is no path beside it";
+        return Err(Wrong::at(&table, "image", reason));
+    }
+    let is_program = file.command.is_some() || file.image.is_some();
+    let kind = file.kind.unwrap_or(match is_program {
+        true if file.cron.schedule.is_some() => Kind::Cron,
+        true => Kind::Service,
+        false => Kind::Static,
     });
     if kind == Kind::Static {
         for (given, field) in [
             (file.instances.is_some(), "instances"),
+            (file.port.is_some(), "port"),
+            (file.image.is_some(), "image"),
             (file.env_file.is_some(), "env_file"),
             (file.stop_grace.is_some(), "stop_grace"),
             (file.drain.is_some(), "drain"),
@@ -110,6 +118,8 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
     let spec = DeploymentSpec {
         kind: kind.as_str().to_owned(),
         command: file.command,
+        image: file.image.as_ref().map(|_| unread()),
+        port: file.port,
         tld: file.tld,
         env: BTreeMap::new(),
         probe: file.probe.as_ref().map(|table| table.to_wire_of(kind)),
@@ -142,6 +152,7 @@ pub fn parse<'i>(text: &'i str, environment: Option<&str>) -> Result<Parsed<'i>,
         spec,
         instances: file.instances,
         path: file.path,
+        image: file.image,
         env_file: file.env_file,
         env,
         table,
@@ -228,6 +239,8 @@ type Part = (&'static str, fn(&DeploymentSpec, &mut DeploymentSpec));
 const PARTS: &[Part] = &[
     ("tld", |from, to| to.tld.clone_from(&from.tld)),
     ("command", |from, to| to.command.clone_from(&from.command)),
+    ("image", |from, to| to.image.clone_from(&from.image)),
+    ("port", |from, to| to.port = from.port),
     ("probe", |from, to| to.probe.clone_from(&from.probe)),
     ("startup", |from, to| to.startup.clone_from(&from.startup)),
     ("liveness", |from, to| {

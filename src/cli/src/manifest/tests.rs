@@ -171,9 +171,26 @@ fn errors_name_the_place_and_the_nearest_word() {
             "a hook's command is empty",
         ),
         (
-            "name = 'a'\n\n[[image]]\nx = 1".into(),
-            (3, 3),
-            "'image' is not supported yet",
+            "name = 'a'\nimage = 'a.tar'\npath = 'x'".into(),
+            (2, 9),
+            "no path beside it",
+        ),
+        (
+            "name = 'a'\nimage = 'a.tar'\n[isolation]\nprofile = 'none'".into(),
+            (4, 11),
+            "an image needs isolation",
+        ),
+        (
+            "name = 'a'\ntype = 'static'\nimage = 'a.tar'".into(),
+            (3, 9),
+            "image is for services",
+        ),
+        (format!("{service}port = 80"), (3, 8), "from 1024 to 65535"),
+        ("name = 'a'\nport = 8080".into(), (2, 8), "static site"),
+        (
+            "name = 'a'\ncommand = 'run'\ntype = 'worker'\nport = 8080".into(),
+            (4, 8),
+            "has no port",
         ),
         (
             format!("{service}[[volumes]]\nname = 'data'\npath = '/etc'"),
@@ -181,9 +198,9 @@ fn errors_name_the_place_and_the_nearest_word() {
             "the system's own folders",
         ),
         (
-            "name = 'a'\n[environments.s]\nimage = 'x'".into(),
-            (3, 1),
-            "'image' is not supported yet",
+            "name = 'a'\n[environments.s]\nimage = 1".into(),
+            (3, 9),
+            "a string",
         ),
         (
             "name = 'a'\n[environments.s]\nspaa = true".into(),

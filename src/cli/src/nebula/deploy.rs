@@ -1,5 +1,7 @@
 //! `nebula deploy`: check, upload, ask, wait, show.
 
+use std::path::Path;
+
 use nebula_client::{Client, Consistency};
 use nebula_wire::api::{
     CreateDeployment, Deployed, DeploymentPhase, DeploymentSpec, DeploymentStatus, ErrorCode,
@@ -63,11 +65,17 @@ pub async fn run(command: Deploy, connect: &ConnectFlags, out: Output) -> Outcom
 async fn create(args: Create, connect: &ConnectFlags, out: Output) -> Outcome {
     let name = deployment_name(&args.name)?;
     let http = args.http.read()?;
-    let spec = args.spec.to_spec(&http)?;
+    let mut spec = args.spec.to_spec(&http)?;
     let instances = args.spec.instances(args.instances)?;
-    let packed = pack::pack(&args.path).await?;
-    if spec.kind == Kind::Static.as_str() {
-        site_rules::warn(&args.path, out);
+    let Some(packed) = packed(args.path.as_deref(), args.spec.image.as_deref()).await? else {
+        return Err(CliError::usage(
+            "nothing is to be deployed",
+            "add --path with a folder, or --image with an image's archive",
+        ));
+    };
+    spec.image = packed.image();
+    if let (Some(path), true) = (&args.path, spec.kind == Kind::Static.as_str()) {
+        site_rules::warn(path, out);
     }
     let client = connect.client()?;
     // Asked before anything is sent; the cluster checks again when it takes the change.
@@ -111,22 +119,22 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
     if args.path.is_none() && args.change.is_empty() {
         return Err(CliError::usage(
             "nothing is to be updated",
-            "add --path with the new files, or flags about the program",
+            "add --path with the new files, --image with a new image, or flags about the program",
         ));
     }
     let http = args.change.read_http()?;
     args.change.check(&http)?;
-    let packed = match &args.path {
-        Some(path) => Some(pack::pack(path).await?),
-        None => None,
-    };
+    let packed = packed(args.path.as_deref(), args.change.spec.image.as_deref()).await?;
     let client = connect.client()?;
     // What a follower knows may be old, and then the change would be refused.
     let current = client
         .with_consistency(Consistency::Linearizable)
         .deployment(name.as_str())
         .await?;
-    let spec = changed_spec(&args.change, &http, &current)?;
+    let mut spec = changed_spec(&args.change, &http, &current, args.path.is_some())?;
+    if let (Some(spec), Some(image)) = (&mut spec, packed.as_ref().and_then(pack::Packed::image)) {
+        spec.image = Some(image);
+    }
     let based_on = spec.as_ref().map(|_| current.generation);
     let artifact = match packed {
         None => current.artifact,
@@ -150,13 +158,27 @@ async fn update(args: Update, connect: &ConnectFlags, out: Output) -> Outcome {
     finish(&client, deployed, &args.wait, out, "updated").await
 }
 
-/// The whole new spec, or none to keep the current one.
+/// What is to be deployed, if anything is.
+async fn packed(folder: Option<&Path>, image: Option<&Path>) -> Outcome<Option<pack::Packed>> {
+    Ok(match (folder, image) {
+        (_, Some(file)) => Some(pack::pack_image(file).await?),
+        (Some(folder), None) => Some(pack::pack(folder).await?),
+        (None, None) => None,
+    })
+}
+
+/// The whole new spec, or none to keep the current one. `folder`: it comes with a folder in place of an image.
 fn changed_spec(
     flags: &ChangeFlags,
     http: &HttpChange,
     current: &DeploymentStatus,
+    folder: bool,
 ) -> Outcome<Option<DeploymentSpec>> {
-    if flags.is_empty() {
+    let was_image = current
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.image.is_some());
+    if flags.is_empty() && !(folder && was_image) {
         return Ok(None);
     }
     let spec = current.spec.as_ref().ok_or_else(|| {
@@ -165,7 +187,12 @@ fn changed_spec(
             "use the same version on all machines",
         )
     })?;
-    flags.onto(spec, http).map(Some)
+    let image = spec.image.clone().filter(|_| !folder);
+    let spec = DeploymentSpec {
+        image,
+        ..spec.clone()
+    };
+    flags.onto(&spec, http).map(Some)
 }
 
 async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {

@@ -46,6 +46,7 @@ Examples:
       --env-file ./api.env --health-path /health --tld example.test
   nebula deploy create db --path ./db --command ./serve --memory 2Gi --require disk=ssd --spread zone --tld example.test
   nebula deploy create shop --path ./dist --tld example.test --name shop.test --name '*.shop.test' --redirect-https
+  nebula deploy create wiki --image ./wiki.tar --port 3000 --tld example.test
   nebula deploy create mails --path ./app --command 'python3 worker.py' --type worker
   nebula deploy create report --path ./app --command 'python3 report.py' --schedule '0 3 * * *' --time-zone Europe/Berlin
   nebula deploy create wiki --path ./wiki --command ./serve --tld example.test --basic-auth ann --http ./http.toml")]
@@ -175,8 +176,13 @@ pub struct Create {
     /// Lower-case letters, digits and dashes; the first part of the host name
     pub name: String,
     /// Folder with the files to deploy
-    #[arg(long, value_name = "DIR")]
-    pub path: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "image",
+        conflicts_with = "image"
+    )]
+    pub path: Option<PathBuf>,
     /// Copies of the program; 1 unless said otherwise
     #[arg(long, value_name = "N")]
     pub instances: Option<u32>,
@@ -201,7 +207,7 @@ pub struct Create {
 pub struct Update {
     pub name: String,
     /// Folder with the new files
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "image")]
     pub path: Option<PathBuf>,
     #[command(flatten)]
     pub change: ChangeFlags,

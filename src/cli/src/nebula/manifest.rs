@@ -83,8 +83,12 @@ struct Looked {
 /// Reads everything and compares; nothing is sent and nothing changed.
 async fn look(flags: &FileFlags, connect: &ConnectFlags) -> Outcome<Looked> {
     let variable = |name: &str| std::env::var(name).ok();
-    let manifest = manifest::read(&flags.file, flags.env.as_deref(), &variable)?;
-    let packed = pack::pack_without(&manifest.folder, &manifest.left_out).await?;
+    let mut manifest = manifest::read(&flags.file, flags.env.as_deref(), &variable)?;
+    let packed = match &manifest.image {
+        Some(file) => pack::pack_image(file).await?,
+        None => pack::pack_without(&manifest.folder, &manifest.left_out).await?,
+    };
+    manifest.spec.image = packed.image();
     let client = connect.client()?;
     // What a follower knows may be old, and then the change would be refused.
     let now = client.with_consistency(Consistency::Linearizable);
@@ -140,6 +144,7 @@ async fn unplaced(looked: &Looked) -> Outcome<Option<String>> {
         instances: instances.unwrap_or(current.map_or(1, |current| current.desired)),
         resources: spec.resources.clone(),
         placement: spec.placement.clone(),
+        port: spec.port,
     };
     Ok(looked.client.placement(&question).await?.unplaced)
 }

@@ -71,7 +71,7 @@ impl ChangeFlags {
     /// Refuses what cannot be right whatever the deployment is.
     pub fn check(&self, http: &HttpChange) -> Outcome {
         http.check()?;
-        if self.spec.command.is_some() && self.spec.runs.is_empty() {
+        if self.spec.command.is_some() && self.spec.image.is_none() && self.spec.runs.is_empty() {
             self.spec.to_spec(&HttpChange::default())?;
         }
         let both = |key: &&String| self.spec.env.iter().any(|(name, _)| name == *key);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::rollouts::{self, Way};
-use super::{dependencies, names, runs, secrets};
+use super::{dependencies, names, ports, runs, secrets};
 use crate::command::{Outcome, Rejection};
 use crate::ids::{Digest, ReleaseNumber};
 use crate::limits::{
@@ -60,6 +60,7 @@ pub(super) fn create(
     names::check(state, name, spec)?;
     dependencies::check(state, name, spec)?;
     secrets::check(state, spec)?;
+    ports::check(state, spec)?;
     new.check()?;
     check_scale(scale)?;
     DEPLOYMENTS.check("the number of deployments", state.deployments.len() + 1)?;
@@ -82,6 +83,7 @@ pub(super) fn update(
     names::check(state, name, spec)?;
     dependencies::check(state, name, spec)?;
     secrets::check(state, spec)?;
+    ports::check(state, spec)?;
     new.check()?;
     check_type(&deployment, spec)?;
     let release = new.release(deployment.newest().number.0 + 1, spec);

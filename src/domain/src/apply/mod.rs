@@ -9,6 +9,7 @@ mod dependencies;
 mod deployments;
 mod members;
 mod names;
+mod ports;
 mod rollouts;
 mod runs;
 mod secrets;

@@ -1,7 +1,7 @@
 //! Runs: what people ask for, what releases and schedules bring, and the leader's steps.
 
 use super::deployments::changeable;
-use super::secrets;
+use super::{secrets, volumes};
 use crate::command::{Outcome, Rejection};
 use crate::excerpt::excerpt_to;
 use crate::ids::{InstanceId, NodeId, ReleaseNumber, RunNumber};
@@ -244,12 +244,15 @@ fn begin(state: &mut State, name: &DeploymentName, run: &Run, node: NodeId) -> O
     let release = deployment.release(run.release)?;
     let secrets = secrets::of(deployment, release);
     state.nodes.get(&node).filter(|node| !node.draining)?;
-    let id = InstanceId(state.next_instance_id);
+    let (id, epoch) = (InstanceId(state.next_instance_id), deployment.epoch);
+    if run.keeps_volumes() && !volumes::take(state, name, run.release, (node, id)) {
+        return None;
+    }
     let instance = Instance {
         id,
         deployment: name.clone(),
         release: run.release,
-        epoch: deployment.epoch,
+        epoch,
         node,
         desired: Desired::Run,
         since_revision: state.revision + 1,

@@ -28,12 +28,17 @@ pub(super) fn take(
         return true;
     }
     let mut sets: VolumeSets = state.volumes.get(name).cloned().unwrap_or_default();
+    // Runs have one set, and have it one after the other.
+    let count = match release.spec.is_finite() {
+        true => 1,
+        false => deployment.scale,
+    };
     let is_here = |ordinal: &u32| {
         let set = sets.get(ordinal);
         set.is_some_and(|set| set.node == node && set.is_free())
     };
-    let here = (0..deployment.scale).find(is_here);
-    let nowhere = || (0..deployment.scale).find(|ordinal| !sets.contains_key(ordinal));
+    let here = (0..count).find(is_here);
+    let nowhere = || (0..count).find(|ordinal| !sets.contains_key(ordinal));
     let Some(ordinal) = here.or_else(nowhere) else {
         return false;
     };

@@ -26,7 +26,7 @@ pub(super) fn holds(state: &State, instance: &Instance) -> bool {
 
 /// The nodes that an instance with this number may run on: the one with its volumes, or any while there are none.
 /// An error says why there is none now.
-fn its_node(
+pub(super) fn its_node(
     state: &State,
     set: Option<&VolumeSet>,
     need: &Need,
@@ -78,7 +78,7 @@ pub(super) fn solve(
     for copy in job.copies.iter().filter(|copy| free(&copy.id)) {
         solution.stop(&job.name, copy.id);
     }
-    let predecessors = state.instances_of(&job.name).any(|i| free(&i.id));
+    let predecessors = state.serving_of(&job.name).any(|i| free(&i.id));
     replace(state, job, scale, &holders, solution);
     if !predecessors {
         start(state, job, (release, need, scale), fleet, solution);
@@ -153,7 +153,7 @@ fn start(
         match its_node(state, set, need, fleet, &spread) {
             Ok(node) => {
                 solution.start(&job.name, release, node);
-                fleet.try_on(node, need.amounts);
+                fleet.try_on(node, &need.share);
                 if set.is_none() {
                     spread.add(fleet, node);
                 }

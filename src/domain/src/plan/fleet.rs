@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::possible::{Need, Told, obstacle};
+use super::possible::{Need, Share, Told, obstacle};
 use super::spread::Spread;
 use crate::ids::NodeId;
-use crate::names::{LabelValue, NodeName};
+use crate::names::{DeploymentName, LabelValue, NodeName};
 use crate::observed::{NodeFacts, View};
 use crate::placement::{Labels, NODE_LABEL};
 use crate::resources::Amounts;
@@ -41,6 +41,10 @@ pub(super) struct Slot {
     pub used: u32,
     /// and what they ask for.
     pub asked: Amounts,
+    /// Ports on which the node itself listens,
+    own_ports: Vec<u16>,
+    /// and those that instances asked for, with how many of whom.
+    ports: BTreeMap<u16, BTreeMap<DeploymentName, u32>>,
 }
 
 impl Slot {
@@ -63,7 +67,48 @@ impl Slot {
             has: facts.map_or(Amounts::NONE, NodeFacts::has),
             used: 0,
             asked: Amounts::NONE,
+            own_ports: node.addresses.ports().to_vec(),
+            ports: BTreeMap::new(),
         }
+    }
+
+    /// Has one instance more on it.
+    pub fn add(&mut self, share: &Share) {
+        self.used += 1;
+        self.asked = self.asked.plus(share.amounts);
+        if let Some((port, name)) = &share.port {
+            let holders = self.ports.entry(*port).or_default();
+            *holders.entry(name.clone()).or_default() += 1;
+        }
+    }
+
+    pub fn remove(&mut self, share: &Share) {
+        self.used = self.used.saturating_sub(1);
+        self.asked = self.asked.minus(share.amounts);
+        let Some((port, name)) = &share.port else {
+            return;
+        };
+        let Some(holders) = self.ports.get_mut(port) else {
+            return;
+        };
+        if let Some(count) = holders.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                holders.remove(name);
+            }
+        }
+        if holders.is_empty() {
+            self.ports.remove(port);
+        }
+    }
+
+    /// Whose instance has the port.
+    pub fn holder(&self, port: u16) -> Option<&DeploymentName> {
+        self.ports.get(&port)?.keys().next()
+    }
+
+    pub fn listens_itself(&self, port: u16) -> bool {
+        self.own_ports.contains(&port)
     }
 
     /// What is left of what it has.
@@ -107,7 +152,7 @@ fn standing(node: &Node, view: &View) -> Standing {
 pub(super) struct Fleet {
     slots: BTreeMap<NodeId, Slot>,
     /// What a plan that is being made would add.
-    tried: Vec<(NodeId, Amounts)>,
+    tried: Vec<(NodeId, Share)>,
     /// Nodes that were weighed for an instance since this was last set.
     pub looked: u64,
 }
@@ -130,11 +175,12 @@ impl Fleet {
                 continue;
             };
             if changed.contains(&node.id) {
-                let (used, asked, before) = (slot.used, slot.asked, slot.standing);
+                let ports = std::mem::take(&mut slot.ports);
                 *slot = Slot {
-                    used,
-                    asked,
-                    standing: before,
+                    used: slot.used,
+                    asked: slot.asked,
+                    ports,
+                    standing: slot.standing,
                     ..Slot::new(node, view)
                 };
             }
@@ -161,30 +207,28 @@ impl Fleet {
             .map_or(Standing::Dead, |slot| slot.standing)
     }
 
-    pub fn take(&mut self, node: NodeId, amounts: Amounts) {
+    pub fn take(&mut self, node: NodeId, share: &Share) {
         if let Some(slot) = self.slots.get_mut(&node) {
-            slot.used += 1;
-            slot.asked = slot.asked.plus(amounts);
+            slot.add(share);
         }
     }
 
-    pub fn give_back(&mut self, node: NodeId, amounts: Amounts) {
+    pub fn give_back(&mut self, node: NodeId, share: &Share) {
         if let Some(slot) = self.slots.get_mut(&node) {
-            slot.used = slot.used.saturating_sub(1);
-            slot.asked = slot.asked.minus(amounts);
+            slot.remove(share);
         }
     }
 
     /// Takes room for an instance that the plan is to start.
-    pub fn try_on(&mut self, node: NodeId, amounts: Amounts) {
-        self.take(node, amounts);
-        self.tried.push((node, amounts));
+    pub fn try_on(&mut self, node: NodeId, share: &Share) {
+        self.take(node, share);
+        self.tried.push((node, share.clone()));
     }
 
     /// Gives back what was only tried.
     pub fn rewind(&mut self) {
-        for (node, amounts) in std::mem::take(&mut self.tried) {
-            self.give_back(node, amounts);
+        for (node, share) in std::mem::take(&mut self.tried) {
+            self.give_back(node, &share);
         }
     }
 
@@ -200,7 +244,7 @@ impl Fleet {
             .values()
             .filter(|slot| but != Some(slot.id) && obstacle(need, slot).is_none())
             .min_by_key(|slot| {
-                let load = slot.load(slot.used + 1, slot.asked.plus(need.amounts));
+                let load = slot.load(slot.used + 1, slot.asked.plus(need.share.amounts));
                 (spread.rank(need, slot), load, slot.used, slot.id)
             })
             .map(|slot| slot.id)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::bound;
 use super::fleet::{Fleet, Standing};
+use super::possible::Share;
 use crate::ids::{InstanceId, NodeId, ReleaseNumber};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, Phase, View};
@@ -51,6 +52,17 @@ pub(super) struct Copy {
     pub place: Place,
     pub ready: bool,
     pub amounts: Amounts,
+    pub port: Option<u16>,
+}
+
+impl Copy {
+    /// What it takes of its node, as one of this deployment's instances.
+    pub fn share(&self, name: &DeploymentName) -> Share {
+        Share {
+            amounts: self.amounts,
+            port: self.port.map(|port| (port, name.clone())),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +96,7 @@ pub(super) struct Entry {
     pub deployment: DeploymentName,
     pub node: NodeId,
     /// What it takes of its node; instances of sites take nothing, and neither do those that are gone.
-    pub takes: Option<Amounts>,
+    pub takes: Option<Share>,
     pub part: Part,
 }
 
@@ -105,9 +117,13 @@ impl Entry {
         let standing = fleet.standing(instance.node);
         let facts = view.instance(instance.node, instance.id);
         let spec = state.release_of(instance).map(|release| &release.spec);
-        let amounts = match spec {
-            Some(spec) => spec.service().map(|s| Amounts::asked(&s.resources)),
-            None => Some(Amounts::NONE),
+        let serves = instance.run.is_none();
+        let share = match spec {
+            Some(spec) => {
+                let service = spec.service();
+                service.map(|service| Share::of(service, &instance.deployment, serves))
+            }
+            None => Some(Share::default()),
         };
         let stopped = facts.is_some_and(|facts| facts.phase == Phase::Stopped);
         let lost = standing == Standing::Dead && !bound::holds(state, instance);
@@ -122,18 +138,12 @@ impl Entry {
             },
             _ if instance.run.is_some() => Part::Run,
             Desired::Stop => Part::Stopping,
-            Desired::Run => Part::Running(copy(
-                state,
-                instance,
-                standing,
-                facts,
-                amounts.unwrap_or_default(),
-            )),
+            Desired::Run => Part::Running(copy(state, instance, standing, facts, share.as_ref())),
         };
         Entry {
             deployment: instance.deployment.clone(),
             node: instance.node,
-            takes: amounts.filter(|_| !matches!(part, Part::Over { .. })),
+            takes: share.filter(|_| !matches!(part, Part::Over { .. })),
             part,
         }
     }
@@ -144,7 +154,7 @@ fn copy(
     instance: &Instance,
     standing: Standing,
     facts: Option<&InstanceFacts>,
-    amounts: Amounts,
+    share: Option<&Share>,
 ) -> Copy {
     let deployment = state.deployments.get(&instance.deployment);
     let class = deployment.map_or(Class::Other, |deployment| class(deployment, instance));
@@ -161,7 +171,8 @@ fn copy(
         class,
         place,
         ready: place != Place::Lost && facts.is_some_and(InstanceFacts::is_ready),
-        amounts,
+        amounts: share.map_or(Amounts::NONE, |share| share.amounts),
+        port: share.and_then(Share::port),
     }
 }
 
@@ -226,7 +237,7 @@ fn kind(deployment: &Deployment) -> Kind {
     if spec.is_static() {
         return Kind::Site { release };
     }
-    if !spec.volumes().is_empty() {
+    if !spec.volumes().is_empty() && !spec.is_finite() {
         return Kind::Bound { release };
     }
     Kind::Service {

@@ -27,6 +27,8 @@ mod bound_tests;
 #[cfg(test)]
 mod placement_tests;
 #[cfg(test)]
+mod port_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ use crate::ids::{InstanceId, NodeId};
 use crate::limits::MOVES_AT_ONCE;
 use crate::observed::{Health, Phase};
 use crate::placement::Placement;
+use crate::port::FixedPort;
 use crate::resources::{Amounts, Cpu, Memory};
 use crate::spec::{Service, Spec, Takeover, Workload};
 use crate::state::{Desired, Instance};
@@ -596,7 +597,7 @@ fn event() -> impl Strategy<Value = Event> {
     let node = 1u64..5;
     prop_oneof![
         (0usize..3, 0u32..6).prop_map(|(app, scale)| Event::Scale(app, scale)),
-        (0usize..3, 0usize..7).prop_map(|(app, spec)| Event::Spec(app, spec)),
+        (0usize..3, 0usize..8).prop_map(|(app, spec)| Event::Spec(app, spec)),
         node.clone().prop_map(Event::Die),
         node.clone().prop_map(Event::Return),
         (node.clone(), any::<bool>()).prop_map(|(node, on)| Event::Drain(node, on)),
@@ -617,6 +618,7 @@ fn some_spec(which: usize) -> Spec {
         3 => prefer(&["zone=b"]),
         4 => apart("lib"),
         5 => near("web"),
+        6 => with(|service| service.port = FixedPort::try_from(8080).ok()),
         _ => placed(Placement {
             spread: Some("zone".parse().unwrap()),
             ..Placement::default()
@@ -639,7 +641,7 @@ fn happen(sim: &mut Sim, event: &Event) {
                 now: NOW,
             });
             // None may be its own neighbour.
-            assert!(changed.is_ok() || (*app > 0 && *which >= 4));
+            assert!(changed.is_ok() || (*app > 0 && [4, 5].contains(which)));
         }
         Event::Die(node) => sim.set_alive(*node, false),
         Event::Return(node) => sim.set_alive(*node, true),
@@ -677,7 +679,8 @@ fn check_start(sim: &Sim, instance: &Instance) {
     let node = &sim.state.nodes[&instance.node];
     assert!(!node.draining && sim.view.is_alive(node.id));
     let spec = &sim.state.release_of(instance).unwrap().spec;
-    let placement = &spec.service().unwrap().placement;
+    let service = spec.service().unwrap();
+    let placement = &service.placement;
     let mut labels = node.labels.clone();
     labels.insert(
         "node".parse().unwrap(),
@@ -692,6 +695,10 @@ fn check_start(sim: &Sim, instance: &Instance) {
             && facts.is_some_and(|facts| facts.phase == Phase::Stopped);
         let kept_apart = placement.apart_from.contains(&other.deployment);
         assert!(gone || !kept_apart, "{other:?} beside {instance:?}");
+        let release = sim.state.release_of(other).unwrap();
+        let port = release.spec.service().unwrap().port;
+        let clash = other.id != instance.id && port.is_some() && port == service.port;
+        assert!(gone || !clash, "{other:?} has the port of {instance:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::fleet::Fleet;
 use super::job::{Entry, Job, Kind, Part, Place};
-use super::possible::Need;
+use super::possible::{Need, Share};
 use super::solution::Solution;
 use super::spread::Spread;
 use super::{Plan, bound, service, site, waits};
@@ -182,8 +182,8 @@ impl Planner {
         let Some(entry) = self.entries.remove(&id) else {
             return;
         };
-        if let Some(amounts) = entry.takes {
-            self.fleet.give_back(entry.node, amounts);
+        if let Some(share) = &entry.takes {
+            self.fleet.give_back(entry.node, share);
         }
         self.over.remove(&id);
         leave(&mut self.on, &entry.node, id);
@@ -200,8 +200,8 @@ impl Planner {
     ) {
         let id = instance.id;
         let entry = Entry::new(state, view, &self.fleet, instance);
-        if let Some(amounts) = entry.takes {
-            self.fleet.take(entry.node, amounts);
+        if let Some(share) = &entry.takes {
+            self.fleet.take(entry.node, share);
         }
         if matches!(entry.part, Part::Over { .. }) {
             self.over.insert(id);
@@ -312,8 +312,8 @@ pub fn unplaceable(
     let mut planner = Planner::of(state, view);
     let own = planner.of.get(name).into_iter().flatten();
     for entry in own.filter_map(|id| planner.entries.get(id)) {
-        if let Some(amounts) = entry.takes {
-            planner.fleet.give_back(entry.node, amounts);
+        if let Some(share) = &entry.takes {
+            planner.fleet.give_back(entry.node, share);
         }
     }
     let need = planner.needed(service, name);
@@ -327,7 +327,7 @@ pub fn unplaceable(
                 "{missing} of {instances} instances cannot be placed: {why}"
             ));
         };
-        fleet.take(node, need.amounts);
+        fleet.take(node, &need.share);
         spread.add(fleet, node);
     }
     None
@@ -385,7 +385,7 @@ fn needed(
         jobs.flat_map(|job| job.nodes.iter().copied()).collect()
     };
     Need {
-        amounts: Amounts::asked(&service.resources),
+        share: Share::of(service, name, true),
         shunned: nodes_of(&kept_apart),
         near: nodes_of(&service.placement.near),
         placement: service.placement.clone(),

@@ -9,11 +9,35 @@ use crate::ids::NodeId;
 use crate::names::DeploymentName;
 use crate::placement::{Placement, Rule};
 use crate::resources::{Amounts, show_cpu, show_memory};
+use crate::spec::Service;
+
+/// What one instance takes of its node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Share {
+    pub amounts: Amounts,
+    /// The port that it has to have, and whose instance it is.
+    pub port: Option<(u16, DeploymentName)>,
+}
+
+impl Share {
+    pub fn port(&self) -> Option<u16> {
+        self.port.as_ref().map(|(port, _)| *port)
+    }
+
+    /// Of a server's instance; what runs beside it or to its end listens nowhere.
+    pub fn of(service: &Service, name: &DeploymentName, serves: bool) -> Share {
+        let port = service.port.filter(|_| serves);
+        Share {
+            amounts: Amounts::asked(&service.resources),
+            port: port.map(|port| (port.get(), name.clone())),
+        }
+    }
+}
 
 /// What one instance asks of its node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Need {
-    pub amounts: Amounts,
+    pub share: Share,
     pub placement: Placement,
     /// Deployments that it is kept apart from, by its own wish or by theirs,
     pub apart: Vec<DeploymentName>,
@@ -35,7 +59,7 @@ impl Need {
         let Amounts {
             memory_bytes,
             cpu_millis,
-        } = self.amounts;
+        } = self.share.amounts;
         let memory = (memory_bytes > 0).then(|| format!("{} of memory", show_memory(memory_bytes)));
         let cpu = (cpu_millis > 0).then(|| format!("{} of processor time", show_cpu(cpu_millis)));
         match (memory, cpu) {
@@ -55,6 +79,10 @@ pub(super) enum Obstacle<'a> {
     Rule(&'a Rule),
     /// It has an instance of a deployment that this one is kept apart from.
     Neighbour,
+    /// An instance there, of this deployment or another, has the port that it has to have.
+    Port(u16, &'a DeploymentName),
+    /// The node itself has it.
+    OwnPort(u16),
     /// It runs as many as it is willing to.
     Count,
     Memory,
@@ -74,7 +102,7 @@ impl Obstacle<'_> {
 }
 
 /// What keeps an instance from a node; `None`: the node is possible.
-pub(super) fn obstacle<'a>(need: &'a Need, slot: &Slot) -> Option<Obstacle<'a>> {
+pub(super) fn obstacle<'a>(need: &'a Need, slot: &'a Slot) -> Option<Obstacle<'a>> {
     match slot.standing {
         Standing::Open => {}
         Standing::Silent => return Some(Obstacle::Silent),
@@ -88,14 +116,22 @@ pub(super) fn obstacle<'a>(need: &'a Need, slot: &Slot) -> Option<Obstacle<'a>> 
     if need.shunned.contains(&slot.id) {
         return Some(Obstacle::Neighbour);
     }
+    if let Some(port) = need.share.port() {
+        if let Some(holder) = slot.holder(port) {
+            return Some(Obstacle::Port(port, holder));
+        }
+        if slot.listens_itself(port) {
+            return Some(Obstacle::OwnPort(port));
+        }
+    }
     if slot.used >= slot.capacity {
         return Some(Obstacle::Count);
     }
     let free = slot.free();
-    if need.amounts.memory_bytes > free.memory_bytes {
+    if need.share.amounts.memory_bytes > free.memory_bytes {
         return Some(Obstacle::Memory);
     }
-    (need.amounts.cpu_millis > free.cpu_millis).then_some(Obstacle::Cpu)
+    (need.share.amounts.cpu_millis > free.cpu_millis).then_some(Obstacle::Cpu)
 }
 
 /// The obstacle as a part of a sentence about the node.
@@ -122,6 +158,10 @@ impl fmt::Display for State<'_> {
             Obstacle::Neighbour => {
                 f.write_str("has an instance of a deployment that it is kept apart from")
             }
+            Obstacle::Port(port, holder) => {
+                write!(f, "has port {port} in use by an instance of {holder}")
+            }
+            Obstacle::OwnPort(port) => write!(f, "listens on port {port} itself"),
             Obstacle::Count => write!(f, "is full ({} of {} instances)", slot.used, slot.capacity),
             Obstacle::Memory => write!(
                 f,

@@ -59,9 +59,10 @@ impl Planner {
             let Some(found) = by_wish.or_else(|| self.by_load(state, &moved, &going)) else {
                 break;
             };
-            self.fleet.try_on(found.to, found.copy.amounts);
+            let share = found.copy.share(&found.name);
+            self.fleet.try_on(found.to, &share);
             let gone = going.entry(found.copy.node).or_default();
-            *gone = (gone.0 + 1, gone.1.plus(found.copy.amounts));
+            *gone = (gone.0 + 1, gone.1.plus(share.amounts));
             moves.push(Change::Move {
                 instance: found.copy.id,
             });
@@ -88,8 +89,10 @@ impl Planner {
     fn going(&self, state: &State) -> Going {
         let mut going = Going::new();
         for entry in state.moving.iter().filter_map(|id| self.entries.get(id)) {
+            let takes = entry.takes.as_ref();
+            let amounts = takes.map_or(Amounts::NONE, |share| share.amounts);
             let gone = going.entry(entry.node).or_default();
-            *gone = (gone.0 + 1, gone.1.plus(entry.takes.unwrap_or_default()));
+            *gone = (gone.0 + 1, gone.1.plus(amounts));
         }
         going
     }

@@ -188,8 +188,7 @@ impl<'j> Work<'j> {
             let alike = self.replaced.iter().filter(|c| c.node == copy.node);
             let mut without = slot.clone();
             for other in alike {
-                without.used = without.used.saturating_sub(1);
-                without.asked = without.asked.minus(other.amounts);
+                without.remove(&other.share(&self.job.name));
             }
             slot.standing == Standing::Open && obstacle(&self.need, &without).is_none()
         };
@@ -267,7 +266,7 @@ impl<'j> Work<'j> {
                 return;
             };
             solution.start(&self.job.name, self.release, node);
-            fleet.try_on(node, self.need.amounts);
+            fleet.try_on(node, &self.need.share);
             self.spread.add(fleet, node);
             self.placed += 1;
         }

@@ -75,7 +75,8 @@ impl Solution {
     pub fn why_hopeless(&self, need: &Need) -> Option<&str> {
         let alike = |other: &&(Need, String)| {
             need.apart.is_empty()
-                && other.0.amounts == need.amounts
+                && other.0.share.amounts == need.share.amounts
+                && other.0.share.port() == need.share.port()
                 && other.0.placement.require == need.placement.require
         };
         self.hopeless

@@ -3,6 +3,7 @@
 use super::job::{Class, Job, Kind, Place};
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
+use crate::spec::Spec;
 use crate::state::{Desired, State};
 
 /// Why nothing of the job is begun now; `None` when nothing is missing, or nothing is waited for. What runs goes on
@@ -19,7 +20,11 @@ pub(super) fn holds_up(state: &State, view: &View, job: &Job) -> Option<String> 
     if fresh.count() >= deployment.scale as usize {
         return None;
     }
-    let spec = &deployment.current().spec;
+    waited_for(state, view, &deployment.current().spec)
+}
+
+/// What a program of this spec would wait for now.
+pub(super) fn waited_for(state: &State, view: &View, spec: &Spec) -> Option<String> {
     let missing: Vec<String> = spec
         .depends_on()
         .filter_map(|on| missing(state, view, on))

@@ -237,6 +237,11 @@ impl Run {
         }
     }
 
+    /// Whether its attempts have the deployment's volumes. Hooks have not: the instances hold them.
+    pub fn keeps_volumes(&self) -> bool {
+        !self.cause.is_hook()
+    }
+
     /// The attempt that goes on.
     pub fn current(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| attempt.end.is_none())

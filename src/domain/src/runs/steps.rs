@@ -37,9 +37,7 @@ pub fn steps(state: &State, view: &View, lost: &BTreeSet<NodeId>, now: Millis) -
             };
             let mut place = || {
                 let places = places.get_or_insert_with(|| Places::new(state, view));
-                let release = deployment.release(run.release);
-                let service = release.and_then(|release| release.spec.service());
-                places.take(name, service.ok_or("its release is not kept any more")?)
+                places.take(name, run)
             };
             if let Some(step) = look.step(run, now, &mut place) {
                 commands.push(command(name, run, step, now));

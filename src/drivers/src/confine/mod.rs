@@ -9,6 +9,7 @@ pub(crate) mod cgroup;
 mod control;
 pub(crate) mod disk;
 mod forgotten;
+mod image;
 pub(crate) mod landlock;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -109,6 +110,17 @@ pub(crate) fn decide(mode: Mode, asked: Isolation, is_root: bool) -> Result<Enfo
         );
     }
     Ok(enforce)
+}
+
+/// An image's files take the place of the machine's: without a root folder of its own its program would run among those.
+pub(crate) fn check_image(enforce: Enforce) -> Result<(), String> {
+    match enforce {
+        Enforce::All | Enforce::Possible => Ok(()),
+        Enforce::Limits => Err(
+            "images need a node that isolates: the deployment's profile or this node's setting instances.isolation is without"
+                .to_owned(),
+        ),
+    }
 }
 
 fn enforce(mode: Mode, profile: Profile, is_root: bool) -> Result<Enforce, String> {

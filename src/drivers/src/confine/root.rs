@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::mounts::{self, Wish, failed, inside, make_dir};
-use super::{Controls, Failure, Kind};
+use super::{Controls, Failure, Kind, image};
 use crate::volume::Mount;
 
 /// Programs and libraries. Links among them (`/bin` to `usr/bin`) are links in there too.
@@ -69,13 +69,17 @@ pub(crate) const TMP_BYTES: u64 = 256 << 20;
 /// As much as Docker gives (`--shm-size`).
 const SHM_BYTES: u64 = 64 << 20;
 /// Files in each of them: with none of a size, they would take memory without end.
-const TMP_FILES: u32 = 65_536;
+pub(super) const TMP_FILES: u32 = 65_536;
 
 /// What of a root folder depends on the run.
 pub(crate) struct View<'a> {
     /// An empty folder to build it at.
     pub at: &'a Path,
     pub workdir: &'a Path,
+    /// Where the program finds that.
+    pub seen: &'a Path,
+    /// The root folder of its image, which takes the place of the system's own folders.
+    pub image: Option<&'a Path>,
     pub readable: &'a [PathBuf],
     pub volumes: &'a [Mount],
     /// The program's user and group, and the name that it goes by.
@@ -94,8 +98,13 @@ pub(crate) fn readable(more: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
 pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Failure> {
     mounts::keep_to_ourselves()?;
     mounts::tmpfs(view.at, "0755", ROOT_BYTES, TMP_FILES)?;
-    system(view)?;
-    etc(view)?;
+    match view.image {
+        None => {
+            system(view)?;
+            etc(view)?;
+        }
+        Some(root) => image::show(view, root)?,
+    }
     mounts::proc(&inside(view.at, Path::new("/proc")))?;
     dev(view)?;
     mounts::tmpfs(
@@ -104,19 +113,26 @@ pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Fail
         TMP_BYTES,
         TMP_FILES,
     )?;
-    for (link, target) in [("/var/tmp", "../tmp"), ("/var/run", "../run")] {
-        link_to(view, link, target)?;
+    if view.image.is_some() {
+        image::var_tmp(view)?;
+    } else {
+        for (link, target) in [(image::VAR_TMP, "../tmp"), ("/var/run", "../run")] {
+            link_to(view, link, target)?;
+        }
+        make_dir(&inside(view.at, Path::new("/run")))?;
     }
-    make_dir(&inside(view.at, Path::new("/run")))?;
-    for volume in view.volumes {
-        mount_volume(view, volume)?;
-    }
+    // Those that lie in the work folder of an image are seen in it.
+    let (before, after) = view
+        .volumes
+        .iter()
+        .partition(|volume: &&Mount| view.image.is_none() || !volume.path.starts_with(view.seen));
+    mount_volumes(view, before)?;
     // Last: they may lie below /tmp.
     for path in view.readable {
         mounts::bind(path, &inside(view.at, path))?;
     }
-    let workdir = inside(view.at, view.workdir);
-    mounts::bind(view.workdir, &workdir)?;
+    mounts::bind(view.workdir, &image::point_for(view, view.seen)?)?;
+    mount_volumes(view, after)?;
     for path in KERNEL {
         let path = inside(view.at, Path::new(path));
         if path.exists() {
@@ -127,7 +143,7 @@ pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Fail
         let volume = view.volumes.iter().any(|volume| path == volume.path);
         match volume {
             true => Wish::Writable,
-            false => wish(path, view.workdir),
+            false => wish(path, view.seen, view.image.is_some()),
         }
     })?;
     leave_the_old(view.at)?;
@@ -138,19 +154,32 @@ pub(crate) fn enter(view: &View<'_>, controls: &mut Controls) -> Result<(), Fail
     controls.held(
         Kind::Root,
         format!(
-            "programs and libraries read-only, {} writable",
-            view.workdir.display()
+            "{} read-only, {} writable",
+            match view.image {
+                None => "programs and libraries",
+                Some(_) => "the image's files",
+            },
+            view.seen.display()
         ),
     );
     Ok(())
+}
+
+fn mount_volumes(view: &View<'_>, volumes: Vec<&Mount>) -> Result<(), Failure> {
+    volumes
+        .into_iter()
+        .try_for_each(|volume| mount_volume(view, volume))
 }
 
 /// Nothing else is mounted in a volume or around it: making its mount point would change what lies there.
 fn mount_volume(view: &View<'_>, volume: &Mount) -> Result<(), Failure> {
     let (name, path) = (&volume.name, &volume.path);
     let readable = view.readable.iter().map(PathBuf::as_path);
-    let mut others = readable.chain([view.workdir]);
-    let meets = |other: &&Path| other.starts_with(path) || path.starts_with(other);
+    let mut others = readable.chain([view.seen]);
+    // The work folder of an image is this instance's own copy of what lies there.
+    let meets = |other: &&Path| {
+        other.starts_with(path) || (path.starts_with(other) && view.image.is_none())
+    };
     if let Some(other) = others.find(meets) {
         let (path, other) = (path.display(), other.display());
         return Err(Failure::new(
@@ -160,14 +189,17 @@ fn mount_volume(view: &View<'_>, volume: &Mount) -> Result<(), Failure> {
             ),
         ));
     }
-    mounts::bind(&volume.data(), &inside(view.at, path))
+    mounts::bind(&volume.data(), &image::point_for(view, path)?)
 }
 
 /// `path` is a mount point as seen from inside. The root itself is closed when it is done.
-fn wish(path: &Path, workdir: &Path) -> Wish {
+fn wish(path: &Path, workdir: &Path, of_image: bool) -> Wish {
     let own = ["/", "/proc", "/tmp", "/dev/pts", "/dev/shm"];
+    let in_images = ["/run", image::VAR_TMP];
     if path == workdir {
         Wish::Writable
+    } else if of_image && in_images.iter().any(|own| path == Path::new(own)) {
+        Wish::Keep
     } else if own.iter().any(|own| path == Path::new(own)) || path.starts_with("/dev") {
         // As they were mounted; device files are no use without devices.
         Wish::Keep
@@ -273,7 +305,7 @@ mod tests {
     #[test]
     fn only_what_is_the_instances_own_can_be_written() {
         let workdir = Path::new("/tmp/work/i-1");
-        let wish = |path: &str| wish(Path::new(path), workdir);
+        let wish = |path: &str| wish(Path::new(path), workdir, false);
         assert_eq!(wish("/tmp/work/i-1"), Wish::Writable);
         for own in ["/", "/proc", "/tmp", "/dev/null", "/dev/shm"] {
             assert_eq!(wish(own), Wish::Keep, "{own}");

@@ -12,7 +12,7 @@ use nebula_domain::names::DeploymentName;
 use super::{Inner, record};
 use crate::confine::cgroup::{Place, Usage, sweep};
 use crate::confine::users::{Range, Users};
-use crate::confine::{Enforce, Mode, Plan, Settings, decide};
+use crate::confine::{Enforce, Mode, Plan, Settings, check_image, decide};
 use crate::driver::{DriverError, RunStatus, StartSpec};
 use crate::record::StateRecord;
 
@@ -59,6 +59,9 @@ impl Inner {
         let is_root = nix::unistd::geteuid().is_root();
         let enforce =
             decide(self.settings.mode, spec.isolation, is_root).map_err(DriverError::Start)?;
+        if spec.image.is_some() {
+            check_image(enforce).map_err(DriverError::Start)?;
+        }
         let user = match enforce {
             Enforce::All | Enforce::Possible if is_root => Some(self.user_of(&spec.deployment)?),
             _ => None,

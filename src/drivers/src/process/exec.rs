@@ -70,6 +70,7 @@ impl Inner {
             command: spec.command.clone(),
             env: spec.surroundings.env.clone(),
             workdir: state.workdir,
+            image: state.image,
             port: state.port,
             // Nobody asks a command to stop.
             stop_grace: std::time::Duration::ZERO,

@@ -102,7 +102,7 @@ fn run(dir: &Path) -> Result<Exit, String> {
     let output = || io::stderr().as_fd().try_clone_to_owned();
     let output = output().and_then(|out| Ok([out, output()?]));
     let output = output.map_err(|error| format!("cannot share the output: {error}"))?;
-    let process = spawn::fork(job, output).map_err(|error| error.told(&spec.start.workdir))?;
+    let process = spawn::fork(job, output).map_err(|error| error.told(&spec.start))?;
     let exit = Watch {
         first: process.pid,
         is_apart: namespaces.is_some(),

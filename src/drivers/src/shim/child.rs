@@ -221,10 +221,17 @@ impl Job<'_> {
             }
         };
         let (user, group) = self.ids();
+        let image = self.spec.start.image.as_ref();
         let view = root::View {
             at,
             workdir: &self.spec.start.workdir,
-            readable: &self.spec.plan.readable,
+            seen: self.spec.start.seen(),
+            image: image.map(|image| image.root.as_path()),
+            // What a node shows besides is for programs that see the machine's files.
+            readable: match image {
+                Some(_) => &[],
+                None => &self.spec.plan.readable,
+            },
             volumes: &self.spec.start.volumes,
             user,
             group,
@@ -237,7 +244,10 @@ impl Job<'_> {
         let plan = &self.spec.plan;
         privileges::drop_all(plan.user, &mut self.controls)?;
         let readable = root::readable(&plan.readable).collect();
-        let mut rules = landlock::rules(self.is_apart(), &self.spec.start.workdir, readable);
+        let mut rules = landlock::rules(self.is_apart(), self.spec.start.seen(), readable);
+        if self.spec.start.image.is_some() {
+            rules.write.extend(["/run", "/var/tmp"].map(Into::into));
+        }
         // To Landlock the program is a stranger, which a command may ask whether it lives: a namespace of processes
         // keeps both from all others.
         rules.may_signal = matches!(self.apart, Apart::Of(_));

@@ -160,6 +160,7 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         release: spec.start.release,
         port: spec.start.port,
         workdir: spec.start.workdir.clone(),
+        image: spec.start.image.clone(),
         started_at: now(),
         token: spec.token.clone(),
         boot_id: procfs::boot_id().map_err(told("cannot read the boot id"))?,
@@ -254,7 +255,7 @@ fn begin(dir: &Path, spec: &SpecRecord, state: &mut StateRecord) -> Result<Start
         }
     }
     let started = spawn::start(dir, spec, &state.groups, &controls);
-    started.map_err(|error| error.told(&start.workdir))
+    started.map_err(|error| error.told(start))
 }
 
 /// A limit that somebody gave, and that nothing but a control group enforces.

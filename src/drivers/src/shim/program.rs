@@ -37,26 +37,39 @@ pub(super) fn become_it(spec: &SpecRecord, apart: bool) -> io::Error {
     command.exec()
 }
 
+/// What is executed: the shell, or the program of an image.
+pub(super) fn name(start: &StartSpec) -> &str {
+    let image = start.image.as_ref().filter(|_| start.command.is_empty());
+    let entry = image.and_then(|image| image.entry.first());
+    entry.map_or("/bin/sh", String::as_str)
+}
+
 /// The command in its folder and environment: of the program, and of what is run beside it.
 fn command(start: &StartSpec, token: &str, apart: bool) -> Command {
-    let mut command = Command::new("/bin/sh");
+    let mut command = Command::new(name(start));
+    match &start.image {
+        Some(image) if start.command.is_empty() => command.args(image.entry.iter().skip(1)),
+        _ => command.arg("-c").arg(&start.command),
+    };
     command
-        .arg("-c")
-        .arg(&start.command)
-        .current_dir(&start.workdir)
+        .current_dir(start.seen())
         .env_clear()
         .env("PATH", DEFAULT_PATH);
     for name in PASSED_ON {
-        let meant = !apart || !OUTSIDE.contains(&name);
+        // An image is the same wherever it runs.
+        let meant = start.image.is_none() && (!apart || !OUTSIDE.contains(&name));
         if let Some(value) = std::env::var_os(name).filter(|_| meant) {
             command.env(name, value);
         }
     }
     if apart {
         command
-            .env("HOME", &start.workdir)
+            .env("HOME", start.seen())
             .env("USER", USER_NAME)
             .env("LOGNAME", USER_NAME);
+    }
+    if let Some(image) = &start.image {
+        command.envs(&image.env);
     }
     for volume in &start.volumes {
         command.env(variable(&volume.name), volume.seen(apart));

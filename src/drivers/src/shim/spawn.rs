@@ -14,8 +14,10 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2};
 
 use super::child::{self, Apart, CANNOT_RUN, Ends, Job, Report};
+use super::program;
 use crate::confine::cgroup::Groups;
 use crate::confine::{Controls, Enforce, Failure};
+use crate::driver::StartSpec;
 use crate::record::SpecRecord;
 
 /// Where a root folder is built, in the instance's own folder.
@@ -47,11 +49,15 @@ pub(crate) enum StartError {
 
 impl StartError {
     /// In one sentence.
-    pub(super) fn told(&self, workdir: &Path) -> String {
+    pub(super) fn told(&self, start: &StartSpec) -> String {
         match self {
+            StartError::Confined(failure) if start.image.is_some() => {
+                format!("images need a node that isolates: {failure}")
+            }
             StartError::Confined(failure) => failure.to_string(),
             StartError::Exec(error) => {
-                format!("cannot start /bin/sh in {}: {error}", workdir.display())
+                let (program, at) = (program::name(start), start.seen().display());
+                format!("cannot start {program} in {at}: {error}")
             }
             StartError::Lost(error) => format!("cannot start the program: {error}"),
         }
@@ -69,7 +75,10 @@ pub(crate) fn start(
     let plan = &spec.plan;
     let apart = plan.enforce != Enforce::Limits;
     // To have no network was asked for by name.
-    let may_lack = plan.enforce == Enforce::Possible && plan.isolation.network == Network::Host;
+    let may_lack = plan.enforce == Enforce::Possible
+        && plan.isolation.network == Network::Host
+        // Among the machine's own files its program is not what was asked for.
+        && spec.start.image.is_none();
     match attempt(dir, spec, groups, controls.clone(), apart) {
         Err(StartError::Confined(failure)) if may_lack => {
             let mut controls = controls.clone();

@@ -115,6 +115,7 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
         command: command.to_owned(),
         env: BTreeMap::new(),
         workdir: workdir.to_owned(),
+        image: None,
         port: Some(20_001),
         stop_grace: Duration::from_secs(10),
         resources: Resources::default(),

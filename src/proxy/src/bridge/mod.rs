@@ -27,8 +27,6 @@ use crate::upstream::Dialer;
 use ports::Ports;
 use relay::Relay;
 
-/// Beside the instances' own (20,000 to 29,999) and below Linux's ephemeral ports, so that nothing else takes one.
-pub const DEFAULT_RANGE: RangeInclusive<u16> = 30_000..=32_767;
 /// Connections at once through all bridges of a node: as many as its tunnels are, and some memory for each.
 const CONNECTIONS: usize = 4_096;
 

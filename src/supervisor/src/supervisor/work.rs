@@ -12,6 +12,7 @@ use nebula_drivers::volume::{self, Mount};
 use nebula_drivers::{Secrets, StartSpec};
 
 use super::{Done, Supervisor, once};
+use crate::brought::{Brought, BroughtImage};
 use crate::ports;
 use crate::slot::Effect;
 use crate::supplies;
@@ -68,9 +69,16 @@ impl Supervisor {
         let sources = sources(state, view, self.shared.config.me);
         let fetches = self.fetches.clone();
         let only_read = release.spec.is_static();
+        let service = release.spec.service();
+        let image = service.and_then(|service| service.image.as_ref());
+        let image = image.map(|image| image.digest);
         self.tasks.spawn(async move {
             // Never closed.
             let _turn = fetches.acquire_owned().await;
+            if let Some(image) = image {
+                let brought = files.image(id, (digest, image), &sources).await;
+                return Done::Fetched(id, brought);
+            }
             let folder = match files.ensure(digest, &sources).await {
                 Ok(tree) if !only_read => files.copy(id, tree).await,
                 Ok(tree) => {
@@ -79,7 +87,7 @@ impl Supervisor {
                 }
                 Err(error) => Err(error),
             };
-            Done::Fetched(id, folder)
+            Done::Fetched(id, folder.map(Brought::folder))
         });
     }
 
@@ -112,7 +120,7 @@ impl Supervisor {
         release.spec.volumes().iter().map(mount).collect()
     }
 
-    /// A port for what listens on one; an error when none is free.
+    /// A port for what listens on one; an error when none is free, or the one that it has to have is not.
     fn port(&mut self, instance: &Instance, spec: &Spec) -> Result<Option<u16>, String> {
         let id = instance.id;
         if instance.run.is_some() || !spec.takes_requests() {
@@ -126,6 +134,10 @@ impl Supervisor {
                 .chain(self.starting.values().copied())
                 .collect()
         };
+        if let Some(port) = spec.service().and_then(|service| service.port) {
+            let port = port.get();
+            return ports::obstacle(port, &taken).map_or(Ok(Some(port)), Err);
+        }
         let preferred = self.runs.borrow().get(&id).and_then(|run| run.port);
         let config = &self.shared.config;
         let port = ports::pick(&config.port_range, self.next_port, preferred, &taken)
@@ -144,12 +156,13 @@ impl Supervisor {
         let Workload::Service(service) = &release.spec.workload else {
             return;
         };
-        let Some(workdir) = self.folders.get(&id).cloned() else {
+        let Some(Brought { folder, image }) = self.folders.get(&id).cloned() else {
             return;
         };
         let port = self.port(instance, &release.spec);
         let command = once::command(state, instance, &release.spec)
             .ok_or_else(|| "the run that it belongs to is not known".to_owned());
+        let command = command.and_then(|command| runnable(command, image.as_ref()));
         let (port, command) = match port.and_then(|port| Ok((port, command?))) {
             Ok(both) => both,
             Err(reason) => {
@@ -159,6 +172,9 @@ impl Supervisor {
                 return;
             }
         };
+        // Said once.
+        let remarks = image.as_ref().filter(|_| run == 1);
+        let remarks = remarks.map_or_else(Vec::new, |image| image.remarks(service));
         let needs = service.depends_on.clone();
         let mut spec = StartSpec {
             instance: id,
@@ -168,7 +184,8 @@ impl Supervisor {
             node: self.shared.config.node_name.clone(),
             command,
             env: once::env(state, instance, service),
-            workdir,
+            workdir: folder,
+            image: image.map(|brought| brought.image),
             port,
             stop_grace: service.stop_grace,
             resources: service.resources,
@@ -203,12 +220,24 @@ impl Supervisor {
                 }
             }
             let result = driver.start(spec).await;
+            for remark in remarks.iter().filter(|_| result.is_ok()) {
+                driver.note(id, remark);
+            }
             Done::Started(
                 id,
                 result.map_err(|error| format!("cannot start the program: {error}")),
             )
         });
     }
+}
+
+/// An image says by itself what is to be run, or has to be told.
+fn runnable(command: String, image: Option<&BroughtImage>) -> Result<String, String> {
+    let says = image.is_some_and(|brought| !brought.image.entry.is_empty());
+    if command.is_empty() && !says {
+        return Err("the image names no program to run: give the deployment a command".to_owned());
+    }
+    Ok(command)
 }
 
 /// Every other node, those believed to be alive first: one that is not costs a deadline.

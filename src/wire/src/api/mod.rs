@@ -3,6 +3,7 @@
 mod detail;
 mod event;
 mod http;
+mod image;
 mod placement;
 mod probe;
 mod release;
@@ -22,6 +23,7 @@ pub use http::{
     HttpRateLimit, HttpRule, HttpSecurity,
 };
 
+pub use image::Image;
 pub use placement::{
     DrainStatus, LabelChange, LeftInstance, NodeLabels, NodeRoom, Placement, PlacementAnswer,
     PlacementQuestion,
@@ -285,6 +287,12 @@ pub struct DeploymentSpec {
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// The artifact is this container image; the program sees its files in place of the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+    /// The program listens there on every node and cannot be told another port; one instance for each node then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
     /// Falls back to the setting `scheduler.default_tld`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tld: Option<String>,
@@ -353,6 +361,8 @@ impl std::fmt::Debug for DeploymentSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DeploymentSpec")
             .field("kind", &self.kind)
+            .field("image", &self.image)
+            .field("port", &self.port)
             .field("tld", &self.tld)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("probe", &self.probe)

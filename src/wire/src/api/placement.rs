@@ -55,6 +55,9 @@ pub struct PlacementQuestion {
     pub resources: Resources,
     #[serde(default)]
     pub placement: Placement,
+    /// That each of them has to have on its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

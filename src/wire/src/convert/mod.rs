@@ -5,6 +5,7 @@ mod http;
 #[cfg(test)]
 mod http_tests;
 mod http_told;
+mod image;
 mod placement;
 mod probe;
 mod release;
@@ -22,6 +23,7 @@ pub use release::order;
 
 use nebula_domain::http::HttpPolicy;
 use nebula_domain::names::NameError;
+use nebula_domain::port::FixedPort;
 use nebula_domain::spec::{
     DEFAULT_DRAIN, DEFAULT_SOCKET_GRACE, DEFAULT_STOP_GRACE, Kind, ProbeRole, ProbeSpec, Service,
     Spec, StaticSite, Workload,
@@ -221,11 +223,14 @@ pub fn spec(
             .map(Arc::new)
             .map_err(|e| ApiError::from(&Rejection::Spec(e.into())))?,
     };
+    // What runs to its end has no strategy, and one run has the volumes after the other.
+    let finite = matches!(&workload, Workload::Service(service) if service.kind.is_finite());
+    let keeps = !wire.volumes.is_empty() && !finite;
     let spec = Spec {
         workload,
         tld,
         http,
-        strategy: release::strategy(&wire.strategy, !wire.volumes.is_empty())?,
+        strategy: release::strategy(&wire.strategy, keeps)?,
         hooks: run::hooks(&wire.hooks)?,
     };
     spec.check()
@@ -238,6 +243,8 @@ const NO_DOMAIN: &str = "none.invalid";
 
 fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
     let is_program = wire.command.is_some()
+        || wire.image.is_some()
+        || wire.port.is_some()
         || !wire.env.is_empty()
         || [&wire.probe, &wire.startup, &wire.liveness]
             .iter()
@@ -252,7 +259,7 @@ fn static_site(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
         || wire.placement != Default::default();
     if is_program {
         return Err(ApiError::bad_request(
-            "a static site has no command, environment, probe, resources, isolation, volumes, dependencies, secrets or placement",
+            "a static site has no command, image, port, environment, probe, resources, isolation, volumes, dependencies, secrets or placement",
             "leave them out, or use --type service",
         ));
     }
@@ -266,7 +273,9 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
             "leave --spa out",
         ));
     }
-    let command = wire.command.clone().ok_or_else(|| {
+    let image = wire.image.as_ref().map(image::image).transpose()?;
+    let of_image = image.as_ref().map(|_| String::new());
+    let command = wire.command.clone().or(of_image).ok_or_else(|| {
         ApiError::bad_request(
             format!("a {} needs a command", wire.kind),
             "add --command \"python3 app.py\"",
@@ -286,6 +295,8 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
     let drain = grace("drain_ms", wire.drain_ms, DEFAULT_DRAIN)?;
     let sockets = wire.socket_grace_ms;
     let socket_grace = grace("socket_grace_ms", sockets, DEFAULT_SOCKET_GRACE)?;
+    let port = wire.port.map(FixedPort::try_from).transpose();
+    let port = port.map_err(|e| ApiError::from(&Rejection::Spec(e.into())))?;
     let kind = run::kind(wire)?;
     let unasked = match kind {
         Kind::Worker => ProbeSpec::process(),
@@ -293,7 +304,9 @@ fn service(wire: &DeploymentSpec) -> Result<Workload, ApiError> {
     };
     Ok(Workload::Service(Service {
         command,
+        image,
         kind,
+        port,
         env: wire.env.clone(),
         probe: readiness.unwrap_or(unasked),
         startup: probe(&wire.startup, ProbeRole::Startup)?,
@@ -330,7 +343,9 @@ pub fn told_spec(spec: &Spec) -> DeploymentSpec {
         },
         Workload::Service(service) => DeploymentSpec {
             kind: service.kind.as_str().to_owned(),
-            command: Some(service.command.clone()),
+            command: Some(service.command.clone()).filter(|command| !command.is_empty()),
+            image: service.image.as_ref().map(image::told),
+            port: service.port.map(u32::from),
             tld,
             env: service.env.clone(),
             probe: told(service, ProbeRole::Readiness).filter(|_| !service.kind.is_finite()),
@@ -413,6 +428,7 @@ mod tests {
     fn a_spec_survives_being_told_and_its_debug_text_tells_no_secret() {
         let service = DeploymentSpec {
             command: Some("run --key hush".into()),
+            port: Some(8080),
             env: [("PASSWORD".to_owned(), "hush".to_owned())].into(),
             probe: Some(Probe {
                 kind: "http".into(),

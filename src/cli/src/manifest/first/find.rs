@@ -226,7 +226,7 @@ fn docker(dir: &Path) -> Option<Found> {
     read(dir, DOCKERFILE)?;
     let mut notes = hints(dir);
     notes.push(
-        "Images are not supported yet: give the folder and the command that the image would have."
+        "To run the image itself, save it with 'docker save NAME -o image.tar' and write image = \"image.tar\" in place of path and command."
             .to_owned(),
     );
     Some(Found {

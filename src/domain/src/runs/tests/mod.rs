@@ -3,6 +3,7 @@
 mod hooks;
 mod life;
 mod schedules;
+mod supplies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
