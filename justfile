@@ -17,6 +17,13 @@ fix:
 test:
     cargo test --workspace --locked
 
+# The upgrade of a cluster from the programs of another commit to the present ones, node by node under load.
+upgrade COMMIT:
+    rm -rf "{{target}}/previous" && mkdir -p "{{target}}/previous"
+    git archive {{COMMIT}} | tar -x -C "{{target}}/previous"
+    cargo build --locked --manifest-path "{{target}}/previous/Cargo.toml" --target-dir "{{target}}/previous/target" -p nebula-cli
+    NEBULA_TEST_PREVIOUS="{{target}}/previous/target/debug" cargo test --locked -p nebula-cluster-tests --test upgrade -- --nocapture
+
 # A local cluster of three nodes with the example site; Ctrl-C ends it.
 dev *ARGS:
     cargo run --release --bin nodectl -- dev {{ARGS}}

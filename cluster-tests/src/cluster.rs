@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{self, Output, nodectl};
+use crate::command::{self, Output};
 use crate::wait::{eventually, holds};
 use crate::{binaries, http, process};
 
@@ -80,6 +80,11 @@ impl Cluster {
 
     /// The same with more flags for `nodectl dev`.
     pub fn start_with(nodes: usize, flags: &[&str]) -> Cluster {
+        Cluster::start_of(&binaries::path("nodectl"), nodes, flags)
+    }
+
+    /// The same with another program than the `nodectl` under test.
+    pub fn start_of(program: &Path, nodes: usize, flags: &[&str]) -> Cluster {
         let folder = tempfile::Builder::new()
             .prefix("nebula-test-")
             .tempdir()
@@ -87,7 +92,8 @@ impl Cluster {
         let dir = folder.path().to_str().expect("a UTF-8 path").to_owned();
         let count = nodes.to_string();
         let up = ["dev", "--nodes", &count, "--data-dir", &dir, "--detach"];
-        let done = nodectl([&up[..], &["--json", "--no-example"], flags].concat());
+        let args = [&up[..], &["--json", "--no-example"], flags].concat();
+        let done = command::run(command::prepare(program, args));
         let mut cluster = Cluster {
             members: Vec::new(),
             cluster_file: PathBuf::new(),
@@ -256,7 +262,7 @@ impl Cluster {
         self.wait_gone(index);
     }
 
-    fn wait_gone(&self, index: usize) {
+    pub fn wait_gone(&self, index: usize) {
         let pid = self.members[index].pid;
         eventually(DEADLINE, "the daemon is gone", || {
             holds(!process::is_running(pid), pid)

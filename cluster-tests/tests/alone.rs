@@ -93,9 +93,10 @@ fn two_of_three_machines_are_lost_and_the_third_goes_on() {
         let sure = status["as_of"]["no_quorum_since"].is_null();
         holds(sure && status["ready"] == 3, status)
     });
-    assert_eq!(
-        programs(&left),
-        after,
-        "the survivor's program was left alone"
+    // The first look may have come between a program's first process and the next.
+    let now = programs(&left);
+    assert!(
+        after.iter().all(|pid| now.contains(pid)),
+        "the survivor's program was left alone: {after:?}, then {now:?}"
     );
 }

@@ -92,6 +92,7 @@ fn member(app: &App, node: &Node, status: &Status, has: Option<&Room>) -> Member
         status: state,
         leader: status.leader == Some(node.id),
         version: seen.map(|n| n.facts.version.clone()).unwrap_or_default(),
+        level: node.level,
         labels: convert::told_labels(&node.labels),
         room: room(has),
     }

@@ -45,9 +45,9 @@ impl Command {
             | Command::Record { .. }
             | Command::ForgetJoiner { .. } => Needs::Leader,
             Command::Join { .. } => Needs::Voter,
-            Command::SetAddresses { node, .. } | Command::VolumesGone { node, .. } => {
-                Needs::Itself(*node)
-            }
+            Command::SetAddresses { node, .. }
+            | Command::SetLevel { node, .. }
+            | Command::VolumesGone { node, .. } => Needs::Itself(*node),
             Command::SetDraining { node, .. }
             | Command::SetLeaving { node, .. }
             | Command::RemoveNode { node } => Needs::ItselfOrOperator(*node),
@@ -78,6 +78,7 @@ impl Command {
             Command::Init { .. } => "initialise the cluster",
             Command::Join { .. } => "register a node",
             Command::SetAddresses { .. } => "change a member's addresses",
+            Command::SetLevel { .. } => "say what another member's program understands",
             Command::SetDraining { .. } => "drain a member",
             Command::SetLeaving { .. } | Command::RemoveNode { .. } => "remove a member",
             Command::ForgetJoiner { .. } => "drop a member that never arrived",

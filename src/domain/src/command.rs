@@ -56,6 +56,11 @@ pub enum Command {
         node: NodeId,
         addresses: Addresses,
     },
+    /// What a node's program understands, when that is not what it said last ([`crate::level`]).
+    SetLevel {
+        node: NodeId,
+        level: u32,
+    },
     SetDraining {
         node: NodeId,
         draining: bool,
@@ -388,4 +393,11 @@ pub enum Rejection {
     },
     #[error("the label '{0}' is what the node is called, and cannot be changed")]
     LabelReserved(LabelKey),
+    #[error(
+        "'{name}' depends on '{on}', which runs to its end and is never ready: a 'pre_release' hook is what comes before"
+    )]
+    DependencyFinite {
+        name: DeploymentName,
+        on: DeploymentName,
+    },
 }

@@ -16,6 +16,7 @@ pub mod http;
 pub mod ids;
 pub mod image;
 pub mod isolation;
+pub mod level;
 pub mod limits;
 pub mod loglevel;
 pub mod names;

@@ -94,6 +94,8 @@ pub struct Node {
     pub awaited_since: Option<Millis>,
     /// What the operator says of it, for rules of placement.
     pub labels: Labels,
+    /// What its program understands, as it said last ([`crate::level`]).
+    pub level: u32,
 }
 
 impl Role {

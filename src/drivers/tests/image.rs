@@ -204,6 +204,27 @@ async fn links_of_the_image_lead_no_mount_out_of_it() {
 }
 
 #[tokio::test]
+async fn a_folder_of_the_image_that_is_a_link_shows_nothing_of_the_machine() {
+    if !possible(&TOOLS) {
+        return;
+    }
+    let folder = Folder::new();
+    let outside = folder.root.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("passwd"), "outside:x:1:1::/:/bin/sh\n").unwrap();
+    let spec = started(&folder, "cat /etc/passwd");
+    let etc = spec.image.as_ref().unwrap().root.join("etc");
+    std::fs::remove_dir_all(&etc).unwrap();
+    symlink(&outside, &etc).unwrap();
+    let driver = folder.confining(Settings::default());
+    driver.start(spec).await.unwrap();
+    assert_eq!(exit_of(&driver, ONE).await, Exit::Code(0));
+    let lines = folder.lines(ONE).join("\n");
+    assert!(lines.contains("root:x:0:0"), "{lines}");
+    assert!(!lines.contains("outside"), "{lines}");
+}
+
+#[tokio::test]
 async fn without_isolation_it_does_not_run() {
     let folder = Folder::new();
     for (mode, profile) in [(Mode::Off, Profile::Default), (Mode::Auto, Profile::None)] {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use nebula_domain::level;
 use nebula_domain::state::Addresses;
 use nebula_domain::{Command, NodeId, Outcome, Rejection, Request, RequestId, State, TokenId};
 use nebula_registry::{ProposeError, ReadError};
@@ -32,6 +33,9 @@ impl Enrolment {
     pub(crate) async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, EnrolError> {
         let authority = self.authority().ok_or(EnrolError::NoSigner)?;
         let identity = self.identity();
+        if let Some(why) = level::refusal(&self.shared.registry.state(), request.level) {
+            return Err(EnrolError::BadRequest(why));
+        }
         // Before anything is registered: a request that cannot be signed must use up no token.
         authority.sign(
             &request.csr,

@@ -37,6 +37,7 @@ fn request() -> JoinRequest {
         api: text("127.0.0.1:2"),
         edge: text("127.0.0.1:3"),
         csr: text("CSR"),
+        level: 1,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Tells the registry that this node has arrived, and later when its addresses are no longer those it
-//! joined with.
+//! joined with, or what its program understands is not what it said last.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_actors::{BoxError, Reconciler};
+use nebula_domain::level::LEVEL;
 use nebula_domain::state::Addresses;
 use nebula_domain::{Command, NodeId, State};
 use nebula_registry::Registry;
@@ -21,19 +22,27 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    fn is_due(&self) -> bool {
-        self.state
-            .borrow()
-            .nodes
-            .get(&self.me)
-            .is_some_and(|node| node.addresses != self.addresses || node.awaited_since.is_some())
+    /// What is to be said, if anything is.
+    fn due(&self) -> Option<Command> {
+        let state = self.state.borrow();
+        let node = state.nodes.get(&self.me)?;
+        if node.addresses != self.addresses || node.awaited_since.is_some() {
+            return Some(Command::SetAddresses {
+                node: self.me,
+                addresses: self.addresses.clone(),
+            });
+        }
+        (node.level != LEVEL).then_some(Command::SetLevel {
+            node: self.me,
+            level: LEVEL,
+        })
     }
 }
 
 #[async_trait::async_trait]
 impl Reconciler for Announcer {
     async fn wake(&mut self) {
-        if self.is_due() {
+        if self.due().is_some() {
             return tokio::time::sleep(RETRY).await;
         }
         if self.state.changed().await.is_err() {
@@ -42,14 +51,10 @@ impl Reconciler for Announcer {
     }
 
     async fn pass(&mut self) -> Result<(), BoxError> {
-        if self.is_due() {
-            let command = Command::SetAddresses {
-                node: self.me,
-                addresses: self.addresses.clone(),
-            };
+        if let Some(command) = self.due() {
             match self.registry.propose(command).await {
                 Ok(_) => {
-                    tracing::info!(quic = %self.addresses.quic, "told the cluster that this node is here")
+                    tracing::info!(quic = %self.addresses.quic, level = LEVEL, "told the cluster that this node is here")
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot tell the cluster yet that this node is here")

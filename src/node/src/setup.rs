@@ -176,6 +176,7 @@ pub async fn join(
         api: addresses.api.to_string(),
         edge: addresses.edge.to_string(),
         csr: key.csr()?,
+        level: nebula_domain::level::LEVEL,
     };
     let refused = |source| SetupError::Join {
         address: address.to_owned(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nebula_actors::Guardian;
 use nebula_api::{Api, ApiHandle, App, NodeInfo};
 use nebula_artifacts::Artifacts;
+use nebula_domain::level::{self, LEVEL};
 use nebula_domain::observed::LocalInstances;
 use nebula_domain::port::BRIDGE_PORTS;
 use nebula_domain::routes::RouteTable;
@@ -62,6 +63,8 @@ pub enum StartError {
         RENEWABLE_FOR.as_secs() / 86_400
     )]
     CertificateExpired,
+    #[error("{0}")]
+    Level(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -157,6 +160,9 @@ impl Node {
         };
         let registry =
             Registry::start(registry_config, mesh.clone(), random.clone(), &metrics).await?;
+        if let Some(why) = level::refusal(&registry.state(), LEVEL) {
+            return Err(StartError::Level(why));
+        }
         let membership_config = nebula_membership::Config::new(cluster, clock.now());
         let membership = Membership::start(membership_config, mesh.clone(), &metrics);
         let artifacts_config = nebula_artifacts::Config::new(dir.join(ARTIFACTS_DIR));

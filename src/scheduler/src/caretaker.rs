@@ -124,6 +124,7 @@ mod tests {
                 leaving: id == 2,
                 awaited_since: (id == 3).then_some(JOINED),
                 labels: Default::default(),
+                level: 1,
             };
             state.nodes.insert(node.id, node);
         }

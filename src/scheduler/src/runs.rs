@@ -52,14 +52,17 @@ impl<R: Registrar> Runs<R> {
         }
     }
 
+    /// Whether it may say what has become of others. A leader whom nobody answers sees all others gone, and would have every
+    /// run begun again as soon as it is heard.
     fn leads(&self) -> bool {
-        self.status.borrow().is_leader
+        let status = self.status.borrow();
+        status.is_leader && status.quorum
     }
 
     /// Until something is due; at most [`PERIOD`].
     fn next_look(&self) -> Duration {
         let now = self.clock.now();
-        let due = runs::due(&self.state.borrow());
+        let due = runs::due(&self.state.borrow(), now);
         let due = due.into_iter().chain(self.absence.due(now)).min();
         due.map_or(PERIOD, |at| at.since(now))
             .clamp(MIN_GAP, PERIOD)

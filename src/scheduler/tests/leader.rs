@@ -162,6 +162,7 @@ fn initial() -> State {
             leaving: false,
             awaited_since: None,
             labels: Default::default(),
+            level: 1,
         };
         state.nodes.insert(node.id, node);
     }

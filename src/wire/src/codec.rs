@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Version of the encoding; the first byte of everything encoded.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Largest encoded value: a snapshot chunk or a batch of log entries fits, a mistake does not.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;

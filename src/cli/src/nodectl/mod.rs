@@ -11,6 +11,7 @@ mod recover;
 mod setup;
 mod systemd;
 mod token;
+mod upgrade;
 
 pub use daemon::{program, start, stop};
 pub use flags::NodeFlags;
@@ -72,6 +73,8 @@ enum Command {
     Undrain(drain::Undrain),
     /// Say of a member what deployments can ask for: disk=ssd, zone=eu-1
     Label(label::Label),
+    /// Say which member to upgrade next, to the version of this program
+    Upgrade(upgrade::Upgrade),
     /// Take this machine out of the cluster for good
     Leave(leave::Leave),
     /// Take another machine out of the cluster for good
@@ -118,6 +121,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Drain(args) => block_on(drain::drain(args, &connect, out)),
         Command::Undrain(args) => block_on(drain::undrain(args, &connect, out)),
         Command::Label(args) => block_on(label::run(args, &connect, out)),
+        Command::Upgrade(args) => block_on(upgrade::run(args, &connect, out)),
         Command::Leave(args) => block_on(leave::run(args, out)),
         Command::Remove(args) => block_on(members::remove(args, &connect, out)),
         Command::Recover(args) => recover::run(args, out),
@@ -172,6 +176,7 @@ mod tests {
             "nodectl members --json --cluster c.json",
             "nodectl status --data-dir /x",
             "nodectl leave",
+            "nodectl upgrade --data-dir /x --json",
             "nodectl drain b --deadline 10m --json",
             "nodectl drain 2 --no-wait --data-dir /x",
             "nodectl undrain b",

@@ -16,8 +16,14 @@ fn specs(deployment: &Deployment) -> impl Iterator<Item = &Spec> {
 /// Whether a deployment may have this spec.
 pub(super) fn check(state: &State, name: &DeploymentName, spec: &Spec) -> Result<(), Rejection> {
     for on in spec.depends_on() {
-        let there = state.deployments.get(on).is_some_and(|d| !d.removing);
-        if on != name && !there {
+        let there = state.deployments.get(on).filter(|d| !d.removing);
+        if there.is_some_and(|there| there.current().spec.is_finite()) {
+            return Err(Rejection::DependencyFinite {
+                name: name.clone(),
+                on: on.clone(),
+            });
+        }
+        if on != name && there.is_none() {
             return Err(Rejection::DependencyUnknown {
                 name: name.clone(),
                 on: on.clone(),

@@ -11,6 +11,8 @@ use crate::state::{Addresses, Cluster, INIT_TOKEN, JoinToken, Node, Role, State}
 use crate::time::Millis;
 
 /// The first node, which has to vote because nobody else is there to.
+/// Of a node that has not said its own.
+const FIRST_LEVEL: u32 = 1;
 const FIRST_NODE: NodeId = NodeId(1);
 
 pub(super) fn init(
@@ -40,6 +42,7 @@ pub(super) fn init(
             leaving: false,
             awaited_since: None,
             labels: Labels::new(),
+            level: FIRST_LEVEL,
         },
     );
     Ok(Outcome::Joined {
@@ -112,6 +115,7 @@ pub(super) fn join(
             leaving: false,
             awaited_since: Some(now),
             labels: Labels::new(),
+            level: FIRST_LEVEL,
         },
     );
     Ok(Outcome::Joined { node: id, role })
@@ -134,6 +138,18 @@ pub(super) fn set_addresses(
         let node = Node {
             addresses: addresses.clone(),
             awaited_since: None,
+            ..node.clone()
+        };
+        state.nodes.insert(id, node);
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn set_level(state: &mut State, id: NodeId, level: u32) -> Result<Outcome, Rejection> {
+    let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    if node.level != level {
+        let node = Node {
+            level,
             ..node.clone()
         };
         state.nodes.insert(id, node);

@@ -93,6 +93,7 @@ fn execute(state: &mut State, command: &Command, stamp: &Stamp) -> Result<Outcom
         Command::SetAddresses { node, addresses } => {
             members::set_addresses(state, *node, addresses)
         }
+        Command::SetLevel { node, level } => members::set_level(state, *node, *level),
         Command::SetLeaving { node, leaving } => members::set_leaving(state, *node, *leaving),
         Command::SetDraining { node, draining } => members::set_draining(state, *node, *draining),
         Command::SetLabels { node, set, remove } => members::set_labels(state, *node, set, remove),

@@ -160,12 +160,16 @@ fn tick(deployment: &Deployment, work: &Work, now: Millis) -> Option<Command> {
     })
 }
 
-/// When time alone may call for a step.
-pub fn due(state: &State) -> Option<Millis> {
+/// When time alone may call for a step, after `now`: what is due already waits for something else, such as a place.
+pub fn due(state: &State, now: Millis) -> Option<Millis> {
     let of_work = |work: &Work| {
         let next = work.cursor.as_ref().and_then(|cursor| cursor.next);
         let runs = work.open().filter_map(|run| match &run.state {
-            RunState::Pending { not_before, .. } => Some(*not_before),
+            RunState::Pending { since, not_before } => {
+                let times = [*not_before, since.plus(START_WITHIN)];
+                let later = times.into_iter().filter(|at| *at > now);
+                later.chain(run.expires_at().filter(|at| *at > now)).min()
+            }
             RunState::Running => run.expires_at(),
             _ => None,
         });

@@ -131,8 +131,13 @@ fn etc(view: &View<'_>, own: &Path) -> Result<(), Failure> {
     }
     let (user, group, name) = (view.user, view.group, view.name);
     let home = view.seen.display();
-    let users = lines(&own.join("passwd"), "root:x:0:0:root:/:/sbin/nologin\n");
-    let groups = lines(&own.join("group"), "root:x:0:\n");
+    // A folder that is a link leads out of the image: nothing is read behind it.
+    let of_image = |name: &str, otherwise: &str| match is_folder {
+        true => lines(&own.join(name), otherwise),
+        false => otherwise.to_owned(),
+    };
+    let users = of_image("passwd", "root:x:0:0:root:/:/sbin/nologin\n");
+    let groups = of_image("group", "root:x:0:\n");
     let (user, group) = match user {
         0 => (String::new(), String::new()),
         _ => (

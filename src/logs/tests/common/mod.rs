@@ -100,6 +100,7 @@ pub async fn cluster(count: u64) -> Cluster {
             leaving: false,
             awaited_since: None,
             labels: Default::default(),
+            level: 1,
         };
         state.nodes.insert(me, node);
         bound.push(mesh);

@@ -5,6 +5,8 @@ mod pieces;
 mod snapshots;
 
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -187,6 +187,7 @@ fn push_all<T>(
 
 pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut last_event = 0;
     let mut state = State::default();
     loop {
         let (length, rest) = bytes
@@ -230,7 +231,15 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
             Piece::Work(name, work) => {
                 state.work.insert(name, work);
             }
-            Piece::Events(some) => state.events.extend(some),
+            Piece::Events(some) => {
+                for event in some {
+                    if event.seq <= last_event {
+                        return Err(bad("the snapshot's events are out of order"));
+                    }
+                    last_event = event.seq;
+                    state.events.extend([event]);
+                }
+            }
             Piece::Told { last, told, dead } => state.events.restore(last, told, dead),
             Piece::Moving(some) => state.moving.extend(some),
             Piece::End if bytes.is_empty() => {

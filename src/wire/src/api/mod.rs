@@ -133,6 +133,9 @@ pub struct Member {
     pub status: MemberStatus,
     pub leader: bool,
     pub version: String,
+    /// What its program understands; formats of a higher level wait until every member has reached it.
+    #[serde(default = "first_level")]
+    pub level: u32,
     /// What the operator says of it; see `nodectl label`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -257,6 +260,14 @@ pub struct JoinRequest {
     pub edge: String,
     /// PEM certificate signing request; its key is the node's.
     pub csr: String,
+    /// What the joining program understands.
+    #[serde(default = "first_level")]
+    pub level: u32,
+}
+
+/// Of programs that do not say theirs.
+fn first_level() -> u32 {
+    1
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -141,7 +141,7 @@ impl From<&Rejection> for ApiError {
                 C::Conflict,
                 "deploy that one first; see 'nebula deploy list'",
             ),
-            Rejection::DependencyCycle(_) => {
+            Rejection::DependencyCycle(_) | Rejection::DependencyFinite { .. } => {
                 (C::BadRequest, "leave one of them out of 'depends_on'")
             }
             Rejection::DependencyNeeded { .. } => (

@@ -322,6 +322,7 @@ mod tests {
             status,
             leader: id == 1,
             version: String::new(),
+            level: 1,
             labels: Default::default(),
             room: Default::default(),
         }

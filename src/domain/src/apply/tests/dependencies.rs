@@ -1,7 +1,7 @@
 //! What deployments may wait for.
 
 use crate::command::{Command, Rejection};
-use crate::spec::{Spec, Workload};
+use crate::spec::{Kind, RunLimits, Service, Spec, Workload};
 use crate::testing::*;
 
 fn needs(names: &[&str]) -> Spec {
@@ -41,6 +41,25 @@ fn refusal(sim: &mut Sim, command: Command) -> String {
     let refusal = sim.run(command).unwrap_err().to_string();
     assert!(before.ptr_eq(&sim.state.deployments), "nothing changes");
     refusal
+}
+
+#[test]
+fn what_runs_to_its_end_cannot_be_waited_for() {
+    let mut sim = Sim::new(1, 8);
+    let mut spec = service_spec();
+    spec.strategy = Default::default();
+    spec.workload = Workload::Service(Service {
+        kind: Kind::Job(RunLimits::default()),
+        ..Service::new("migrate")
+    });
+    sim.create("job", spec, 1);
+    let refused = refusal(&mut sim, create("web", &["job"]));
+    assert!(
+        refused.contains("'job', which runs to its end"),
+        "{refused}"
+    );
+    sim.ok(create("web", &[]));
+    assert_eq!(refusal(&mut sim, update("web", &["job"])), refused);
 }
 
 #[test]
