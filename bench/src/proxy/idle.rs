@@ -10,8 +10,8 @@ use anyhow::Context;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::peers::Running;
-use super::stage::{API, SMALL};
-use super::tls::{self, PATIENCE, TlsStream};
+use super::stage::{API, Certificate, SMALL};
+use super::tls::{self, PATIENCE, Protocol, TlsStream};
 
 const CONNECTIONS: usize = 1_000;
 /// Connections before the first look, so that what is made once is there already.
@@ -19,15 +19,28 @@ const FIRST: usize = 32;
 /// For what a proxy does behind an answer; shorter than any proxy's patience with idle clients.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// What clients in TLS speak.
+pub struct Secure {
+    pub protocol: Protocol,
+    config: Arc<ClientConfig>,
+}
+
+impl Secure {
+    pub fn new(certificate: &Certificate, protocol: Protocol) -> anyhow::Result<Secure> {
+        let config = tls::config(certificate, protocol)?;
+        Ok(Secure { protocol, config })
+    }
+}
+
 enum Client {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
 }
 
-/// KB for each connection. `tls` is given for clients that speak it.
-pub fn measure(running: &Running, tls: Option<&Arc<ClientConfig>>) -> anyhow::Result<f64> {
+/// KB for each connection. `secure` is given for clients in TLS.
+pub fn measure(running: &Running, secure: Option<&Secure>) -> anyhow::Result<f64> {
     let open = |count: usize| -> anyhow::Result<Vec<Client>> {
-        (0..count).map(|_| client(running, tls)).collect()
+        (0..count).map(|_| client(running, secure)).collect()
     };
     let first = open(FIRST)?;
     std::thread::sleep(SETTLE);
@@ -44,20 +57,19 @@ pub fn measure(running: &Running, tls: Option<&Arc<ClientConfig>>) -> anyhow::Re
 }
 
 /// One that was answered once.
-fn client(running: &Running, tls: Option<&Arc<ClientConfig>>) -> anyhow::Result<Client> {
-    let mut client = match tls {
-        Some(config) => Client::Tls(Box::new(tls::connect(running.https, config)?)),
-        None => {
-            let socket = TcpStream::connect_timeout(&running.http, PATIENCE)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            Client::Plain(socket)
-        }
+fn client(running: &Running, secure: Option<&Secure>) -> anyhow::Result<Client> {
+    let Some(secure) = secure else {
+        let mut socket = TcpStream::connect_timeout(&running.http, PATIENCE)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        ask(&mut socket)?;
+        return Ok(Client::Plain(socket));
     };
-    match &mut client {
-        Client::Plain(stream) => ask(stream)?,
-        Client::Tls(stream) => ask(stream)?,
+    let mut stream = tls::connect(running.https, &secure.config)?;
+    match secure.protocol {
+        Protocol::HttpOne => ask(&mut stream)?,
+        Protocol::HttpTwo => ask_by_two(&mut stream)?,
     }
-    Ok(client)
+    Ok(Client::Tls(Box::new(stream)))
 }
 
 fn ask(stream: &mut (impl Read + Write)) -> anyhow::Result<()> {
@@ -71,6 +83,64 @@ fn ask(stream: &mut (impl Read + Write)) -> anyhow::Result<()> {
     }
     anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200"), "not answered by 200");
     Ok(())
+}
+
+/// Frames by RFC 9113, section 6.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+const STREAM: u8 = 1;
+
+fn ask_by_two(stream: &mut (impl Read + Write)) -> anyhow::Result<()> {
+    let mut greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    greeting.extend(frame(SETTINGS, 0, 0, &[])?);
+    greeting.extend(frame(
+        HEADERS,
+        END_STREAM | END_HEADERS,
+        STREAM,
+        &fields()?,
+    )?);
+    stream.write_all(&greeting)?;
+    let mut content = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head)?;
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload)?;
+        match kind {
+            DATA => content.extend(payload),
+            SETTINGS if flags & ACK == 0 => stream.write_all(&frame(SETTINGS, ACK, 0, &[])?)?,
+            _ => {}
+        }
+        if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            anyhow::ensure!(content == SMALL.as_bytes(), "not what was asked for");
+            return Ok(());
+        }
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let length = u8::try_from(payload.len())?;
+    let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
+    Ok([&head[..], payload].concat())
+}
+
+/// `GET https://API/small` by RFC 7541: fields of the static table, values as they are.
+fn fields() -> anyhow::Result<Vec<u8>> {
+    const GET: u8 = 0x82;
+    const HTTPS: u8 = 0x87;
+    const PATH: u8 = 4;
+    const AUTHORITY: u8 = 1;
+    let mut block = vec![GET, HTTPS];
+    for (name, value) in [(PATH, "/small"), (AUTHORITY, API)] {
+        block.extend([name, u8::try_from(value.len())?]);
+        block.extend(value.as_bytes());
+    }
+    Ok(block)
 }
 
 impl Client {

@@ -41,7 +41,11 @@ const OTHERS: [Peer; 5] = [
 const TLS: [Mode; 3] = [Mode::TlsH1, Mode::TlsH2, Mode::TlsH2Ten];
 const SMALL: [Mode; 4] = [Mode::Small, Mode::TlsH1, Mode::TlsH2, Mode::TlsH2Ten];
 /// KB for each idle connection.
-const IDLE: [(Mode, f64); 2] = [(Mode::Idle, 12.0), (Mode::IdleTls, 40.0)];
+const IDLE: [(Mode, f64); 3] = [
+    (Mode::Idle, 12.0),
+    (Mode::IdleTls, 40.0),
+    (Mode::IdleH2, 40.0),
+];
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {

@@ -15,13 +15,12 @@ mod table;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use tokio_rustls::rustls::ClientConfig;
 
+use self::idle::Secure;
 use self::mode::Mode;
 use self::peers::{Layout, Peer, Running};
 use self::results::Results;
@@ -72,7 +71,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if modes.contains(&Mode::OtherNode) {
         bench.pairs()?;
     }
-    for mode in [Mode::Idle, Mode::IdleTls] {
+    for mode in [Mode::Idle, Mode::IdleTls, Mode::IdleH2] {
         if modes.contains(&mode) {
             bench.idle(mode)?;
         }
@@ -204,14 +203,21 @@ impl Bench {
     }
 
     fn idle(&mut self, mode: Mode) -> anyhow::Result<()> {
-        let config = tls::config(&self.stage.certificate, Protocol::HttpOne)?;
+        let protocol = match mode {
+            Mode::IdleTls => Some(Protocol::HttpOne),
+            Mode::IdleH2 => Some(Protocol::HttpTwo),
+            _ => None,
+        };
+        let speak = protocol
+            .map(|protocol| Secure::new(&self.stage.certificate, protocol))
+            .transpose()?;
         let peers = self.peers.clone();
         for (peer, why) in &self.absent {
             self.results.idle.insert((mode, *peer), Err(why.clone()));
         }
         for round in 0..self.effort.rounds.min(IDLE_STARTS) {
             for i in order(peers.len(), round) {
-                let measured = self.idle_once(mode, peers[i], &config);
+                let measured = self.idle_once(peers[i], speak.as_ref());
                 let key = (mode, peers[i]);
                 let known = self.results.idle.entry(key).or_insert(Ok(Vec::new()));
                 match (known, measured) {
@@ -225,14 +231,14 @@ impl Bench {
     }
 
     /// The proxy by itself and freshly started, so that no pages are left over from other loads.
-    fn idle_once(&self, mode: Mode, peer: Peer, config: &Arc<ClientConfig>) -> Result<f64, String> {
+    fn idle_once(&self, peer: Peer, secure: Option<&Secure>) -> Result<f64, String> {
         let text = |error: anyhow::Error| format!("{error:#}");
         let running = peer.start(&self.stage, Layout::Single).map_err(text)?;
-        let secure = mode == Mode::IdleTls;
-        if secure && let Some(why) = self.refuses(&running, Protocol::HttpOne) {
-            return Err(why);
+        let refused = secure.and_then(|secure| self.refuses(&running, secure.protocol));
+        match refused {
+            Some(why) => Err(why),
+            None => idle::measure(&running, secure).map_err(text),
         }
-        idle::measure(&running, secure.then_some(config)).map_err(text)
     }
 
     fn table(&mut self) -> anyhow::Result<()> {

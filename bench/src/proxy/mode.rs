@@ -44,6 +44,9 @@ pub enum Mode {
     /// Memory of idle connections in TLS.
     #[value(name = "idle-tls")]
     IdleTls,
+    /// Memory of idle connections of HTTP/2 in TLS.
+    #[value(name = "idle-h2")]
+    IdleH2,
     /// A table of 10,000 names that is replaced under load.
     #[value(name = "table")]
     Table,
@@ -80,7 +83,8 @@ impl Mode {
             Mode::TlsH2Ten => (Way::TlsTwo { streams: 10 }, API, "/small"),
             Mode::StaticK => (Way::Plain, SITE, "/1k.txt"),
             Mode::StaticM => (Way::Plain, SITE, "/1m.txt"),
-            Mode::HalfLoad | Mode::Idle | Mode::IdleTls | Mode::Table => return None,
+            Mode::HalfLoad | Mode::Table => return None,
+            Mode::Idle | Mode::IdleTls | Mode::IdleH2 => return None,
         };
         let layout = if self == Mode::OtherNode {
             Layout::Pair

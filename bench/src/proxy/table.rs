@@ -1,6 +1,6 @@
 //! A table of 10,000 names that is replaced under load. As many deployments would take an API hours, so the proxy runs
-//! in this process, as the daemon runs it, and is given tables as the daemon's routing makes them: rebuilt from a state
-//! and a view in which the health of half of all instances has changed.
+//! in this process, as the daemon runs it, and is given tables that the daemon's routing makes: rebuilt from a state and a
+//! view in which the health of half of all instances has changed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use nebula_domain::routes::{self, RouteTable};
 use nebula_domain::state::Instance;
 use nebula_domain::{InstanceId, NodeId, State, View};
 use nebula_proxy::{Config, Proxy};
+use nebula_routing::rebuilt;
 use nebula_testkit::Cluster;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::half::paced;
@@ -40,6 +42,7 @@ pub fn run(stage: &Stage, effort: Effort, folder: &Path) -> anyhow::Result<Vec<R
     let route = first.route(HOST).context("a route")?;
     let kept = route.endpoints.first().context("an endpoint")?.instance;
     let other = half_ill(&view, kept);
+    let (state, views) = (Arc::new(state), [Arc::new(other), Arc::new(view)]);
     let (tables, table) = watch::channel(Arc::new(first));
     let (_locals, locals) = watch::channel(Arc::new(locals(&state, stage)));
 
@@ -77,7 +80,8 @@ pub fn run(stage: &Stage, effort: Effort, folder: &Path) -> anyhow::Result<Vec<R
             if turn == 0 {
                 still = Some(load()?);
             } else {
-                replaced = Some(while_replacing(&tables, &state, [&other, &view], load)?);
+                let next = |count: usize| (Arc::clone(&state), Arc::clone(&views[count % 2]));
+                replaced = Some(while_replacing(&tables, runtime.handle(), next, load)?);
             }
         }
         let (replaced, replacements) = replaced.context("each round has both")?;
@@ -122,8 +126,8 @@ fn locals(state: &State, stage: &Stage) -> LocalInstances {
 /// The load's figures, and how often the table was replaced meanwhile.
 fn while_replacing(
     tables: &Tables,
-    state: &State,
-    views: [&View; 2],
+    handle: &Handle,
+    inputs: impl Fn(usize) -> (Arc<State>, Arc<View>) + Sync,
     load: impl FnOnce() -> anyhow::Result<Sample>,
 ) -> anyhow::Result<(Sample, usize)> {
     let over = AtomicBool::new(false);
@@ -131,12 +135,16 @@ fn while_replacing(
         let replacing = scope.spawn(|| {
             let mut count = 0;
             while !over.load(Ordering::Relaxed) {
-                let next = tables.borrow().clone().rebuild(state, views[count % 2]);
-                tables.send_replace(Arc::new(next));
+                let before = Arc::clone(&tables.borrow());
+                let (state, view) = inputs(count);
+                match handle.block_on(rebuilt(before, state, view)) {
+                    Ok(next) => tables.send_replace(next),
+                    Err(error) => return Err(error),
+                };
                 count += 1;
                 thread::park_timeout(REPLACE_EVERY);
             }
-            count
+            Ok(count)
         });
         let sample = load();
         over.store(true, Ordering::Relaxed);
@@ -144,6 +152,6 @@ fn while_replacing(
         let count = replacing
             .join()
             .map_err(|_| anyhow::anyhow!("a table was not built"))?;
-        Ok((sample?, count))
+        Ok((sample?, count.map_err(|error| anyhow::anyhow!(error))?))
     })
 }

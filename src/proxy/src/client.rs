@@ -214,7 +214,7 @@ impl<T: Socket> Client<T> {
         let lines = inbox.chunks_exact(2).take_while(|line| line == b"\r\n");
         let empty = 2 * lines.count();
         if empty > 0 {
-            inbox.drain(..empty);
+            inbox.consume(empty);
             *searched = 0;
         }
         if is_idle(inbox) {

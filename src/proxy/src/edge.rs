@@ -185,13 +185,13 @@ fn alternative_of(port: u16) -> Arc<str> {
 }
 
 impl Shared {
-    /// Whether connections from there begin with a PROXY header.
     /// It is a proxy whose word counts.
     fn trusts(&self, peer: IpAddr) -> bool {
         let mut trusted = self.trusted_proxies.iter();
         trusted.any(|network| network.contains(peer))
     }
 
+    /// Whether connections from there begin with a PROXY header.
     pub(crate) fn speaks_for_others(&self, peer: IpAddr) -> bool {
         let mut from = self.proxy_protocol_from.iter();
         from.any(|network| network.contains(peer))

@@ -355,7 +355,7 @@ impl<S: Future<Output = ()> + Unpin> Waiting<'_, S> {
                     }
                 }
             }
-            match upstream.wire.poll_fill(cx, READ_BYTES) {
+            match upstream.wire.poll_take(cx) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => {

@@ -330,12 +330,12 @@ pub(crate) fn has_body(method: &Method, status: u16) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::h1::{End, HeadLimits, find_end};
+    use crate::h1::{End, HeadLimits, Inbox, find_end};
     use crate::origin::Scheme;
 
     pub(crate) fn request(text: &str) -> RequestHead {
         let mut head = RequestHead::default();
-        let mut inbox = text.as_bytes().to_vec();
+        let mut inbox = Inbox::from(text.as_bytes().to_vec());
         let Ok(End::At(end)) = find_end(&inbox, 0) else {
             panic!("no end: {text}");
         };

@@ -21,6 +21,10 @@ use tokio::time::Instant;
 /// makes one table, and a single change is still routed by at once.
 pub const COALESCE: Duration = Duration::from_millis(20);
 
+/// A table of thousands of names takes milliseconds to build, in which the threads that answer requests go first. Not the
+/// lowest priority, so that a new table comes also where they want all cores.
+const PRIORITY: i32 = 10;
+
 /// Builds and publishes the [`RouteTable`] of one node.
 pub struct Routing {
     me: NodeId,
@@ -102,13 +106,34 @@ impl Reconciler for Routing {
             return Ok(());
         }
         // Built from the one in force, so that unchanged routes go on with their turns.
-        self.table.send_modify(|table| {
-            *table = Arc::new(table.rebuild(&state, &view));
-        });
-        tracing::debug!(node = %self.me, revision = state.revision, "routing by a new table");
+        let before = Arc::clone(&self.table.borrow());
+        let revision = state.revision;
+        let next = rebuilt(before, state, view).await?;
+        self.table.send_replace(next);
+        tracing::debug!(node = %self.me, revision, "routing by a new table");
         self.built_from = Some(inputs);
         Ok(())
     }
+}
+
+/// The table behind `before`, built beside what goes on: requests are answered by `before` meanwhile, and wait for nothing.
+pub async fn rebuilt(
+    before: Arc<RouteTable>,
+    state: Arc<State>,
+    view: Arc<View>,
+) -> Result<Arc<RouteTable>, BoxError> {
+    let next = move || {
+        // Without it, it only takes its share.
+        let _ = rustix::process::setpriority_process(None, PRIORITY);
+        Arc::new(before.rebuild(&state, &view))
+    };
+    // A thread of its own, as nothing may raise a priority again.
+    let build = move || {
+        let thread = std::thread::Builder::new().name("routing".to_owned());
+        let built = thread.spawn(next)?.join();
+        built.map_err(|_| "a table could not be built".into())
+    };
+    tokio::task::spawn_blocking(build).await?
 }
 
 /// A source that is gone never changes again; the table built from it stays in force.

@@ -12,7 +12,7 @@ use nebula_domain::spec::{Service, Spec, Workload};
 use nebula_domain::state::{Deployment, Desired, Instance, Release};
 use nebula_domain::time::Millis;
 use nebula_domain::{Digest, InstanceId, NodeId, ReleaseNumber, State};
-use nebula_routing::{COALESCE, Routing};
+use nebula_routing::{COALESCE, Routing, rebuilt};
 use nebula_telemetry::Metrics;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -195,6 +195,20 @@ async fn a_view_that_changes_nothing_publishes_nothing_and_a_burst_publishes_onc
     assert_eq!(revisions, [40]);
     assert!(before.elapsed() <= COALESCE + Duration::from_millis(2));
     bench.guardian.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_is_built_while_the_one_before_it_is_read() {
+    let (tables, table) = watch::channel(Arc::new(RouteTable::default()));
+    // As a request does while it looks for its route. A table that was built in its place would wait for it.
+    let read = table.borrow();
+    let (state, view) = (state(5, &[(1, 1)]), view(true, 0, &[(1, 1)]));
+    let built = timeout(DEADLINE, rebuilt(Arc::clone(&read), state, view));
+    let next = built.await.unwrap().unwrap();
+    assert_eq!((read.revision, next.revision), (0, 5));
+    drop(read);
+    tables.send_replace(next);
+    assert_eq!(endpoints(&table.borrow()), 1);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::edge::Edge;
 use crate::exchange::{Link, Request};
 use crate::finish::Finish;
 use crate::forward::forward;
-use crate::h1::{End, FIELDS_MAX, HeadLimits, RequestHead, Timer, Wire, find_end};
+use crate::h1::{End, FIELDS_MAX, HeadLimits, Inbox, RequestHead, Timer, Wire, find_end};
 use crate::headers::{Asked, RequestId, line};
 use crate::origin::Origin;
 use crate::pages::Problem;
@@ -77,7 +77,7 @@ impl Owned {
             target_bytes: end,
         };
         let mut whole = RequestHead::default();
-        whole.take(&mut text, end, limits).ok()?;
+        whole.take(&mut Inbox::from(text), end, limits).ok()?;
         Some(Owned {
             head: whole,
             origin: asked.origin.clone(),

@@ -97,9 +97,7 @@ impl Incoming {
                 let taken =
                     usize::try_from(*left).map_or(inbox.len(), |left| left.min(inbox.len()));
                 *left -= taken as u64;
-                let rest = inbox.split_off(taken);
-                let piece = std::mem::replace(inbox, rest);
-                Ok(Some(Some(piece.into())))
+                Ok(Some(Some(inbox.split_to(taken).into())))
             }
             Left::Chunked(decoder) => {
                 let (mut used, mut data) = (0, Vec::new());
@@ -114,7 +112,7 @@ impl Incoming {
                         Err(_) => return Err(io::ErrorKind::InvalidData.into()),
                     };
                 }
-                inbox.drain(..used);
+                inbox.consume(used);
                 match (data.is_empty(), decoder.is_done()) {
                     (false, _) => Ok(Some(Some(data.into()))),
                     (true, true) => Ok(Some(None)),

@@ -136,8 +136,10 @@ async fn carry<T: Socket>(
             Read::Head => {
                 fresh = false;
                 // On the heap for as long as it lasts: it takes several times as much as a connection that waits.
-                let answered = Box::pin(handler::answer(edge, &origin, &mut client));
-                if !answered.await {
+                // Made where it stays: it is some kilobytes, which would be copied for each request.
+                let place = Box::new_uninit();
+                let answered = Box::write(place, handler::answer(edge, &origin, &mut client));
+                if !Box::into_pin(answered).await {
                     break;
                 }
             }

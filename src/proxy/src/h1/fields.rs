@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::inbox::Inbox;
+
 /// A place in a head's bytes. Heads are bounded far below 4 GiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -142,14 +144,9 @@ impl Fields {
 
     /// Takes a head that ends at `end` out of what has been read, without a copy when that is all. Its fields are still to
     /// be found.
-    pub(super) fn fill(&mut self, inbox: &mut Vec<u8>, end: usize) {
+    pub(super) fn fill(&mut self, inbox: &mut Inbox, end: usize) {
         self.clear();
-        if inbox.len() == end {
-            std::mem::swap(&mut self.bytes, inbox);
-        } else {
-            self.bytes.extend_from_slice(&inbox[..end]);
-            inbox.drain(..end);
-        }
+        inbox.split_into(end, &mut self.bytes);
     }
 
     /// Lets go of what an unusually long head took.

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use http::Method;
 
 use super::fields::{Fields, Kind, Span, tokens};
+use super::inbox::Inbox;
 use super::length::{Ambiguous, Length, declared};
 use crate::config::Limits;
 use crate::grpc::is_grpc;
@@ -107,7 +108,7 @@ impl RequestHead {
     /// Takes a whole head: the bytes up to and with its empty line, at the front of `inbox`, which keeps the rest.
     pub(crate) fn take(
         &mut self,
-        inbox: &mut Vec<u8>,
+        inbox: &mut Inbox,
         end: usize,
         limits: HeadLimits,
     ) -> Result<(), Refusal> {
@@ -304,7 +305,7 @@ pub(crate) struct Unreadable;
 
 impl ResponseHead {
     /// As [`RequestHead::take`].
-    pub(crate) fn take(&mut self, inbox: &mut Vec<u8>, end: usize) -> Result<(), Unreadable> {
+    pub(crate) fn take(&mut self, inbox: &mut Inbox, end: usize) -> Result<(), Unreadable> {
         self.fields.fill(inbox, end);
         self.parse()
     }

@@ -7,6 +7,7 @@
 mod chunked;
 mod fields;
 mod head;
+mod inbox;
 mod length;
 mod pace;
 mod relay;
@@ -20,6 +21,7 @@ pub(crate) use head::{
     End, FIELDS_MAX, HeadLimits, Refusal, RequestHead, ResponseHead, Spelling, Version, find_end,
     find_lenient_end, is_host,
 };
+pub(crate) use inbox::Inbox;
 pub(crate) use length::Length;
 pub(crate) use pace::Pace;
 pub(crate) use relay::{Framing, Moved, Relay, RelayError, Trailers, chunk_size};

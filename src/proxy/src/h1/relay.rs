@@ -114,12 +114,16 @@ impl Relay {
         // What came with the head goes out with the head.
         if !from.inbox.is_empty() && !self.is_read() && to.unwritten() < READ_BYTES {
             let inbox = std::mem::take(&mut from.inbox);
-            let used = self.pass(&inbox, |bytes| {
-                to.outbox().extend_from_slice(bytes);
-                Ok(())
-            })?;
+            let used = if self.is_plain() {
+                self.pass(&inbox, |bytes| to.write_behind(cx, bytes))?
+            } else {
+                self.pass(&inbox, |bytes| {
+                    to.outbox().extend_from_slice(bytes);
+                    Ok(())
+                })?
+            };
             from.inbox = inbox;
-            from.inbox.drain(..used);
+            from.inbox.consume(used);
         }
         if to.has_unsent() {
             ready!(to.poll_flush(cx)).map_err(RelayError::To)?;
@@ -140,9 +144,7 @@ impl Relay {
             if bytes.is_empty() {
                 return self.end(to.outbox());
             }
-            let plain =
-                self.framing == Framing::Plain && !matches!(self.source, Source::Chunked(_));
-            let used = if plain {
+            let used = if self.is_plain() {
                 self.pass(bytes, |bytes| to.write_through(cx, bytes))?
             } else {
                 let used = self.pass(bytes, |bytes| {
@@ -163,6 +165,11 @@ impl Relay {
             true => Poll::Ready(Ok(Moved::All)),
             false => Poll::Ready(Ok(Moved::Some)),
         }
+    }
+
+    /// Its content goes out as it comes in.
+    fn is_plain(&self) -> bool {
+        self.framing == Framing::Plain && !matches!(self.source, Source::Chunked(_))
     }
 
     /// The sender's connection has ended.
@@ -303,7 +310,7 @@ mod tests {
                     Err(error) => break Err(error),
                 }
             };
-            (result, from.inbox)
+            (result, from.inbox.to_vec())
         };
         let mut seen = Vec::new();
         let ((), (result, rest), read) = tokio::join!(send, pass, receiver.read_to_end(&mut seen));

@@ -1,18 +1,22 @@
 //! One connection's bytes in both directions, with what has been read and not used, and what could not be written yet.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::has_budget_remaining;
 
+use super::inbox::Inbox;
+
 /// Read at once. Larger ones cost no fewer system calls over loopback and real networks, and one that its reader does not
 /// keep up with holds as much.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// What an idle connection keeps of each buffer: heads of usual requests and responses fit.
-const KEPT_BYTES: usize = 1024;
+pub(super) const KEPT_BYTES: usize = 1024;
+/// Content that is at least as long goes out beside what waits before it instead of being copied behind that.
+const BESIDE_BYTES: usize = 1024;
 
 thread_local! {
     /// Where reads go, before it is known whether anything has come: a connection that waits holds no buffer.
@@ -23,7 +27,7 @@ thread_local! {
 pub(crate) struct Wire<T> {
     pub(crate) io: T,
     /// Read and not yet used.
-    pub(crate) inbox: Vec<u8>,
+    pub(crate) inbox: Inbox,
     outbox: Vec<u8>,
     /// So much of the front of `outbox` has been written.
     written: usize,
@@ -37,7 +41,7 @@ pub(crate) struct Wire<T> {
 /// The memory of a connection that has ended, for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    inbox: Vec<u8>,
+    inbox: Inbox,
     outbox: Vec<u8>,
 }
 
@@ -45,7 +49,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     pub(crate) fn new(io: T) -> Wire<T> {
         Wire {
             io,
-            inbox: Vec::new(),
+            inbox: Inbox::default(),
             outbox: Vec::new(),
             written: 0,
             sent: 0,
@@ -76,7 +80,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
     /// The connection, and what was read of it and not used.
     pub(crate) fn into_parts(self) -> (T, Vec<u8>) {
-        (self.io, self.inbox)
+        (self.io, self.inbox.into_vec())
     }
 
     /// Reads up to `max` bytes and shows them to `use_`, with what is to be told of them. Zero bytes are the end.
@@ -106,6 +110,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             wire.inbox.extend_from_slice(bytes);
             bytes.len()
         })
+    }
+
+    /// The same without a copy of what is long: for one whose bytes go on at once.
+    pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = ready!(self.inbox.poll_take(cx, &mut self.io))?;
+        self.received += read as u64;
+        Poll::Ready(Ok(read))
     }
 
     /// Written with the next flush.
@@ -162,6 +173,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         Ok(())
     }
 
+    /// Takes bytes to be written behind what waits: both at once as far as that goes without copying, the rest with the next flush.
+    pub(crate) fn write_behind(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        if self.unwritten() == 0 {
+            return self.write_through(cx, bytes);
+        }
+        if bytes.len() < BESIDE_BYTES || !self.io.is_write_vectored() {
+            self.outbox.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let waiting = &self.outbox[self.written..];
+        let both = [IoSlice::new(waiting), IoSlice::new(bytes)];
+        let written = match Pin::new(&mut self.io).poll_write_vectored(cx, &both) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        let of_waiting = written.min(waiting.len());
+        self.sent += written as u64;
+        self.written += of_waiting;
+        self.outbox
+            .extend_from_slice(&bytes[written - of_waiting..]);
+        self.unflushed |= written > 0;
+        Ok(())
+    }
+
     /// Forgets what waits to be written: the connection takes nothing more.
     pub(crate) fn discard(&mut self) {
         self.outbox.clear();
@@ -176,10 +211,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
     /// Lets go of memory that an idle connection has no use for.
     pub(crate) fn shrink(&mut self) {
-        for buffer in [&mut self.inbox, &mut self.outbox] {
-            if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
-                *buffer = Vec::new();
-            }
+        self.inbox.shrink(KEPT_BYTES);
+        if self.outbox.is_empty() && self.outbox.capacity() > KEPT_BYTES {
+            self.outbox = Vec::new();
         }
     }
 
@@ -225,5 +259,30 @@ mod tests {
         wire.inbox.clear();
         drop(other);
         assert!(!wire.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_what_waits_goes_out_behind_it() {
+        for (room, length) in [(8, 2000), (500, 2000), (5000, 2000), (5000, 20)] {
+            let (one, mut other) = tokio::io::duplex(room);
+            let mut wire = Wire::new(one);
+            let content = vec![b'x'; length];
+            wire.outbox().extend_from_slice(b"head: ");
+            std::future::poll_fn(|cx| {
+                wire.write_behind(cx, &content).unwrap();
+                Poll::Ready(())
+            })
+            .await;
+            assert!(wire.has_unsent());
+            let mut seen = vec![0; 6 + length];
+            let (flushed, read) = tokio::join!(
+                std::future::poll_fn(|cx| wire.poll_flush(cx)),
+                other.read_exact(&mut seen)
+            );
+            flushed.unwrap();
+            read.unwrap();
+            assert_eq!(seen, [&b"head: "[..], &content].concat());
+            assert_eq!((wire.sent, wire.has_unsent()), (6 + length as u64, false));
+        }
     }
 }

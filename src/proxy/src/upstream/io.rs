@@ -1,6 +1,6 @@
 //! Either way to an instance, as bytes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -68,6 +68,26 @@ impl AsyncWrite for Io {
             Io::Socket(socket) => Pin::new(socket).poll_write(cx, bytes),
             Io::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Io::Socket(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
+            Io::Tunnel(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Io::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Io::Socket(socket) => socket.is_write_vectored(),
+            Io::Tunnel(stream) => stream.is_write_vectored(),
+            Io::Stream(stream) => stream.is_write_vectored(),
         }
     }
 

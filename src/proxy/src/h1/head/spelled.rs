@@ -99,7 +99,7 @@ impl Spelling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::h1::{End, find_end};
+    use crate::h1::{End, Inbox, find_end};
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn parsed(text: &str) -> Result<RequestHead, Refusal> {
-        let mut inbox = text.as_bytes().to_vec();
+        let mut inbox = Inbox::from(text.as_bytes().to_vec());
         let Ok(End::At(end)) = find_end(&inbox, 0) else {
             panic!("no end: {text}");
         };

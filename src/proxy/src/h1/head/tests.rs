@@ -9,7 +9,7 @@ const LIMITS: HeadLimits = HeadLimits {
 
 fn parse(text: &str) -> Result<RequestHead, Refusal> {
     let mut head = RequestHead::default();
-    let mut inbox = text.as_bytes().to_vec();
+    let mut inbox = Inbox::from(text.as_bytes().to_vec());
     match find_end(&inbox, 0)? {
         End::At(end) => head.take(&mut inbox, end, LIMITS)?,
         End::After(_) => panic!("no end: {text:?}"),
@@ -22,12 +22,12 @@ fn a_head_is_read_in_place() {
     let text =
         "POST /a?b=c HTTP/1.1\r\nHost: api.example.test\r\nContent-Length: 3\r\nX: y\r\n\r\nabc";
     let mut head = RequestHead::default();
-    let mut inbox = text.as_bytes().to_vec();
+    let mut inbox = Inbox::from(text.as_bytes().to_vec());
     let Ok(End::At(end)) = find_end(&inbox, 0) else {
         panic!()
     };
     head.take(&mut inbox, end, LIMITS).unwrap();
-    assert_eq!(inbox, b"abc");
+    assert_eq!(&inbox[..], b"abc");
     assert_eq!(head.target(), "/a?b=c");
     assert_eq!(head.host(), Some(&b"api.example.test"[..]));
     assert_eq!(head.length, Some(Length::Sized(3)));
@@ -141,7 +141,7 @@ fn a_head_in_drops_is_found_once_it_is_whole() {
 fn a_response_says_where_its_body_ends() {
     let read = |text: &str| {
         let mut head = ResponseHead::default();
-        let mut inbox = text.as_bytes().to_vec();
+        let mut inbox = Inbox::from(text.as_bytes().to_vec());
         let end = inbox.len();
         head.take(&mut inbox, end).map(|()| head)
     };

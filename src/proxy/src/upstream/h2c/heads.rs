@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use crate::grpc::is_grpc;
-use crate::h1::{FIELDS_MAX, HeadLimits, Kind, Length, RequestHead};
+use crate::h1::{FIELDS_MAX, HeadLimits, Inbox, Kind, Length, RequestHead};
 use crate::headers::line;
 use crate::streams::{Framing, copy_fields, invalid, stays};
 
@@ -43,16 +43,14 @@ pub(super) struct Asked {
 }
 
 /// The request whose head of HTTP/1.1 this is, and how its content is framed.
-pub(super) fn request(
-    bytes: &mut Vec<u8>,
-    end: usize,
-) -> io::Result<(Request<()>, Option<Framing>, Asked)> {
+pub(super) fn request(bytes: Vec<u8>) -> io::Result<(Request<()>, Option<Framing>, Asked)> {
     let mut head = RequestHead::default();
+    let end = bytes.len();
     let limits = HeadLimits {
         fields: FIELDS_MAX,
         target_bytes: end,
     };
-    let taken = head.take(bytes, end, limits);
+    let taken = head.take(&mut Inbox::from(bytes), end, limits);
     taken.map_err(|_| invalid("it is no request"))?;
     let websocket = is_websocket(&head);
     let mut request = Request::new(());
@@ -209,9 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn asked(text: &str) -> (Request<()>, Option<Framing>, Asked) {
-        let mut bytes = text.as_bytes().to_vec();
-        let end = bytes.len();
-        request(&mut bytes, end).unwrap()
+        request(text.as_bytes().to_vec()).unwrap()
     }
 
     #[test]
@@ -315,7 +311,7 @@ mod tests {
         };
         assert_eq!(end, bytes.len());
         let mut head = ResponseHead::default();
-        head.take(&mut bytes, end).unwrap();
+        head.take(&mut Inbox::from(bytes), end).unwrap();
         (head, content)
     }
 
@@ -418,7 +414,7 @@ mod tests {
             let Ok(End::At(end)) = find_end(&text, 0) else {
                 return Ok(());
             };
-            if head.take(&mut text, end, limits).is_ok() {
+            if head.take(&mut Inbox::from(text), end, limits).is_ok() {
                 let id = RequestId::new();
                 let asked = headers::Asked {
                     origin: &Origin::new("192.0.2.1".parse().unwrap(), crate::origin::Scheme::Http, &[]),
@@ -428,8 +424,7 @@ mod tests {
                 };
                 let mut written = Vec::new();
                 headers::write_request(&mut written, &head, &asked);
-                let end = written.len();
-                let sent = request(&mut written, end);
+                let sent = request(written);
                 prop_assert!(sent.is_ok(), "{:?}", sent.err());
             }
         }

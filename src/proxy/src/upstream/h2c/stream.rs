@@ -153,9 +153,9 @@ impl Stream {
             }
         };
         bytes.truncate(end);
-        let mut bytes = std::mem::take(bytes);
+        let bytes = std::mem::take(bytes);
         self.request = Request::Broken;
-        let translated = heads::request(&mut bytes, end);
+        let translated = heads::request(bytes);
         if translated.is_err() {
             self.told = Some(Told::Unspeakable);
         }
