@@ -18,6 +18,7 @@ pub mod image;
 pub mod isolation;
 pub mod level;
 pub mod limits;
+mod listed;
 pub mod loglevel;
 pub mod names;
 pub mod observed;

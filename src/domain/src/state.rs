@@ -22,7 +22,7 @@ use crate::spec::Spec;
 use crate::time::Millis;
 use crate::volume::VolumeSets;
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     /// Counts applied requests; what a client waits for, and what nodes say they have routed by.
     pub revision: u64,
@@ -153,6 +153,7 @@ pub struct Deployment {
     /// Wanted copies. A static site has one on every node instead and ignores this.
     pub scale: u32,
     /// By number, newest last; never empty.
+    #[serde(with = "crate::listed")]
     pub releases: Vector<Arc<Release>>,
     /// The release that is wanted: mostly the newest, an older one after a rollback. It is always kept.
     pub target: ReleaseNumber,
@@ -371,7 +372,7 @@ pub type Answer = Result<Outcome, Rejection>;
 
 /// Outcomes of the latest requests, oldest dropped first. By count and not by age, so that every node
 /// drops the same ones. Refusals are rare and boxed: the map holds tens of thousands of outcomes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Remembered {
     outcomes: OrdMap<RequestId, Result<Outcome, Box<Rejection>>>,
     order: Vector<RequestId>,

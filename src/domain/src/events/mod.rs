@@ -59,7 +59,7 @@ pub struct Place {
 }
 
 /// The latest events, and what the leader has told of already.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Events {
     /// Of the latest event.
     last: u64,

@@ -47,6 +47,7 @@ pub struct Work {
     /// Runs there ever were.
     pub count: u64,
     /// Oldest first: all that go on, and the latest [`RUNS_KEPT`] that are over.
+    #[serde(with = "crate::listed")]
     pub runs: Vector<Run>,
     /// Of a cron deployment.
     pub cursor: Option<Cursor>,

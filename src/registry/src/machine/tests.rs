@@ -161,6 +161,14 @@ async fn a_damaged_snapshot_is_refused() {
     assert!(matches!(open(&dir), Err(StartError::Corrupt { .. })));
 }
 
+#[test]
+fn lengths_that_lie_reserve_nothing() {
+    // No runs yet, and then as many as there are numbers.
+    let mut bytes = vec![nebula_wire::codec::VERSION, 0, 253];
+    bytes.extend_from_slice(&u64::MAX.to_le_bytes());
+    assert!(nebula_wire::codec::decode::<nebula_domain::runs::Work>(&bytes).is_err());
+}
+
 #[tokio::test]
 async fn installing_is_durable_and_refuses_rubbish() {
     let dir = TempDir::new().unwrap();
