@@ -2,6 +2,7 @@
 //! for conditions. A dev-dependency only; nothing of the product uses it.
 #![allow(clippy::unwrap_used)]
 
+pub mod forms;
 pub mod fuzz;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,10 @@ pub mod api;
 pub mod codec;
 pub mod convert;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod messages;
 pub mod peer;
 pub mod token;

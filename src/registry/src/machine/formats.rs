@@ -8,8 +8,6 @@
 //! `NEBULA_WRITE_FORMATS=1` writes the files anew; before a level is out for the first time that is all there is to it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +28,8 @@ use nebula_domain::{
     ClusterId, Command, Digest, InstanceId, NodeId, ReleaseNumber, Request, RequestId, State,
     TokenId, apply,
 };
+use nebula_testkit::forms;
+use nebula_testkit::fuzz;
 use nebula_wire::codec;
 
 use super::pieces;
@@ -359,34 +359,8 @@ fn story() -> (Vec<Request>, State) {
     (requests, state)
 }
 
-fn file(name: &str) -> PathBuf {
-    let folder = format!("formats/level-{LEVEL}");
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join(folder)
-        .join(name)
-}
-
-/// Compares with what the file has, or writes it.
 fn keep(name: &str, lines: &[(String, Vec<u8>)]) -> Vec<Vec<u8>> {
-    let mut text = String::new();
-    for (what, bytes) in lines {
-        writeln!(text, "{what} {}", hex::encode(bytes)).unwrap();
-    }
-    let path = file(name);
-    if std::env::var_os("NEBULA_WRITE_FORMATS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap();
-    for ((what, _), (now, then)) in lines.iter().zip(text.lines().zip(kept.lines())) {
-        assert_eq!(
-            now, then,
-            "{what} is written otherwise than at level {LEVEL}"
-        );
-    }
-    assert_eq!(text, kept, "{name} has other lines than at level {LEVEL}");
-    let bytes = kept.lines().map(|line| line.split_once(' ').unwrap().1);
-    bytes.map(|hex| hex::decode(hex).unwrap()).collect()
+    forms::keep(env!("CARGO_MANIFEST_DIR"), LEVEL, name, lines)
 }
 
 #[test]
@@ -416,4 +390,14 @@ fn snapshots_keep_their_form() {
     let lines = [("state".to_owned(), pieces::encode(&state).unwrap())];
     let kept = keep("snapshot.txt", &lines);
     assert_eq!(pieces::decode(&kept[0]).unwrap(), state);
+}
+
+#[test]
+fn raft_messages_keep_their_form() {
+    let messages = super::fuzz::raft_messages();
+    let line = |(kind, bytes): &(fuzz::Kind, Vec<u8>)| (kind.name.to_owned(), bytes.clone());
+    let lines: Vec<_> = messages.iter().map(line).collect();
+    for ((kind, _), bytes) in messages.iter().zip(keep("raft.txt", &lines)) {
+        assert!((kind.read)(&bytes), "{}", kind.name);
+    }
 }

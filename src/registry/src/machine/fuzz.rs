@@ -1,6 +1,6 @@
 //! Snapshots and Raft messages from a peer that means no good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ use nebula_domain::{
 use nebula_testkit::fuzz::{Kind, Target};
 use nebula_wire::codec;
 use nebula_wire::peer::registry::Blob;
-use openraft::raft::{AppendEntriesRequest, VoteRequest};
-use openraft::{CommittedLeaderId, EntryPayload, LogId};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{CommittedLeaderId, EntryPayload, LogId, Membership, StoredMembership};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -159,8 +161,12 @@ fn kind<T: Serialize + DeserializeOwned>() -> Kind {
     }
 }
 
-#[test]
-fn fuzz_raft_messages() {
+fn message<T: Serialize + DeserializeOwned>(value: &T) -> (Kind, Vec<u8>) {
+    (kind::<T>(), codec::encode(value).unwrap())
+}
+
+/// Every variant of what Raft's nodes send each other, and a vote as it is stored.
+pub(super) fn raft_messages() -> Vec<(Kind, Vec<u8>)> {
     let vote = Vote::new_committed(7, 2);
     let last = Some(LogId::new(CommittedLeaderId::new(7, 2), 40));
     let items = requests().into_iter().map(|r| Item::new(r).unwrap().into());
@@ -168,31 +174,56 @@ fn fuzz_raft_messages() {
         log_id: LogId::new(CommittedLeaderId::new(7, 2), index),
         payload,
     };
+    let members = Membership::new(vec![[1, 2].into()], BTreeSet::from([3]));
     let append = AppendEntriesRequest {
         vote,
         prev_log_id: last,
         entries: vec![
             entry(41, EntryPayload::Normal(Batch::new(items.collect()))),
             entry(42, EntryPayload::Blank),
+            entry(43, EntryPayload::Membership(members.clone())),
         ],
         leader_commit: last,
     };
-    let bytes = |request: &RaftRequest| codec::encode(request).unwrap();
-    let corpus = vec![
-        bytes(&RaftRequest::Append(append)),
-        bytes(&RaftRequest::Vote(VoteRequest::new(Vote::new(8, 3), last))),
-        bytes(&RaftRequest::Silence),
-        bytes(&RaftRequest::Known),
-        bytes(&RaftRequest::Snapshot {
+    let meta = SnapshotMeta {
+        last_log_id: last,
+        last_membership: StoredMembership::new(last, members),
+        snapshot_id: "7-2-40".to_owned(),
+    };
+    vec![
+        message(&RaftRequest::Append(append)),
+        message(&RaftRequest::Vote(VoteRequest::new(Vote::new(8, 3), last))),
+        message(&RaftRequest::Silence),
+        message(&RaftRequest::Snapshot {
             vote,
-            meta: SnapshotMeta::default(),
+            meta,
             offset: 5,
             data: Blob(vec![1; 100]),
             done: true,
         }),
-        codec::encode(&RaftAnswer::Refused("why".to_owned())).unwrap(),
-        codec::encode(&vote).unwrap(),
-    ];
+        message(&RaftRequest::Known),
+        message(&RaftAnswer::Append(AppendEntriesResponse::Success)),
+        message(&RaftAnswer::Append(AppendEntriesResponse::PartialSuccess(
+            last,
+        ))),
+        message(&RaftAnswer::Append(AppendEntriesResponse::Conflict)),
+        message(&RaftAnswer::Append(AppendEntriesResponse::HigherVote(vote))),
+        message(&RaftAnswer::Vote(VoteResponse::new(vote, last, true))),
+        message(&RaftAnswer::Silence(true)),
+        message(&RaftAnswer::Snapshot(InstallSnapshotResponse { vote })),
+        message(&RaftAnswer::SnapshotUnknown),
+        message(&RaftAnswer::Refused("why".to_owned())),
+        message(&RaftAnswer::Known {
+            silence: true,
+            last,
+        }),
+        message(&vote),
+    ]
+}
+
+#[test]
+fn fuzz_raft_messages() {
+    let (kinds, corpus): (Vec<_>, Vec<_>) = raft_messages().into_iter().unzip();
     let target = Target {
         name: "registry: Raft messages",
         corpus,
@@ -202,6 +233,5 @@ fn fuzz_raft_messages() {
         allocated_bytes: codec::MAX_BYTES as u64 + 64 * 1024,
         understood_percent: 5,
     };
-    let [request, answer, sign] = [kind::<RaftRequest>(), kind::<RaftAnswer>(), kind::<Vote>()];
-    target.run_kinds(&[request, request, request, request, request, answer, sign]);
+    target.run_kinds(&kinds);
 }
