@@ -84,9 +84,25 @@ impl Agreement {
 fn fingerprint(state: &State) -> [u8; 32] {
     let parts = (
         (state.revision, state.plan_revision, &state.cluster),
-        (state.next_node_id, state.next_instance_id, &state.nodes),
-        (&state.join_tokens, &state.deployments, &state.instances),
-        &state.settings,
+        (state.next_node_id, state.next_instance_id),
+        (
+            Vec::from_iter(&state.nodes),
+            Vec::from_iter(&state.join_tokens),
+        ),
+        (
+            Vec::from_iter(&state.deployments),
+            Vec::from_iter(&state.instances),
+        ),
+        (
+            Vec::from_iter(&state.settings),
+            Vec::from_iter(&state.cache_purges),
+        ),
+        (
+            Vec::from_iter(&state.volumes),
+            Vec::from_iter(&state.secrets),
+        ),
+        (Vec::from_iter(&state.work), Vec::from_iter(&state.moving)),
+        Vec::from_iter(state.events.after(0)),
     );
     match codec::encode(&parts) {
         Ok(bytes) => *blake3::hash(&bytes).as_bytes(),
