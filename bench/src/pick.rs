@@ -178,11 +178,7 @@ pub fn services() -> anyhow::Result<(State, View)> {
             },
         )?;
     }
-    let mut node = NodeView {
-        alive: true,
-        facts: Default::default(),
-        instances: Default::default(),
-    };
+    let mut node = NodeView::unheard();
     node.facts.version = "bench".to_owned();
     node.facts.capacity_instances = u32::MAX;
     let mut view = View {

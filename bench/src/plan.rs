@@ -291,6 +291,7 @@ impl Bench {
 fn node() -> NodeView {
     NodeView {
         alive: true,
+        returning: false,
         facts: NodeFacts {
             version: "bench".to_owned(),
             capacity_instances: 64,

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,18 @@ fn order(cluster: &Cluster) -> Vec<usize> {
     order
 }
 
+/// The instances that serve, with their processes' restarts.
+fn programs(cluster: &Cluster) -> BTreeSet<(String, u64)> {
+    let status = cluster.status("api");
+    let instances = status["instances"].as_array().unwrap().iter();
+    instances
+        .map(|i| {
+            let id = i["id"].as_str().unwrap().to_owned();
+            (id, i["restarts"].as_u64().unwrap())
+        })
+        .collect()
+}
+
 #[test]
 fn a_cluster_is_upgraded_node_by_node() {
     let (old, _folder) = previous();
@@ -51,6 +64,7 @@ fn a_cluster_is_upgraded_node_by_node() {
             cluster.serves(*edge, HOST);
         }
         let users = Users::arrive(&edges, HOST, 4, 200, Some(Duration::from_secs(2)));
+        let before = programs(&cluster);
         process::signal(cluster.members[index].pid, Signal::SIGTERM);
         cluster.wait_gone(index);
         cluster.restart(index);
@@ -59,6 +73,7 @@ fn a_cluster_is_upgraded_node_by_node() {
             let status = cluster.status("api");
             holds(status["ready"] == 3, status)
         });
+        assert_eq!(programs(&cluster), before, "a restart moves no program");
 
         // Both versions at once: what one writes the others read, and a release goes out over all of them.
         let (key, value) = (format!("user.upgraded{index}"), release.to_string());

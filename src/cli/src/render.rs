@@ -29,6 +29,7 @@ pub fn members(members: &Members) -> String {
             MemberStatus::Draining => "draining",
             MemberStatus::Joining => "joining",
             MemberStatus::Leaving => "leaving",
+            MemberStatus::Restarting => "restarting",
             MemberStatus::Dead => "dead",
         };
         [

@@ -21,8 +21,10 @@ pub struct View {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
-    /// The failure detector's word; always true for the viewing node itself.
+    /// The failure detector's word; always true for the viewing node itself. One that restarts is not: it serves nobody.
     pub alive: bool,
+    /// It said that it restarts, and has not been silent for longer than that takes: its programs go on meanwhile.
+    pub returning: bool,
     pub facts: NodeFacts,
     pub instances: BTreeMap<InstanceId, InstanceFacts>,
 }
@@ -32,6 +34,7 @@ impl NodeView {
     pub fn unheard() -> NodeView {
         NodeView {
             alive: true,
+            returning: false,
             facts: NodeFacts::default(),
             instances: BTreeMap::new(),
         }
@@ -60,6 +63,13 @@ pub struct NodeFacts {
     /// Instances that are to stop and have work under way for this node's clients; at most [`BUSY_TOLD`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub busy: BTreeMap<InstanceId, Busy>,
+    /// Its daemon ends in order and is to be back in a moment; its programs run on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restarting: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -238,6 +248,19 @@ impl InstanceFacts {
 impl View {
     pub fn is_alive(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|n| n.alive)
+    }
+
+    /// As one who decides where things run sees it: who said that it restarts is there and says nothing. What it has
+    /// stays its own, nothing is added, and nothing is judged by what it said before.
+    pub fn patient(self: &Arc<View>) -> Arc<View> {
+        if !self.nodes.values().any(|node| node.returning) {
+            return Arc::clone(self);
+        }
+        let mut view = View::clone(self);
+        for node in view.nodes.values_mut().filter(|node| node.returning) {
+            *node = NodeView::unheard();
+        }
+        Arc::new(view)
     }
 
     /// What live nodes' clients still have under way at an instance.

@@ -167,6 +167,7 @@ impl Sim {
         };
         let seen = NodeView {
             alive: true,
+            returning: false,
             facts,
             instances: BTreeMap::new(),
         };

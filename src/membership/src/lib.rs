@@ -204,6 +204,13 @@ impl Membership {
         self.0.abort.notify_one();
     }
 
+    /// Says that this node's daemon ends and is to be back in a moment, while its programs go on: peers send it nothing
+    /// more, and whoever leads leaves its instances where they are for 30 s. Returns when that had time to be heard.
+    pub async fn say_restarting(&self) {
+        self.change(Local::set_restarting);
+        tokio::time::sleep(limits::FAREWELL).await;
+    }
+
     /// Falls silent: peers take this node for dead after about two seconds.
     pub async fn shutdown(&self) {
         self.0.stop.send_replace(true);

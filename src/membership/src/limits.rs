@@ -25,6 +25,12 @@ pub(crate) const SUSPECT_SILENCE: Duration = Duration::from_millis(1500);
 pub(crate) const START_GRACE: Duration = Duration::from_secs(5);
 /// Of a member that has spoken but too little for chitchat to judge it.
 pub(crate) const UNSETTLED_SILENCE: Duration = Duration::from_secs(2);
+/// One that said that it restarts is waited for so long after its last word, and then dead like any other: a daemon is
+/// replaced and started within that, and who never comes back is not missed for longer.
+pub(crate) const RETURN_WITHIN: Duration = Duration::from_secs(30);
+/// How long a node that restarts still gossips after it has said so: an exchange with its peers, of which nobody learns
+/// the outcome. Who did not hear takes it for dead, as without a word.
+pub(crate) const FAREWELL: Duration = Duration::from_millis(300);
 /// When this node itself stood still for longer than `STALL`, its peers are given `STALL_GRACE`
 /// to be heard before their silence counts.
 pub(crate) const STALL: Duration = Duration::from_millis(1200);

@@ -84,6 +84,7 @@ pub(crate) enum Change {
 
 impl Local {
     pub fn set_node(&mut self, mut facts: NodeFacts) -> Change {
+        facts.restarting |= self.facts.restarting;
         facts.rss_bytes = facts.rss_bytes / RSS_STEP_BYTES * RSS_STEP_BYTES;
         if facts == self.facts {
             return Change::None;
@@ -95,6 +96,13 @@ impl Local {
         } == self.facts;
         self.facts = facts;
         if lazy { Change::Lazy } else { Change::Urgent }
+    }
+
+    pub fn set_restarting(&mut self) -> Change {
+        self.set_node(NodeFacts {
+            restarting: true,
+            ..self.facts.clone()
+        })
     }
 
     pub fn set_phase(&mut self, instance: InstanceId, new: PhaseFacts) -> Change {

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::demand::{self, DEMAND_PREFIX};
 use crate::limits::{
-    MAX_INSTANCES, MAX_VALUE_BYTES, STALL, STALL_GRACE, START_GRACE, SUSPECT_SILENCE,
-    UNSETTLED_SILENCE,
+    MAX_INSTANCES, MAX_VALUE_BYTES, RETURN_WITHIN, STALL, STALL_GRACE, START_GRACE,
+    SUSPECT_SILENCE, UNSETTLED_SILENCE,
 };
 use crate::local::{FACTS_KEY, INSTANCE_PREFIX, Local};
 use crate::tally::{self, TALLY_PREFIX};
@@ -61,6 +61,8 @@ struct Memory {
     /// Generation and number of the last heartbeat, and when it came.
     heartbeat: (u64, u64),
     heard: Instant,
+    /// It said that it restarts; until then the next life is waited for, which is not alive with its first word.
+    awaited_until: Option<Instant>,
     source: Option<(u64, (u64, u64))>,
     said: Said,
 }
@@ -142,7 +144,8 @@ impl ViewBuilder {
             nodes.insert(
                 *node,
                 NodeView {
-                    alive: memory.alive,
+                    alive: memory.serves(),
+                    returning: memory.returns(now),
                     facts: memory.said.facts.clone(),
                     instances: memory.said.instances.clone(),
                 },
@@ -182,6 +185,7 @@ impl ViewBuilder {
 pub(crate) fn own(local: &Local) -> NodeView {
     NodeView {
         alive: true,
+        returning: false,
         facts: local.facts.clone(),
         instances: local
             .instances
@@ -200,9 +204,18 @@ impl Memory {
             alive: true,
             heartbeat: (0, 0),
             heard: now,
+            awaited_until: None,
             source: None,
             said: Said::default(),
         }
+    }
+
+    fn serves(&self) -> bool {
+        self.alive && !self.said.facts.restarting
+    }
+
+    fn returns(&self, now: Instant) -> bool {
+        !self.serves() && self.awaited_until.is_some_and(|until| now < until)
     }
 
     fn update(&mut self, life: Option<Sighting>, suspect: bool, held: bool, now: Instant) {
@@ -229,6 +242,11 @@ impl Memory {
                 age(self.first_seen, now) < START_GRACE
             };
         self.alive = live || in_grace || (self.alive && held);
+        if self.said.facts.restarting {
+            self.awaited_until = Some(self.heard + RETURN_WITHIN);
+        } else if live {
+            self.awaited_until = None;
+        }
     }
 }
 
@@ -433,6 +451,57 @@ mod tests {
         let dead = bench.life(1, false, false);
         assert!(!bench.step(500, vec![dead], &[]));
         assert!(!bench.step(500, vec![], &[]), "forgotten by chitchat");
+    }
+
+    #[test]
+    fn one_that_restarts_is_waited_for() {
+        let mut bench = Bench::new();
+        let mut seen = |ms, life: Sighting| {
+            let alive = bench.step(ms, vec![life], &[]);
+            let view = bench.builder.build(
+                &BTreeSet::from([ME, PEER]),
+                &Local::default(),
+                &BTreeSet::new(),
+                vec![],
+                bench.now,
+            );
+            (alive, view.nodes[&PEER].returning)
+        };
+        let life = |generation, beat, restarting| Sighting {
+            node: PEER,
+            generation,
+            live: true,
+            heartbeat: beat,
+            version: (0, u64::from(restarting)),
+            said: Some(Said {
+                facts: NodeFacts {
+                    restarting,
+                    ..NodeFacts::default()
+                },
+                ..Said::default()
+            }),
+        };
+        assert_eq!(seen(0, life(1, 1, false)), (true, false));
+        // It serves nobody from its word on, and not only from its silence.
+        assert_eq!(seen(500, life(1, 2, true)), (false, true));
+        let silent = || Sighting {
+            live: false,
+            ..life(1, 2, true)
+        };
+        for _ in 0..59 {
+            assert_eq!(seen(500, silent()), (false, true));
+        }
+        assert_eq!(seen(500, silent()), (false, false), "30 s are over");
+        // Its next life has said nothing of the kind.
+        assert_eq!(seen(500, life(2, 1, false)), (true, false));
+        // Nor is it waited for the less because that is heard of before it is known to be alive.
+        assert_eq!(seen(500, life(2, 2, true)), (false, true));
+        let heard_of = Sighting {
+            live: false,
+            ..life(3, 1, false)
+        };
+        assert_eq!(seen(500, heard_of), (false, true));
+        assert_eq!(seen(500, life(3, 2, false)), (true, false));
     }
 
     #[test]

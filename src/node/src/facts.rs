@@ -79,6 +79,7 @@ impl Reconciler for FactsKeeper {
             applied_index,
             routed_revision,
             busy,
+            restarting: false,
         });
         Ok(())
     }

@@ -543,6 +543,9 @@ impl Node {
 
     /// No new work first, then the work under way, then what it stood on.
     pub(crate) async fn stop(self, stop_instances: bool, deadline: Duration) {
+        if !stop_instances {
+            self.membership.say_restarting().await;
+        }
         self.api_handle.stop();
         self.guardian.stop().await;
         self.proxy.drain(deadline).await;

@@ -100,6 +100,7 @@ fn view(alive: bool, rss_bytes: u64, ready: &[(u64, u64)]) -> Arc<View> {
     for (instance, node) in ready {
         let node = view.nodes.entry(NodeId(*node)).or_insert_with(|| NodeView {
             alive,
+            returning: false,
             facts: NodeFacts {
                 rss_bytes,
                 ..NodeFacts::default()

@@ -195,6 +195,7 @@ fn create(scale: u32) -> Command {
 fn heard(state: &State, node: NodeId, alive: bool) -> NodeView {
     NodeView {
         alive,
+        returning: false,
         facts: NodeFacts {
             version: "1".into(),
             capacity_instances: 100,
@@ -308,6 +309,25 @@ async fn places_once_and_replaces_what_a_dead_node_ran() {
             .next()
             .is_none()
     );
+    bench.guardian.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_restarting_node_runs_stays_until_it_is_away_too_long() {
+    let bench = Bench::start(initial(), view(&initial(), &[]), true);
+    bench.solo.do_now(create(3)).await;
+    let state = bench.runs_on(&[1, 2, 3]).await;
+    let mut away = view(&state, &[3]);
+    Arc::make_mut(&mut away)
+        .nodes
+        .get_mut(&NodeId(3))
+        .unwrap()
+        .returning = true;
+    bench.view.send_replace(away);
+    bench.stays_calm().await;
+
+    bench.view.send_replace(view(&state, &[3]));
+    bench.runs_on(&[1, 1, 2]).await;
     bench.guardian.stop().await;
 }
 

@@ -59,7 +59,8 @@ fn guide(mut members: Vec<Member>, to: &str) -> Guide {
     members.sort_by_key(|m| (m.role == "voter", m.leader, m.id));
     let pending = |m: &&Member| m.version != to;
     let newer = members.iter().find(|m| is_newer(&m.version, to));
-    let away = members.iter().find(|m| m.status == MemberStatus::Dead);
+    let is_away = |m: &&Member| matches!(m.status, MemberStatus::Dead | MemberStatus::Restarting);
+    let away = members.iter().find(is_away);
     let unknown = members.iter().find(|m| m.version.is_empty());
     let leaderless = !members.iter().any(|m| m.leader);
     let wait = if !members.iter().any(|m| pending(&m)) {

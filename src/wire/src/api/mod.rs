@@ -152,6 +152,8 @@ pub enum MemberStatus {
     Draining,
     /// Hands its vote over, to be removed.
     Leaving,
+    /// Its daemon has ended in order within the last 30 s; its programs run on.
+    Restarting,
     Dead,
 }
 
