@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Standing};
 use super::job::{Class, Copy, Job, Place};
 use super::possible::{self, Need, obstacle};
 use super::solution::Solution;
 use super::spread::Spread;
 use crate::ids::{InstanceId, NodeId, ReleaseNumber};
-use crate::state::{Instance, State};
+use crate::state::{Desired, Instance, State};
 use crate::volume::VolumeSet;
 
 /// Whether an instance on a node that is not heard must be taken to run on: it has volumes, and nobody else may.
@@ -78,10 +78,33 @@ pub(super) fn solve(
     for copy in job.copies.iter().filter(|copy| free(&copy.id)) {
         solution.stop(&job.name, copy.id);
     }
-    let predecessors = state.serving_of(&job.name).any(|i| free(&i.id));
+    let predecessor = state.serving_of(&job.name).find(|i| free(&i.id));
     replace(state, job, scale, &holders, solution);
-    if !predecessors {
-        start(state, job, (release, need, scale), fleet, solution);
+    match predecessor {
+        None => start(state, job, (release, need, scale), fleet, solution),
+        Some(instance) if instance.desired == Desired::Stop => {
+            let end = awaited_end(state, instance, fleet);
+            solution.explain(&job.name, format!("instances with volumes wait for {end}"));
+        }
+        Some(_) => {}
+    }
+}
+
+/// `instance i-4 on node n2 to end`, and what keeps it from that.
+fn awaited_end(state: &State, instance: &Instance, fleet: &Fleet) -> String {
+    let (id, node) = (instance.id, node_name(state, instance.node));
+    match fleet.standing(instance.node) {
+        Standing::Dead => {
+            format!("instance {id} on node {node}, which is not reachable, to end")
+        }
+        _ => format!("instance {id} on node {node} to end"),
+    }
+}
+
+fn node_name(state: &State, id: NodeId) -> String {
+    match state.nodes.get(&id) {
+        Some(node) => node.name.to_string(),
+        None => id.to_string(),
     }
 }
 
@@ -103,10 +126,7 @@ fn replace(
         let Some((ordinal, set)) = holders.get(&copy.id) else {
             continue;
         };
-        let node = match state.nodes.get(&copy.node) {
-            Some(node) => node.name.to_string(),
-            None => copy.node.to_string(),
-        };
+        let node = node_name(state, copy.node);
         let (id, its) = (copy.id, set.told());
         match copy.place {
             // One that is lost ends when its node is back.
@@ -147,7 +167,17 @@ fn start(
     let mut reasons = BTreeSet::new();
     for ordinal in 0..scale {
         let set = sets.get(&ordinal).copied();
-        if set.is_some_and(|set| set.holder.is_some()) || !solution.has_room() {
+        if let Some((set, holder)) = set.and_then(|set| Some((set, set.holder?))) {
+            let holder = state.instances.get(&holder);
+            if let Some(holder) = holder.filter(|holder| holder.desired == Desired::Stop) {
+                let (its, end) = (set.told(), awaited_end(state, holder, fleet));
+                reasons.insert(format!(
+                    "instance number {ordinal} waits for {end}: it has {its}"
+                ));
+            }
+            continue;
+        }
+        if !solution.has_room() {
             continue;
         }
         match its_node(state, set, need, fleet, &spread) {

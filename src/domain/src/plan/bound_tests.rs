@@ -33,6 +33,14 @@ fn starts(plan: &Plan) -> usize {
     plan.changes.iter().filter(is_start).count()
 }
 
+fn stops(plan: &Plan) -> Vec<InstanceId> {
+    let stop = |change: &Change| match change {
+        Change::Stop { instance } => Some(*instance),
+        _ => None,
+    };
+    plan.changes.iter().filter_map(stop).collect()
+}
+
 /// Two instances never have one set of volumes, and each runs where its own are.
 fn is_exclusive(sim: &Sim) -> bool {
     sim.state.instances_of(&name("db")).all(|instance| {
@@ -117,6 +125,69 @@ fn one_that_was_to_end_when_its_node_was_lost_is_not_replaced_before_it_is_back(
     sim.set_alive(1, true);
     sim.settle();
     assert_eq!(sim.running("db").len(), 1);
+}
+
+#[test]
+fn one_that_cannot_end_does_not_hold_up_the_others_and_is_named() {
+    let mut sim = Sim::new(3, 8);
+    sim.create("db", keeping_spec(), 3);
+    sim.settle();
+    sim.update("db", 2);
+    assert_eq!(stops(&sim.step()), [InstanceId(1)]);
+    sim.set_alive(1, false);
+    let made = sim.settle();
+    assert_eq!(
+        made.unplaced[&name("db")],
+        [
+            "instance number 0 waits for instance i-1 on node n1, which is not reachable, to end: it has its volume 'data'"
+        ]
+    );
+    let release = sim.state.deployments[&name("db")].target;
+    let updated = |sim: &Sim, id: &InstanceId| sim.state.instances[id].release == release;
+    let others = sim.running("db");
+    assert_eq!(others.len(), 2);
+    assert!(others.iter().all(|id| updated(&sim, id)), "{others:?}");
+
+    sim.set_alive(1, true);
+    sim.settle();
+    assert_eq!(sim.running("db").len(), 3);
+}
+
+#[test]
+fn what_is_on_its_way_out_is_named_as_what_a_start_waits_for() {
+    let mut sim = Sim::new(2, 8);
+    sim.create("db", keeping_spec(), 1);
+    sim.settle();
+    sim.update("db", 2);
+    sim.step();
+    assert_eq!(
+        sim.step().unplaced[&name("db")],
+        ["instance number 0 waits for instance i-1 on node n1 to end: it has its volume 'data'"]
+    );
+    sim.settle();
+
+    // Of a release without volumes.
+    sim.create("web", service_spec(), 1);
+    sim.settle();
+    let web = sim.running("web")[0];
+    let node = sim.state.instances[&web].node;
+    sim.ok(Command::UpdateDeployment {
+        name: name("web"),
+        based_on: None,
+        spec: Some(keeping_spec()),
+        artifact: crate::Digest([7; 32]),
+        artifact_bytes: 1,
+        origin: Default::default(),
+        now: NOW,
+    });
+    sim.step();
+    assert_eq!(
+        sim.step().unplaced[&name("web")],
+        [format!(
+            "instances with volumes wait for instance {web} on node n{} to end",
+            node.0
+        )]
+    );
 }
 
 #[test]

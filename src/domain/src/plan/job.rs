@@ -103,7 +103,10 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
     Running(Copy),
-    Stopping,
+    /// `heard`: its node lives, so that its end is near. One with volumes on a dead node ends when that is back.
+    Stopping {
+        heard: bool,
+    },
     /// It runs to its end, and is none of the instances that are wanted.
     Run,
     /// It has stopped, or its node is dead: its record is of no more use.
@@ -137,7 +140,9 @@ impl Entry {
                 freed: standing == Standing::Open && instance.run.is_none(),
             },
             _ if instance.run.is_some() => Part::Run,
-            Desired::Stop => Part::Stopping,
+            Desired::Stop => Part::Stopping {
+                heard: standing != Standing::Dead,
+            },
             Desired::Run => Part::Running(copy(state, instance, standing, facts, share.as_ref())),
         };
         Entry {
@@ -213,7 +218,7 @@ impl Job {
         for entry in entries {
             match entry.part {
                 Part::Running(copy) => job.copies.push(copy),
-                Part::Stopping => job.stopping += 1,
+                Part::Stopping { heard } => job.stopping += usize::from(heard),
                 Part::Run => {}
                 Part::Over { freed } => {
                     job.freed += usize::from(freed);
