@@ -64,7 +64,7 @@ pub(super) fn its_node(
 pub(super) fn solve(
     state: &State,
     job: &Job,
-    (release, need): (ReleaseNumber, &Need),
+    (release, need, held): (ReleaseNumber, &Need, Option<String>),
     fleet: &mut Fleet,
     solution: &mut Solution,
 ) {
@@ -73,6 +73,15 @@ pub(super) fn solve(
         .volumes_of(&job.name)
         .filter_map(|(ordinal, set)| Some((set.holder?, (ordinal, set))))
         .collect();
+    let fresh = job.copies.iter().filter(|copy| copy.class == Class::New);
+    if fresh.count() < scale as usize {
+        // What it waits for may be another deployment: nothing that its own record would show.
+        solution.is_busy(&job.name);
+        if let Some(reason) = held {
+            solution.explain(&job.name, reason);
+            return stop_surplus(job, scale, &holders, solution);
+        }
+    }
     // Of a release without volumes: it ends before those with volumes begin.
     let free = |id: &InstanceId| !holders.contains_key(id);
     for copy in job.copies.iter().filter(|copy| free(&copy.id)) {
@@ -105,6 +114,23 @@ fn node_name(state: &State, id: NodeId) -> String {
     match state.nodes.get(&id) {
         Some(node) => node.name.to_string(),
         None => id.to_string(),
+    }
+}
+
+/// Stops what is too much, and nothing that would be replaced.
+fn stop_surplus(
+    job: &Job,
+    scale: u32,
+    holders: &BTreeMap<InstanceId, (u32, &VolumeSet)>,
+    solution: &mut Solution,
+) {
+    for copy in &job.copies {
+        if holders
+            .get(&copy.id)
+            .is_some_and(|(ordinal, _)| *ordinal >= scale)
+        {
+            solution.stop(&job.name, copy.id);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use super::fleet::Fleet;
 use super::job::{Entry, Job, Kind, Part, Place};
 use super::possible::{Need, Share};
+use super::service::Asked;
 use super::solution::Solution;
 use super::spread::Spread;
 use super::{Plan, bound, service, site, waits};
@@ -259,14 +260,12 @@ impl Planner {
             if !matches!(job.kind, Kind::Bound { .. }) {
                 lost.for_each(|copy| solution.stop(&job.name, copy.id));
             }
-            if let Some(reason) = waits::holds_up(state, view, job) {
-                solution.explain(&job.name, reason);
-                continue;
-            }
+            let held = |release| waits::held(state, view, &job.name, release);
             match job.kind {
                 Kind::Bound { release } => {
                     let need = need(state, jobs, apart, &job.name, release);
-                    bound::solve(state, job, (release, &need), fleet, &mut solution);
+                    let held = held(release);
+                    bound::solve(state, job, (release, &need, held), fleet, &mut solution);
                 }
                 Kind::Gone => job
                     .present()
@@ -276,7 +275,11 @@ impl Planner {
                     release, demand, ..
                 } => {
                     let need = |release| need(state, jobs, apart, &job.name, release);
-                    let mut works = service::works(job, release, &demand, fleet, need);
+                    let asked = Asked {
+                        need: &need,
+                        held: &held,
+                    };
+                    let mut works = service::works(job, release, &demand, fleet, &asked);
                     for work in &mut works {
                         work.stop_surplus(fleet, &mut solution);
                     }

@@ -36,6 +36,16 @@ pub(super) struct Work<'j> {
     no_place: bool,
     /// Nothing of it is stopped by this plan because it has been replaced.
     waits: bool,
+    /// Why nothing of it is begun now, and nothing stopped in favour of what would begin.
+    held: Option<String>,
+}
+
+/// What the deployment's releases ask for.
+pub(super) struct Asked<'f> {
+    /// Of the node of one of the release's instances.
+    pub need: &'f dyn Fn(ReleaseNumber) -> Need,
+    /// Why nothing of the release may begin now; asked when some of it are missing.
+    pub held: &'f dyn Fn(ReleaseNumber) -> Option<String>,
 }
 
 /// Sorts out what there is: by the wanted release, and while another is kept beside it by that one too.
@@ -44,15 +54,24 @@ pub(super) fn works<'j>(
     release: ReleaseNumber,
     demand: &Demand,
     fleet: &Fleet,
-    need: impl Fn(ReleaseNumber) -> Need,
+    asked: &Asked,
 ) -> Vec<Work<'j>> {
     let of = |classes: &[Class]| {
         let some = job.present().filter(|copy| classes.contains(&copy.class));
         some.copied().collect::<Vec<_>>()
     };
     let work = |release, count, own, others| {
-        let need = need(release);
-        Work::new(job, (release, need), count, (own, others), fleet)
+        let mut work = Work::new(
+            job,
+            (release, (asked.need)(release)),
+            count,
+            (own, others),
+            fleet,
+        );
+        if work.missing() > 0 {
+            work.held = (asked.held)(release);
+        }
+        work
     };
     let (surge, unavailable) = (demand.surge as usize, demand.unavailable as usize);
     match demand.keep {
@@ -108,6 +127,7 @@ impl<'j> Work<'j> {
             placed: 0,
             no_place: false,
             waits: true,
+            held: None,
         }
     }
 
@@ -147,6 +167,14 @@ impl<'j> Work<'j> {
 
     /// Places what is still missing, and makes room for it if there is none.
     pub fn finish(mut self, fleet: &mut Fleet, solution: &mut Solution) {
+        if self.missing() > 0 {
+            // What it waits for may be another deployment, or room: nothing that its own record would show.
+            solution.is_busy(&self.job.name);
+        }
+        if let Some(reason) = self.held.take() {
+            solution.explain(&self.job.name, reason);
+            return;
+        }
         self.place(usize::MAX, fleet, solution);
         if !self.no_place {
             return;
@@ -202,11 +230,12 @@ impl<'j> Work<'j> {
     /// How many of those that are replaced have to go on.
     fn still_needed(&self, fleet: &mut Fleet) -> usize {
         let ready = self.ready();
-        if self.alone && self.replaced.iter().any(is_outdated) {
+        let alone = self.alone && self.held.is_none();
+        if alone && self.replaced.iter().any(is_outdated) {
             return 0;
         }
         // Of those of which two must not run, one goes before another comes: if there is a place for that one.
-        if self.alone
+        if alone
             && !self.replaced.is_empty()
             && fleet.best(&self.need, &self.spread, None).is_some()
         {
@@ -214,7 +243,8 @@ impl<'j> Work<'j> {
         }
         let good = self.replaced.iter().filter(|copy| copy.class != Class::Bad);
         let something_good = ready > 0 || good.clone().any(|copy| copy.ready);
-        let missing = match self.replaced.iter().any(is_outdated) {
+        let outdated = self.replaced.iter().any(is_outdated);
+        let missing = match outdated && self.held.is_none() {
             true => self.count.saturating_sub(ready + self.unavailable),
             false => self.count.saturating_sub(ready),
         };
@@ -226,11 +256,14 @@ impl<'j> Work<'j> {
     }
 
     fn missing(&self) -> usize {
-        self.count - self.kept.len() - self.placed
+        self.count.saturating_sub(self.kept.len() + self.placed)
     }
 
     /// Starts that the strategy gives leave for: instances on draining nodes have to go anyway and do not count.
     fn leave(&self) -> usize {
+        if self.held.is_some() {
+            return 0;
+        }
         let outdated = || self.replaced.iter().filter(|copy| is_outdated(copy));
         let going = self.job.stopping > 0 || !self.waits;
         if self.alone && (going || outdated().next().is_some()) {

@@ -53,12 +53,13 @@ impl Solution {
         self.stays.push(Change::Stay { instance });
     }
 
+    /// Why an instance is missing; the same reason counts once.
     pub fn explain(&mut self, deployment: &DeploymentName, reason: String) {
         self.is_busy(deployment);
-        self.unplaced
-            .entry(deployment.clone())
-            .or_default()
-            .push(reason);
+        let reasons = self.unplaced.entry(deployment.clone()).or_default();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
     }
 
     /// The nodes on which the plan starts instances of a deployment.

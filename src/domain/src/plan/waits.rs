@@ -1,26 +1,21 @@
 //! Deployments that wait for others: none of their instances is started before those are there.
 
-use super::job::{Class, Job, Kind, Place};
+use crate::ids::ReleaseNumber;
 use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, View};
 use crate::spec::Spec;
 use crate::state::{Desired, State};
 
-/// Why nothing of the job is begun now; `None` when nothing is missing, or nothing is waited for. What runs goes on
+/// Why nothing of the release is begun now; `None` when nothing is missing, or nothing is waited for. What runs goes on
 /// either way, whatever becomes of that which it depends on.
-pub(super) fn holds_up(state: &State, view: &View, job: &Job) -> Option<String> {
-    if !matches!(job.kind, Kind::Service { .. } | Kind::Bound { .. }) {
-        return None;
-    }
-    let deployment = state.deployments.get(&job.name)?;
-    let fresh = job.copies.iter().filter(|copy| {
-        copy.class == Class::New
-            && (copy.place == Place::Staying || matches!(job.kind, Kind::Bound { .. }))
-    });
-    if fresh.count() >= deployment.scale as usize {
-        return None;
-    }
-    waited_for(state, view, &deployment.current().spec)
+pub(super) fn held(
+    state: &State,
+    view: &View,
+    name: &DeploymentName,
+    release: ReleaseNumber,
+) -> Option<String> {
+    let release = state.deployments.get(name)?.release(release)?;
+    waited_for(state, view, &release.spec)
 }
 
 /// What a program of this spec would wait for now.
@@ -90,6 +85,85 @@ mod tests {
         sim.step();
         assert_eq!(sim.running("web").len(), 3);
         assert!(sim.state.instances.contains_key(&InstanceId(1)));
+    }
+
+    fn fail(sim: &mut Sim, deployment: &str) {
+        for id in sim.running(deployment) {
+            sim.tell(id, facts(Phase::Backoff, Health::Unhealthy));
+        }
+    }
+
+    /// What is decided is compared with a plan from nothing by [`Sim::plan`].
+    #[test]
+    fn what_has_all_that_is_wanted_of_it_now_waits_for_nothing() {
+        let mut sim = Sim::new(2, 16);
+        sim.create("db", service_spec(), 1);
+        // What runs to its end has no strategy.
+        let mut job = Spec {
+            strategy: crate::spec::Strategy::default(),
+            ..needs(&["db"])
+        };
+        if let Workload::Service(service) = &mut job.workload {
+            service.kind = crate::spec::Kind::Job(crate::spec::RunLimits::default());
+        }
+        sim.create("job", job, 1);
+        let mut canary = needs(&["db"]);
+        canary.strategy.takeover = crate::spec::Takeover::Canary {
+            steps: vec![crate::spec::CanaryStep {
+                percent: 25,
+                pause: std::time::Duration::from_secs(600),
+            }],
+        };
+        sim.create("web", canary, 4);
+        sim.settle();
+        sim.update("web", 2);
+        sim.settle();
+        assert_eq!(sim.running("web").len(), 5);
+        fail(&mut sim, "db");
+        let made = sim.step();
+        assert!(
+            made.changes.is_empty() && made.unplaced.is_empty(),
+            "{made:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_too_much_ends_while_the_rest_waits() {
+        let mut sim = Sim::new(2, 16);
+        sim.create("db", service_spec(), 1);
+        sim.create("web", needs(&["db"]), 3);
+        let mut store = keeping_spec();
+        if let Workload::Service(service) = &mut store.workload {
+            service.depends_on = [name("db")].into();
+        }
+        sim.create("store", store, 2);
+        sim.settle();
+        fail(&mut sim, "db");
+        for deployment in ["web", "store"] {
+            sim.update(deployment, 2);
+            sim.scale(deployment, 1);
+        }
+        sim.step();
+        assert_eq!(
+            (sim.running("web").len(), sim.running("store").len()),
+            (1, 1)
+        );
+        let made = sim.step();
+        assert!(made.changes.is_empty(), "{made:?}");
+        for deployment in ["web", "store"] {
+            assert_eq!(
+                made.unplaced[&name(deployment)],
+                ["waits for 'db', which has no ready instance"]
+            );
+        }
+        let db = sim.running("db")[0];
+        sim.tell_ready(db);
+        sim.settle();
+        for deployment in ["web", "store"] {
+            let id = sim.running(deployment)[0];
+            let target = sim.state.deployments[&name(deployment)].target;
+            assert_eq!(sim.state.instances[&id].release, target);
+        }
     }
 
     #[test]
