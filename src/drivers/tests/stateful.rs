@@ -10,7 +10,7 @@ use common::{Folder, ONE, confined, exit_of, run_of};
 use nebula_domain::ids::InstanceId;
 use nebula_drivers::confine::Settings;
 use nebula_drivers::process::ProcessDriver;
-use nebula_drivers::volume::{self, Mount};
+use nebula_drivers::volume::{self, Deleted, Mount};
 use nebula_drivers::{Driver, DriverError, Exit, Secrets, StartSpec};
 
 const TWO: InstanceId = InstanceId(2);
@@ -70,8 +70,9 @@ async fn a_confined_program_finds_its_volume_again_and_has_it_alone() {
         panic!("{refused:?}");
     };
     assert!(why.contains("'data' is in use"), "{why}");
-    let place = mount(&folder).folder.parent().unwrap().to_owned();
-    assert!(!volume::delete(&place).unwrap(), "not under a program");
+    let (volumes, name) = (folder.root.path().join("volumes"), "db".parse().unwrap());
+    let delete = || volume::delete(&volumes, (&name, 0), || true).unwrap();
+    assert_eq!(delete(), Deleted::InUse, "not under a program");
 
     // Nor by a daemon that has come later, until the program has ended.
     drop(driver);
@@ -83,7 +84,7 @@ async fn a_confined_program_finds_its_volume_again_and_has_it_alone() {
         run_to_end(&driver, keeping(&folder, three, "true")).await,
         Exit::Code(0)
     );
-    assert!(volume::delete(&place).unwrap());
+    assert_eq!(delete(), Deleted::All);
     assert!(!data.exists());
 }
 

@@ -346,9 +346,9 @@ impl Node {
         let volumes_dir = supervisor_config.volumes_dir.clone();
         let volumes = Sizes::start(volumes_dir.clone(), mesh.clone(), registry.watch_plan());
         {
-            let registry = registry.clone();
+            let registry = Arc::new(registry.clone());
             guardian.supervise("volumes", move || {
-                nebula_volumes::Keeper::new(me, volumes_dir.clone(), &registry)
+                nebula_volumes::Keeper::new(me, volumes_dir.clone(), registry.clone())
             });
         }
         let given_up = Arc::new(watch::Sender::new(Arc::default()));

@@ -2,8 +2,10 @@
 //!
 //! Nothing is ever deleted because the registry does not know it: only what the registry says is to be deleted goes.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod keeper;
 mod sizes;
 
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Records};
 pub use sizes::{Measured, Sizes};
