@@ -28,7 +28,8 @@ pub trait Driver: Send + Sync + 'static {
     /// does not take the start back.
     ///
     /// # Errors
-    /// [`DriverError::AlreadyRuns`] when an earlier run of the instance has not ended.
+    /// [`DriverError::AlreadyRuns`] when an earlier run of the instance has not ended. After an error the run is in
+    /// [`Driver::runs`] all the same if its program may have begun: then it has ended, or is another's.
     async fn start(&self, spec: StartSpec) -> Result<(), DriverError>;
 
     /// Asks for an end: SIGTERM now, SIGKILL after `grace`, for the program and everything it
@@ -186,6 +187,8 @@ pub enum Exit {
     Unseen,
     /// The machine went down while it ran.
     Reboot,
+    /// Its parent did not tell in time that it had begun: both were killed.
+    Unheard,
 }
 
 impl Exit {
@@ -214,6 +217,7 @@ impl fmt::Display for Exit {
             Exit::OutOfDisk { limit } => write!(f, "killed: out of disk (limit {limit})"),
             Exit::Unseen => f.write_str("ended with its parent process, which was killed"),
             Exit::Reboot => f.write_str("ended when the machine went down"),
+            Exit::Unheard => f.write_str("killed: nobody was told in time whether it had begun"),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::confine::Controls;
 use crate::driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
 use crate::exec::{Exec, ExecSpec};
+use crate::process::REPORT_WITHIN;
 
 /// Clones are the same driver, so a test keeps one and hands the other out.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub struct FakeDriver {
 #[derive(Default)]
 struct Script {
     failing_starts: BTreeMap<InstanceId, String>,
+    unseen_starts: BTreeSet<InstanceId>,
     ignore_stops: BTreeSet<InstanceId>,
     leftovers: BTreeSet<InstanceId>,
     starts: Vec<StartSpec>,
@@ -61,6 +63,11 @@ impl FakeDriver {
             Some(reason) => script.failing_starts.insert(instance, reason.to_owned()),
             None => script.failing_starts.remove(&instance),
         };
+    }
+
+    /// Starts of this instance are not heard of from now on, and its program may have begun.
+    pub fn lose_starts(&self, instance: InstanceId) {
+        self.script().unseen_starts.insert(instance);
     }
 
     /// The program takes no notice of stops: only [`FakeDriver::exit`] ends it.
@@ -119,10 +126,11 @@ impl FakeDriver {
 #[async_trait]
 impl Driver for FakeDriver {
     async fn start(&self, spec: StartSpec) -> Result<(), DriverError> {
-        let reason = {
+        let (reason, unseen) = {
             let mut script = self.script();
             script.starts.push(spec.clone());
-            script.failing_starts.get(&spec.instance).cloned()
+            let reason = script.failing_starts.get(&spec.instance).cloned();
+            (reason, script.unseen_starts.contains(&spec.instance))
         };
         if let Some(reason) = reason {
             return Err(DriverError::Start(reason));
@@ -130,19 +138,30 @@ impl Driver for FakeDriver {
         if self.is_running(spec.instance) {
             return Err(DriverError::AlreadyRuns(spec.instance));
         }
+        let at = self.clock.now();
+        let status = match unseen {
+            true => RunStatus::Ended {
+                exit: Exit::Unheard,
+                at,
+            },
+            false => RunStatus::Running,
+        };
         let run = Run {
             run: spec.run,
             deployment: spec.deployment,
             release: spec.release,
             port: spec.port,
-            started_at: self.clock.now(),
-            status: RunStatus::Running,
+            started_at: at,
+            status,
             isolation: Controls::default(),
         };
         self.change(|runs| {
             runs.insert(spec.instance, run);
         });
-        Ok(())
+        match unseen {
+            true => Err(DriverError::StartTimeout(spec.instance, REPORT_WITHIN)),
+            false => Ok(()),
+        }
     }
 
     async fn stop(&self, instance: InstanceId, grace: Duration) -> Result<(), DriverError> {

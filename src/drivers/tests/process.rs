@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Folder, ONE, PATIENCE, eventually, exit_of, is_alive, is_gone, run_of, signal};
 use nebula_domain::ids::InstanceId;
 use nebula_drivers::process::{self, ProcessDriver, stop_everything};
-use nebula_drivers::{Driver as _, DriverError, Exit, confine};
+use nebula_drivers::{Driver as _, DriverError, Exit, RunStatus, confine};
 use nebula_telemetry::{Clock, Random};
 use rustix::process::Signal;
 
@@ -376,6 +376,7 @@ async fn a_start_without_a_shim_leaves_no_secrets_behind() {
         kept_dir: None,
         shim: vec!["/nonexistent/shim".into()],
         confine: confine::Settings::default(),
+        report_within: process::REPORT_WITHIN,
     };
     let driver = ProcessDriver::open(config, Clock::system(), Random::system()).unwrap();
     driver.start(folder.spec(ONE, "true")).await.unwrap_err();
@@ -396,4 +397,51 @@ async fn a_start_beside_a_shim_leaves_no_secrets_behind() {
         "{refused}"
     );
     assert!(!folder.dir(ONE).join("spec.json").exists());
+}
+
+/// What a shim would report is not heard: it tells nobody, or the pipe stays open.
+async fn a_start_that_nobody_sees(shim: &str) {
+    let folder = Folder::new();
+    let script = format!("exec 3>&1 >/dev/null; {shim}");
+    let config = process::Config {
+        dir: folder.instances(),
+        output: folder.bounds,
+        kept_dir: None,
+        shim: vec!["/bin/sh".into(), "-c".into(), script.into(), common::shim()],
+        confine: confine::Settings::default(),
+        // The program has begun by then.
+        report_within: Duration::from_secs(5),
+    };
+    let driver = ProcessDriver::open(config, Clock::system(), Random::system()).unwrap();
+    let write = "echo $$ > pid; exec sleep 1000";
+    let failed = driver.start(folder.spec(ONE, write)).await;
+    assert!(failed.is_err(), "{failed:?}");
+    let run = driver.runs().borrow()[&ONE].clone();
+    let unseen = matches!(
+        run.status,
+        RunStatus::Ended {
+            exit: Exit::Unheard,
+            ..
+        }
+    );
+    assert!(unseen && run.run == 1, "{run:?}");
+    // If it began, it is gone.
+    if let Ok(pid) = std::fs::read_to_string(folder.root.path().join("pid")) {
+        is_gone(pid.trim().parse().unwrap()).await;
+    }
+    drop(driver);
+    // A daemon that comes later is told the same.
+    let found = folder.open().runs().borrow()[&ONE].clone();
+    assert_eq!(found.status, run.status);
+}
+
+#[tokio::test]
+async fn a_program_that_may_have_begun_unseen_is_ended_and_listed() {
+    a_start_that_nobody_sees(r#"sleep 10 >&3 & exec "$0" "$1" 3>&-"#).await;
+}
+
+#[tokio::test]
+async fn a_shim_that_goes_without_a_word_has_had_its_run() {
+    let until_begun = r#"(until [ -s "$1/../../pid" ]; do sleep 0.02; done) >&3 &"#;
+    a_start_that_nobody_sees(&format!(r#"{until_begun} exec "$0" "$1" 3>&-"#)).await;
 }

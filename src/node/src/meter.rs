@@ -163,6 +163,7 @@ fn how(exit: Exit) -> &'static str {
         Exit::OutOfDisk { .. } => "out_of_disk",
         Exit::Unseen => "unseen",
         Exit::Reboot => "reboot",
+        Exit::Unheard => "unheard",
     }
 }
 

@@ -20,6 +20,9 @@ pub const RETRY: Duration = Duration::from_secs(2);
 /// What fails again and again is tried this rarely: each try may ask every node, or fill the disk once more.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// signal(7): the same on every Linux.
+pub const SIGKILL: i32 = 9;
+
 /// What the registry wants of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -427,5 +430,6 @@ fn how(exit: Exit) -> Ended {
         Exit::OutOfDisk { .. } => Ended::OutOfDisk,
         Exit::Unseen => Ended::Unseen,
         Exit::Reboot => Ended::Reboot,
+        Exit::Unheard => Ended::Signal(SIGKILL),
     }
 }

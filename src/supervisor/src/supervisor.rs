@@ -230,6 +230,12 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        // It may have begun: what becomes of the run decides, or an attempt would be made twice.
+        let begun = self.runs.borrow().get(&id).map(|run| run.run);
+        if begun == Some(slot.run) {
+            self.shared.driver.note(id, &reason);
+            return;
+        }
         // Said once, however often it is tried: nothing rotates a log that only has notes.
         if slot.stage == Stage::Starting && slot.reason != reason {
             self.shared.driver.note(id, &reason);

@@ -99,3 +99,15 @@ async fn an_attempt_begins_only_where_the_registry_is_known_to_be_up_to_date() {
     node.phase(ONE, Phase::Running).await;
     assert!(begun(&node.driver.starts()));
 }
+
+#[tokio::test]
+async fn an_attempt_that_may_have_begun_unseen_is_not_made_again() {
+    let node = node().await;
+    node.driver.lose_starts(ONE);
+    assign(&node, Cause::Person);
+    let facts = node.facts(ONE, |facts| facts.exit.is_some()).await;
+    let exit = facts.exit.unwrap();
+    assert_eq!((facts.phase, exit.how), (Phase::Stopped, How::Signal(9)));
+    let of_it = |start: &&nebula_drivers::StartSpec| start.instance == ONE;
+    assert_eq!(node.driver.starts().iter().filter(of_it).count(), 1);
+}

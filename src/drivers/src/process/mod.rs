@@ -39,6 +39,9 @@ pub use down::{Down, stop_everything};
 /// Where an adopted shim's end cannot be awaited (no pidfd), it is looked for this often.
 const POLL: Duration = Duration::from_millis(250);
 
+/// A shim that has not reported by then is in trouble even on a machine that swaps.
+pub const REPORT_WITHIN: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `<instances dir>/<i-N>/` for every instance. Made when missing.
@@ -50,6 +53,8 @@ pub struct Config {
     /// Where the output of removed instances goes; none: it is deleted with them.
     pub kept_dir: Option<PathBuf>,
     pub confine: confine::Settings,
+    /// A start that is not heard of by then has failed.
+    pub report_within: Duration,
 }
 
 impl Config {
@@ -67,6 +72,7 @@ impl Config {
             output: Bounds::default(),
             kept_dir: None,
             confine: confine::Settings::default(),
+            report_within: REPORT_WITHIN,
         })
     }
 }
@@ -81,6 +87,7 @@ struct Inner {
     shim: Vec<OsString>,
     output: Bounds,
     kept_dir: Option<PathBuf>,
+    report_within: Duration,
     clock: Clock,
     random: Random,
     settings: confine::Settings,
@@ -126,6 +133,7 @@ impl ProcessDriver {
             shim: config.shim,
             output: config.output,
             kept_dir: config.kept_dir,
+            report_within: config.report_within,
             clock,
             random,
             runs: watch::Sender::new(Arc::new(Runs::new())),
@@ -339,13 +347,8 @@ fn ended(
     now: Millis,
     found: sweep::Found,
 ) -> std::io::Result<RunStatus> {
-    if let Some(record) = record::read::<ExitRecord>(dir, record::EXIT)?
-        && record.run == state.run
-    {
-        return Ok(RunStatus::Ended {
-            exit: record.exit,
-            at: record.at,
-        });
+    if let Some(status) = recorded(dir, state)? {
+        return Ok(status);
     }
     let exit = if procfs::boot_id()? == state.boot_id {
         sweep::end_leftovers(state, found);
@@ -353,6 +356,20 @@ fn ended(
     } else {
         Exit::Reboot
     };
+    Ok(write_down(dir, state, exit, now))
+}
+
+/// What the shim has said of the run's end.
+fn recorded(dir: &Path, state: &StateRecord) -> std::io::Result<Option<RunStatus>> {
+    let record = record::read::<ExitRecord>(dir, record::EXIT)?;
+    let record = record.filter(|record| record.run == state.run);
+    Ok(record.map(|record| RunStatus::Ended {
+        exit: record.exit,
+        at: record.at,
+    }))
+}
+
+fn write_down(dir: &Path, state: &StateRecord, exit: Exit, now: Millis) -> RunStatus {
     let record = ExitRecord {
         run: state.run,
         exit,
@@ -362,7 +379,7 @@ fn ended(
     if let Err(error) = record::write(dir, record::EXIT, &record) {
         tracing::warn!(instance = %state.instance, %error, "the end of a run was not written down");
     }
-    Ok(RunStatus::Ended { exit, at: now })
+    RunStatus::Ended { exit, at: now }
 }
 
 /// A folder without a run may have a shim all the same, whose daemon was killed before it knew.

@@ -5,20 +5,17 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nebula_domain::ids::InstanceId;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-use super::{Inner, blocking, sweep};
-use crate::driver::{DriverError, RunStatus, Secrets, StartSpec};
+use super::{Inner, blocking, recorded, sweep, write_down};
+use crate::driver::{DriverError, Exit, RunStatus, Secrets, StartSpec};
 use crate::record::{self, SpecRecord, StateRecord};
 use crate::shim::{BUSY, STARTED};
 
-/// A shim that has not reported by then is in trouble even on a machine that swaps.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than any report has.
 const REPORT_BYTES: u64 = 4 * 1024;
 /// A marker for [`Inner::starting`], taken back when the start is over, however it ends.
@@ -80,7 +77,12 @@ impl Inner {
             hand_over(&mut child, &secrets).await;
             report(&mut child).await
         };
-        let report = tokio::time::timeout(REPORT_TIMEOUT, started).await;
+        let report = tokio::time::timeout(self.report_within, started).await;
+        let silent = report.as_ref().map_or(true, String::is_empty);
+        // Nobody knows how far it came: from here on it comes no further, and what it has written down is its last word.
+        if silent && let Err(error) = child.kill().await {
+            tracing::warn!(%instance, %error, "a silent shim could not be killed");
+        }
         let state: Option<StateRecord> = record::read(&dir, record::STATE)
             .map_err(DriverError::io("cannot read an instance's folder", &dir))?;
         let ours = state.filter(|state| state.token == token);
@@ -96,29 +98,46 @@ impl Inner {
                 self.adopt(instance, &dir)?;
                 Err(DriverError::AlreadyRuns(instance))
             }
-            (Ok(report), _) => {
+            (Ok(report), _) if !silent => {
                 let _ = child.wait().await;
-                let said = if report.is_empty() {
-                    "the instance's parent process ended at once".to_owned()
-                } else {
-                    report
-                };
-                Err(DriverError::Start(said))
+                Err(DriverError::Start(report))
             }
-            (Err(_), ours) => {
-                if let Err(error) = child.kill().await {
-                    tracing::warn!(%instance, %error, "a silent shim could not be killed");
-                }
+            (report, ours) => {
+                // A shim writes this before it forks the program.
                 if let Some(state) = ours {
-                    blocking(move || {
-                        sweep::end_leftovers(&state, sweep::Found::AtOnce);
-                        Ok(())
-                    })
-                    .await?;
+                    self.begun_unseen(instance, state).await?;
                 }
-                Err(DriverError::StartTimeout(instance, REPORT_TIMEOUT))
+                Err(match report {
+                    Ok(_) => DriverError::Start(
+                        "the instance's parent process ended without a word".to_owned(),
+                    ),
+                    Err(_) => DriverError::StartTimeout(instance, self.report_within),
+                })
             }
         }
+    }
+
+    /// The program may have begun, and nobody can say: it is ended, and listed as a run that was.
+    async fn begun_unseen(
+        &self,
+        instance: InstanceId,
+        state: StateRecord,
+    ) -> Result<(), DriverError> {
+        let (dir, now) = (self.dir_of(instance), self.clock.now());
+        let (state, status) = blocking(move || {
+            // A shim that came as far has the last word.
+            let status = match recorded(&dir, &state) {
+                Ok(Some(status)) => status,
+                Ok(None) | Err(_) => {
+                    sweep::end_leftovers(&state, sweep::Found::AtOnce);
+                    write_down(&dir, &state, Exit::Unheard, now)
+                }
+            };
+            Ok((state, status))
+        })
+        .await?;
+        self.list(instance, &state, status);
+        Ok(())
     }
 
     fn spawn(&self, dir: &Path) -> Result<Child, DriverError> {

@@ -65,6 +65,7 @@ impl Folder {
             output: self.bounds,
             kept_dir: Some(self.kept()),
             confine: settings,
+            report_within: process::REPORT_WITHIN,
         };
         ProcessDriver::open(config, Clock::system(), Random::system()).unwrap()
     }

@@ -55,6 +55,7 @@ impl Folder {
             kept_dir: Some(self.kept()),
             shim: vec![shim()],
             confine: confine::Settings::default(),
+            report_within: process::REPORT_WITHIN,
         };
         ProcessDriver::open(config, Clock::system(), Random::system()).unwrap()
     }

@@ -8,7 +8,7 @@ use nebula_domain::state::Instance;
 use nebula_domain::{InstanceId, State};
 use nebula_drivers::Exit;
 
-use crate::slot::{Slot, Stage};
+use crate::slot::{SIGKILL, Slot, Stage};
 
 /// What peers are told of the end of an attempt. They are told for as long as it is assigned to this node: the record of
 /// it is the driver's, which a daemon that is made anew reads again.
@@ -26,6 +26,8 @@ fn told(exit: Exit) -> runs::Exit {
             Exit::OutOfMemory { .. } => How::Memory,
             Exit::OutOfDisk { .. } => How::Disk,
             Exit::Unseen | Exit::Reboot => How::Lost,
+            // By this node itself, which has made sure that it is gone: no other has to try.
+            Exit::Unheard => How::Signal(SIGKILL),
         },
         said: exit.to_string(),
     }
