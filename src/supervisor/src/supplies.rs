@@ -2,6 +2,7 @@
 //! does not know.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nebula_domain::{DeploymentName, InstanceId};
@@ -13,6 +14,24 @@ pub trait Supplies: Send + Sync + 'static {
 
     /// The values of an instance's secrets, by the variables that they are given in; asked for when it has any.
     async fn secrets(&self, instance: InstanceId) -> Result<BTreeMap<String, String>, String>;
+}
+
+/// Secrets that are not here by then are asked for again with the next try to start the program. More than two voters
+/// take that say nothing; while more are silent there is no quorum.
+pub(crate) const SECRETS_WITHIN: Duration = Duration::from_secs(5);
+
+/// [`Supplies::secrets`], for at most [`SECRETS_WITHIN`].
+pub(crate) async fn secrets(
+    supplies: &dyn Supplies,
+    instance: InstanceId,
+) -> Result<BTreeMap<String, String>, String> {
+    let asked = tokio::time::timeout(SECRETS_WITHIN, supplies.secrets(instance));
+    asked.await.unwrap_or_else(|_| {
+        let seconds = SECRETS_WITHIN.as_secs();
+        Err(format!(
+            "no voter has given this node the secrets of the instance within {seconds} s"
+        ))
+    })
 }
 
 /// For nodes without such parts.
@@ -45,6 +64,27 @@ pub(crate) fn address(to: &DeploymentName, port: u16) -> [(String, String); 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Silent;
+
+    #[async_trait]
+    impl Supplies for Silent {
+        async fn port(&self, _: &DeploymentName) -> Result<u16, String> {
+            std::future::pending().await
+        }
+
+        async fn secrets(&self, _: InstanceId) -> Result<BTreeMap<String, String>, String> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn secrets_that_nobody_gives_are_not_waited_for_for_ever() {
+        let begun = tokio::time::Instant::now();
+        let why = secrets(&Silent, InstanceId(1)).await.unwrap_err();
+        assert_eq!(begun.elapsed(), SECRETS_WITHIN);
+        assert!(why.ends_with("within 5 s"), "{why}");
+    }
 
     #[test]
     fn an_address_is_told_by_three_variables() {

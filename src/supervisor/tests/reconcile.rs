@@ -3,15 +3,18 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use common::{ONE, PATIENCE, STOP_GRACE, TWO, node, service, site};
-use nebula_domain::Digest;
 use nebula_domain::observed::{Health, Phase};
 use nebula_domain::port::FixedPort;
 use nebula_domain::spec::{Service, Workload};
 use nebula_domain::time::Millis;
+use nebula_domain::{DeploymentName, Digest, InstanceId};
 use nebula_drivers::{Driver as _, Exit};
+use nebula_supervisor::Supplies;
 
 #[tokio::test]
 async fn an_assigned_service_is_started_and_made_known() {
@@ -247,4 +250,47 @@ async fn an_orderly_end_stops_everything() {
     node.guardian.stop().await;
     assert_eq!(node.handle.stop_all(Millis(100).since(Millis(0))).await, 0);
     assert_eq!(node.driver.stops().len(), 2);
+}
+
+/// Gives nobody secrets until it is told to.
+struct SilentVoters(tokio::sync::watch::Receiver<bool>);
+
+#[async_trait::async_trait]
+impl Supplies for SilentVoters {
+    async fn port(&self, to: &DeploymentName) -> Result<u16, String> {
+        Err(format!("no way to '{to}'"))
+    }
+
+    async fn secrets(&self, _: InstanceId) -> Result<BTreeMap<String, String>, String> {
+        let mut speaks = self.0.clone();
+        let told = speaks.wait_for(|speaks| *speaks).await;
+        told.map_err(|error| error.to_string())?;
+        Ok([("KEY".to_owned(), "hush".to_owned())].into())
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_secrets_holds_up_no_other() {
+    let speaks = tokio::sync::watch::Sender::new(false);
+    let node = common::supplied(Arc::new(SilentVoters(speaks.subscribe()))).await;
+    let Workload::Service(mut secretive) = service() else {
+        panic!("a service");
+    };
+    secretive.secrets = [("KEY".to_owned(), "key".parse().unwrap())].into();
+    // More than start at once.
+    for number in 10..30 {
+        let name = format!("secretive-{number}");
+        let workload = Workload::Service(secretive.clone());
+        node.assign(InstanceId(number), &name, workload);
+    }
+    node.assign(ONE, "web", service());
+    node.phase(ONE, Phase::Running).await;
+    assert_eq!(node.driver.starts().len(), 1);
+
+    speaks.send_replace(true);
+    for number in 10..30 {
+        node.phase(InstanceId(number), Phase::Running).await;
+    }
+    let starts = node.driver.starts();
+    assert!(starts[1..].iter().all(|s| s.secrets.0["KEY"] == "hush"));
 }

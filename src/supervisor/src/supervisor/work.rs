@@ -201,6 +201,13 @@ impl Supervisor {
             self.starting.insert(id, port);
         }
         self.tasks.spawn(async move {
+            if has_secrets {
+                // Before its turn: a voter that is silent must not hold up what has no secrets.
+                match supplies::secrets(supplies.as_ref(), id).await {
+                    Ok(values) => spec.secrets = Secrets(values),
+                    Err(why) => return Done::Started(id, Err(why)),
+                }
+            }
             // Never closed.
             let _turn = starts.acquire_owned().await;
             for to in &needs {
@@ -211,12 +218,6 @@ impl Supervisor {
                 for (name, value) in supplies::address(to, port) {
                     // What a person has set means something.
                     spec.env.entry(name).or_insert(value);
-                }
-            }
-            if has_secrets {
-                match supplies.secrets(id).await {
-                    Ok(values) => spec.secrets = Secrets(values),
-                    Err(why) => return Done::Started(id, Err(why)),
                 }
             }
             let result = driver.start(spec).await;

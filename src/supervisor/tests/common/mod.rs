@@ -22,7 +22,7 @@ use nebula_domain::{DeploymentName, State};
 use nebula_drivers::fake::FakeDriver;
 use nebula_membership::Membership;
 use nebula_registry::{ReadError, Status};
-use nebula_supervisor::{Handle, Registrar, Supervisor, SupervisorConfig};
+use nebula_supervisor::{Handle, Registrar, Supervisor, SupervisorConfig, Supplies};
 use nebula_telemetry::Clock;
 use nebula_testkit::Cluster;
 use tokio::sync::watch;
@@ -78,6 +78,15 @@ impl Registrar for FakeRegistry {
 }
 
 pub async fn node() -> Node {
+    made(None).await
+}
+
+/// One whose other parts have this for its programs.
+pub async fn supplied(supplies: Arc<dyn Supplies>) -> Node {
+    made(Some(supplies)).await
+}
+
+async fn made(supplies: Option<Arc<dyn Supplies>>) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::empty();
     let nebula_testkit::Node { mesh, metrics, .. } = cluster.add(ME.0);
@@ -104,6 +113,10 @@ pub async fn node() -> Node {
         locals_tx,
         given_up.subscribe(),
     );
+    let handle = match supplies {
+        Some(supplies) => handle.supplied(supplies),
+        None => handle,
+    };
     let registry = FakeRegistry {
         state: Arc::new(watch::Sender::new(Arc::new(State::default()))),
         status: Arc::new(watch::Sender::new(Status {
