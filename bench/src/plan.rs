@@ -197,6 +197,7 @@ impl Bench {
                     now,
                     name: format!("n{n}").parse()?,
                     addresses: addresses(n),
+                    level: nebula_domain::level::LEVEL,
                 };
                 bench.run(&mut state, join)?;
             }

@@ -209,6 +209,7 @@ impl Cluster {
             now,
             name: name.parse().map_err(text)?,
             addresses: addresses(1000 + self.named),
+            level: nebula_domain::level::LEVEL,
         };
         let registry = &through.registry;
         let asked = async {

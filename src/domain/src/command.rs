@@ -50,6 +50,8 @@ pub enum Command {
         now: Millis,
         name: NodeName,
         addresses: Addresses,
+        /// What the joining program understands ([`crate::level`]).
+        level: u32,
     },
     /// What a node says of itself, at each start; the first time it also says that it has arrived.
     SetAddresses {
@@ -400,4 +402,6 @@ pub enum Rejection {
         name: DeploymentName,
         on: DeploymentName,
     },
+    #[error("this program understands level {level}, and the cluster uses level {needed}")]
+    LevelTooLow { level: u32, needed: u32 },
 }

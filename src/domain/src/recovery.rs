@@ -83,6 +83,7 @@ pub fn recover(
         removed: gone,
     };
     state.nodes.insert(survivor.id, survivor);
+    state.raise_level();
     // Those that were used on the lost side alone would let somebody in once more.
     state.join_tokens.clear();
     state.next_node_id += NODE_IDS_SKIPPED;

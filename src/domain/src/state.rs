@@ -58,6 +58,8 @@ pub struct State {
     pub events: Events,
     /// Running instances that give way as soon as another in their place is ready, because nodes were filled unevenly.
     pub moving: OrdSet<InstanceId>,
+    /// The highest level that all members have understood at some time; 0 before there is a cluster. See [`State::level`].
+    pub level_in_force: u32,
 }
 
 /// The name of the API token that `nodectl init` makes.

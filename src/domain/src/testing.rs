@@ -114,6 +114,7 @@ pub fn join_command(token: &str, number: u64) -> Command {
         now: NOW,
         name: node_name(number),
         addresses: addresses(number),
+        level: 1,
     }
 }
 

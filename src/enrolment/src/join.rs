@@ -33,9 +33,6 @@ impl Enrolment {
     pub(crate) async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, EnrolError> {
         let authority = self.authority().ok_or(EnrolError::NoSigner)?;
         let identity = self.identity();
-        if let Some(why) = level::refusal(&self.shared.registry.state(), request.level) {
-            return Err(EnrolError::BadRequest(why));
-        }
         // Before anything is registered: a request that cannot be signed must use up no token.
         authority.sign(
             &request.csr,
@@ -44,7 +41,7 @@ impl Enrolment {
             self.shared.clock.now(),
         )?;
         let (id, command) = self.command(&request)?;
-        self.check_token(&command).await?;
+        self.check(&command, request.level).await?;
         let applied = self
             .shared
             .registry
@@ -81,8 +78,9 @@ impl Enrolment {
     }
 
     /// Anyone may ask to join: what does not come with a token must not cost an entry of the log, nor push
-    /// the answers to others' requests out of memory. Whether the token is still good is decided on apply.
-    async fn check_token(&self, command: &Command) -> Result<(), EnrolError> {
+    /// the answers to others' requests out of memory. Whether the token is still good, and what the cluster uses by then, is
+    /// decided on apply.
+    async fn check(&self, command: &Command, level: u32) -> Result<(), EnrolError> {
         let state = self.shared.registry.read(EXCHANGE_DEADLINE).await;
         let state = state.map_err(|error| match error {
             ReadError::NoQuorum => ProposeError::NoQuorum,
@@ -90,10 +88,12 @@ impl Enrolment {
             ReadError::Busy { limit } => ProposeError::Busy { limit },
             ReadError::Stopped => ProposeError::Stopped,
         })?;
-        if holds_token(&state, command) {
-            Ok(())
-        } else {
-            Err(ProposeError::Rejected(Rejection::TokenUnknown).into())
+        if !holds_token(&state, command) {
+            return Err(ProposeError::Rejected(Rejection::TokenUnknown).into());
+        }
+        match level::refusal(&state, level) {
+            Some(why) => Err(EnrolError::BadRequest(why)),
+            None => Ok(()),
         }
     }
 
@@ -120,6 +120,7 @@ impl Enrolment {
                     EnrolError::BadRequest(e.to_string())
                 })?,
             addresses,
+            level: request.level,
         };
         Ok((id, command))
     }

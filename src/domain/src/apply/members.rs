@@ -10,9 +10,9 @@ use crate::placement::{Labels, NODE_LABEL};
 use crate::state::{Addresses, Cluster, INIT_TOKEN, JoinToken, Node, Role, State};
 use crate::time::Millis;
 
-/// The first node, which has to vote because nobody else is there to.
-/// Of a node that has not said its own.
+/// Of the first node, until it has said its own.
 const FIRST_LEVEL: u32 = 1;
+/// The first node, which has to vote because nobody else is there to.
 const FIRST_NODE: NodeId = NodeId(1);
 
 pub(super) fn init(
@@ -45,6 +45,7 @@ pub(super) fn init(
             level: FIRST_LEVEL,
         },
     );
+    state.raise_level();
     Ok(Outcome::Joined {
         node: FIRST_NODE,
         role: Role::Voter,
@@ -53,11 +54,9 @@ pub(super) fn init(
 
 pub(super) fn join(
     state: &mut State,
-    token: &TokenId,
-    secret_sha256: &[u8; 32],
+    (token, secret_sha256): (&TokenId, &[u8; 32]),
     now: Millis,
-    name: &NodeName,
-    addresses: &Addresses,
+    (name, addresses, level): (&NodeName, &Addresses, u32),
 ) -> Result<Outcome, Rejection> {
     // A wrong secret answers like a wrong id: whoever guesses learns nothing.
     let known = state
@@ -71,6 +70,7 @@ pub(super) fn join(
     if known.used > 0 && !known.reusable {
         return Err(Rejection::TokenUsed);
     }
+    check_level(state, level)?;
     // A machine that joined and never arrived gives way: it is most likely this one, trying again after its
     // first answer was lost.
     let superseded: Vec<NodeId> = state
@@ -115,9 +115,10 @@ pub(super) fn join(
             leaving: false,
             awaited_since: Some(now),
             labels: Labels::new(),
-            level: FIRST_LEVEL,
+            level,
         },
     );
+    state.raise_level();
     Ok(Outcome::Joined { node: id, role })
 }
 
@@ -147,14 +148,25 @@ pub(super) fn set_addresses(
 
 pub(super) fn set_level(state: &mut State, id: NodeId, level: u32) -> Result<Outcome, Rejection> {
     let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
+    check_level(state, level)?;
     if node.level != level {
         let node = Node {
             level,
             ..node.clone()
         };
         state.nodes.insert(id, node);
+        state.raise_level();
     }
     Ok(Outcome::Done)
+}
+
+/// What the cluster uses is in the log: a program that does not understand it cannot follow.
+fn check_level(state: &State, level: u32) -> Result<(), Rejection> {
+    let needed = state.level();
+    match level < needed {
+        true => Err(Rejection::LevelTooLow { level, needed }),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn set_leaving(
@@ -239,6 +251,7 @@ pub(super) fn remove(state: &mut State, id: NodeId) -> Result<Outcome, Rejection
     let node = state.nodes.get(&id).ok_or(Rejection::NodeUnknown(id))?;
     check_not_last(state, node)?;
     drop_node(state, id);
+    state.raise_level();
     Ok(Outcome::Done)
 }
 
@@ -249,6 +262,7 @@ pub(super) fn forget_joiner(state: &mut State, id: NodeId) -> Result<Outcome, Re
         return Err(Rejection::NodeArrived(id));
     }
     drop_node(state, id);
+    state.raise_level();
     Ok(Outcome::Done)
 }
 

@@ -89,7 +89,13 @@ fn execute(state: &mut State, command: &Command, stamp: &Stamp) -> Result<Outcom
             now,
             name,
             addresses,
-        } => members::join(state, token, secret_sha256, *now, name, addresses),
+            level,
+        } => members::join(
+            state,
+            (token, secret_sha256),
+            *now,
+            (name, addresses, *level),
+        ),
         Command::SetAddresses { node, addresses } => {
             members::set_addresses(state, *node, addresses)
         }

@@ -140,6 +140,7 @@ fn commands() -> Vec<Command> {
             now: NOW,
             name: "n2".parse().unwrap(),
             addresses: addresses(2),
+            level: 1,
         },
         Command::SetAddresses {
             node: NodeId(2),

@@ -71,6 +71,7 @@ fn commands() -> Vec<Command> {
             now: NOW,
             name: "n2".parse().unwrap(),
             addresses: addresses(2),
+            level: 1,
         },
         Command::CreateDeployment {
             name: "api".parse().unwrap(),

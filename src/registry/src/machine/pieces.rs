@@ -30,6 +30,7 @@ enum Piece {
         cluster: Option<Cluster>,
         next_node_id: u64,
         next_instance_id: u64,
+        level_in_force: u32,
     },
     Nodes(Vec<(NodeId, Node)>),
     JoinTokens(Vec<(TokenId, JoinToken)>),
@@ -85,6 +86,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
         work,
         events,
         moving,
+        level_in_force,
     } = state;
     let mut out = Vec::new();
     push(
@@ -95,6 +97,7 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
             cluster: cluster.clone(),
             next_node_id: *next_node_id,
             next_instance_id: *next_instance_id,
+            level_in_force: *level_in_force,
         },
     )?;
     push_map(&mut out, nodes, Piece::Nodes)?;
@@ -204,12 +207,14 @@ pub fn decode(mut bytes: &[u8]) -> io::Result<State> {
                 cluster,
                 next_node_id,
                 next_instance_id,
+                level_in_force,
             } => {
                 state.revision = revision;
                 state.plan_revision = plan_revision;
                 state.cluster = cluster;
                 state.next_node_id = next_node_id;
                 state.next_instance_id = next_instance_id;
+                state.level_in_force = level_in_force;
             }
             Piece::Nodes(some) => state.nodes.extend(some),
             Piece::JoinTokens(some) => state.join_tokens.extend(some),

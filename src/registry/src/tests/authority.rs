@@ -74,6 +74,7 @@ async fn a_worker_proposes_for_itself_and_for_operators_only() {
         now: Default::default(),
         name: "ghost".parse().unwrap(),
         addresses: addresses(9),
+        level: nebula_domain::level::LEVEL,
     };
     let refused = [
         setting("x", "1"),
@@ -188,6 +189,7 @@ async fn a_join_token_ends_by_the_leaders_clock_too() {
         now: now(),
         name: "late".parse().unwrap(),
         addresses: addresses(9),
+        level: nebula_domain::level::LEVEL,
     };
     let refused = follower.registry.propose(join).await;
     assert!(

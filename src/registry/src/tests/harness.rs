@@ -220,6 +220,7 @@ impl Nodes {
                 now: now(),
                 name: format!("n{id}").parse().unwrap(),
                 addresses: addresses(id),
+                level: nebula_domain::level::LEVEL,
             };
             first.propose(join).await.unwrap();
             // Through the leader, as if the node itself had said so.

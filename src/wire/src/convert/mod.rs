@@ -79,6 +79,10 @@ impl From<&Rejection> for ApiError {
                 C::Forbidden,
                 "ask a voter, or use a cluster file with an operator's token (--cluster FILE)",
             ),
+            Rejection::LevelTooLow { .. } => (
+                C::Conflict,
+                "install the version that the other members run",
+            ),
             Rejection::NodeArrived(_) => (C::Conflict, "see 'nodectl members'"),
             Rejection::NodeUnknown(_) => (C::NotFound, "see 'nodectl members'"),
             Rejection::VoteNeeded(_) => (C::Conflict, "see 'nodectl members'"),
