@@ -1,7 +1,7 @@
 //! What programs are given by other parts of the node than the supervisor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +15,42 @@ use tokio::sync::watch;
 
 pub(crate) struct Given {
     pub bridges: Bridges,
+    pub handed: Handed,
     pub vault: Vault,
+}
+
+/// To whom ports were handed out since what is needed was last looked at: those that were looked for before may not have
+/// been needed then, and must not be closed by what was found out before. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Handed(Arc<Mutex<BTreeSet<DeploymentName>>>);
+
+impl Handed {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<DeploymentName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands out what `open` gives.
+    fn out<T>(&self, to: &DeploymentName, open: impl FnOnce() -> T) -> T {
+        let mut since = self.lock();
+        since.insert(to.clone());
+        open()
+    }
+
+    /// Has all kept that is wanted, and what was handed out while that was found out.
+    fn keep(
+        &self,
+        wanted: impl FnOnce() -> Option<BTreeSet<DeploymentName>>,
+        keep: impl FnOnce(&BTreeSet<DeploymentName>),
+    ) {
+        // Whoever was given one of these acted on a state that is known here as well.
+        self.lock().clear();
+        let Some(mut wanted) = wanted() else {
+            return;
+        };
+        let since = self.lock();
+        wanted.extend(since.iter().cloned());
+        keep(&wanted);
+    }
 }
 
 #[async_trait]
@@ -26,7 +61,7 @@ impl Supplies for Given {
     }
 
     async fn port(&self, to: &DeploymentName) -> Result<u16, String> {
-        let port = self.bridges.port(to);
+        let port = self.handed.out(to, || self.bridges.port(to));
         port.map_err(|error| format!("no address for '{to}', which it depends on: {error}"))
     }
 }
@@ -38,6 +73,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub(crate) struct BridgesKeeper {
     pub me: NodeId,
     pub bridges: Bridges,
+    pub handed: Handed,
     pub state: watch::Receiver<Arc<State>>,
     pub runs: watch::Receiver<Arc<Runs>>,
 }
@@ -66,9 +102,32 @@ impl Reconciler for BridgesKeeper {
     }
 
     async fn pass(&mut self) -> Result<(), BoxError> {
-        if let Some(wanted) = self.wanted() {
-            self.bridges.keep(&wanted);
-        }
+        self.handed
+            .keep(|| self.wanted(), |wanted| self.bridges.keep(wanted));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_handed_out_meanwhile_is_kept() {
+        let handed = Handed::default();
+        let [db, cache, old] = ["db", "cache", "old"].map(|name| name.parse().unwrap());
+        let mut kept = BTreeSet::new();
+        handed.out(&old, || {});
+        let wanted = || {
+            let wanted = Some(BTreeSet::from([DeploymentName::clone(&db)]));
+            // A program is started after the look and before what comes of it.
+            handed.out(&cache, || {});
+            wanted
+        };
+        handed.keep(wanted, |wanted| kept = wanted.clone());
+        assert_eq!(kept, BTreeSet::from([db.clone(), cache.clone()]));
+
+        handed.keep(|| Some([db.clone()].into()), |wanted| kept = wanted.clone());
+        assert_eq!(kept, BTreeSet::from([db]), "known by then, or gone");
     }
 }

@@ -45,7 +45,7 @@ use crate::history::HistoryMeter;
 use crate::meter::Meter;
 use crate::rates::RatesKeeper;
 use crate::setup::{self, Bootstrap};
-use crate::supplies::{BridgesKeeper, Given};
+use crate::supplies::{BridgesKeeper, Given, Handed};
 use crate::trials::{Counted, TrialsKeeper};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -374,8 +374,10 @@ impl Node {
             what: BRIDGES_FILE,
             source,
         })?;
+        let handed = Handed::default();
         let supervisor = supervisor.supplied(Arc::new(Given {
             bridges: bridges.clone(),
+            handed: handed.clone(),
             vault: vault.clone(),
         }));
         {
@@ -383,6 +385,7 @@ impl Node {
             guardian.supervise("bridges", move || BridgesKeeper {
                 me,
                 bridges: bridges.clone(),
+                handed: handed.clone(),
                 state: registry.watch_plan(),
                 runs: driver.runs(),
             });
