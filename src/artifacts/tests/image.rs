@@ -174,6 +174,9 @@ fn what_is_no_image_or_damaged_is_refused_by_a_sentence() {
     assert!(refused(b"").contains("is no image archive"));
     assert!(refused(&[7; 4096]).contains("is no image archive"));
     assert!(refused(&layer(&[("x", Entry::Folder)])).contains("is no image archive"));
+    // Little to send, and no end of it on the disk.
+    let bomb = gzip(&vec![0; 4 * MAX_BYTES as usize + 1]);
+    assert!(refused(&bomb).contains("image_archive_bytes"));
     let many = layer(&[("manifest.json", Entry::File(0o644, br#"[]"#))]);
     assert!(refused(&many).contains("holds 0 images"));
     let lacks = br#"[{"Config":"c.json","Layers":[]}]"#;

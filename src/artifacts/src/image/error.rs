@@ -55,6 +55,12 @@ pub enum ImageError {
     },
     #[error("more than {limit} files, folders and links in the layers (artifact_entries)")]
     TooMany { limit: usize },
+    #[error(
+        "the links of the layers lead through more than {limit} names in all (image_link_names)"
+    )]
+    TooManyLinks { limit: usize },
+    #[error("the archive has more than {limit} bytes unpacked (image_archive_bytes)")]
+    ArchiveTooLarge { limit: u64 },
     #[error("the layers are larger than {limit} bytes in all (artifact_bytes)")]
     TooLarge { limit: u64 },
     #[error("{0}")]

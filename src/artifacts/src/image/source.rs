@@ -20,6 +20,8 @@ use super::{
 };
 use crate::archive::MAX_ENTRIES;
 
+/// An archive may hold an image for this many machines, each as large as one may be.
+const MACHINES: u64 = 4;
 /// Index in index: more is nobody's doing.
 const MAX_INDEXES: usize = 4;
 
@@ -73,7 +75,7 @@ struct Manifest {
 /// Reads the archive into the folder `into`, which is empty. Everything is checked that a node would check, but for what
 /// the layers hold.
 pub fn prepare(archive: &Path, into: &Path, max_bytes: u64) -> Result<Prepared, ImageError> {
-    let mut source = Source::open(archive)?;
+    let mut source = Source::open(archive, max_bytes.saturating_mul(MACHINES))?;
     let Chosen {
         name,
         config,
@@ -132,7 +134,8 @@ enum Place {
 }
 
 impl Source {
-    fn open(path: &Path) -> Result<Source, ImageError> {
+    /// `limit`: bytes of an archive that is compressed as a whole, unpacked.
+    fn open(path: &Path, limit: u64) -> Result<Source, ImageError> {
         match fs::metadata(path) {
             Ok(found) if found.is_file() => {}
             _ => return Err(ImageError::NoFile(path.to_owned())),
@@ -142,8 +145,11 @@ impl Source {
         let short = open()?.read_exact(&mut start).is_err();
         let file = if !short && [[0x1f, 0x8b], [0x28, 0xb5]].contains(&start) {
             let mut whole = tempfile::tempfile().map_err(ImageError::write(path))?;
-            let mut plain = layer::plain(open()?)?;
-            io::copy(&mut plain, &mut whole).map_err(ImageError::Damaged)?;
+            let mut plain = layer::plain(open()?)?.take(limit.saturating_add(1));
+            let copied = io::copy(&mut plain, &mut whole).map_err(ImageError::Damaged)?;
+            if copied > limit {
+                return Err(ImageError::ArchiveTooLarge { limit });
+            }
             whole.rewind().map_err(ImageError::Damaged)?;
             whole
         } else {

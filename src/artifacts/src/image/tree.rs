@@ -11,6 +11,8 @@ use crate::archive::{MAX_DEPTH, MAX_ENTRIES, MAX_LINK_BYTES, MAX_NAME_BYTES, MAX
 
 /// As many as Linux follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+/// Names that the links of all lookups together lead through: a few for each entry that there may be.
+const MAX_LINK_NAMES: usize = 20 * MAX_ENTRIES;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -47,6 +49,8 @@ pub(super) struct Root {
     layer: u32,
     /// That were ever added: what is hidden again took its time and room too.
     entries: usize,
+    /// Names that links have led through.
+    followed: usize,
 }
 
 impl Root {
@@ -72,7 +76,7 @@ impl Root {
                 _ => Err(ImageError::entry(path, "the root can only be a folder")),
             };
         };
-        let parents = self.resolve(parents, path)?;
+        let parents = self.follow(parents, path)?;
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             return self.hide(&parents, name, hidden, path);
         }
@@ -121,11 +125,11 @@ impl Root {
         Ok(())
     }
 
-    fn same(&self, target: &[u8], path: &[u8]) -> Result<Node, ImageError> {
+    fn same(&mut self, target: &[u8], path: &[u8]) -> Result<Node, ImageError> {
         let bad = || ImageError::entry(path, "it is a hard link to what is not there, or no file");
         let names = names(target)?;
         let (name, parents) = names.split_last().ok_or_else(bad)?;
-        let parents = self.resolve(parents, target)?;
+        let parents = self.follow(parents, target)?;
         let found = self.folder(&parents).and_then(|folder| folder.get(*name));
         match found.map(|item| &item.node) {
             Some(node @ (Node::File(_) | Node::Link(_))) => Ok(node.clone()),
@@ -133,21 +137,38 @@ impl Root {
         }
     }
 
+    /// [`Root::resolve`], as far as all of them together may go.
+    fn follow(&mut self, names: &[&[u8]], path: &[u8]) -> Result<Vec<Vec<u8>>, ImageError> {
+        let mut followed = self.followed;
+        let resolved = self.resolve(names, path, &mut followed);
+        self.followed = followed;
+        resolved
+    }
+
     /// The path of a folder with all links on the way followed, as the root's own program would. `..` at the top stays there.
-    fn resolve(&self, names: &[&[u8]], path: &[u8]) -> Result<Vec<Vec<u8>>, ImageError> {
+    fn resolve(
+        &self,
+        names: &[&[u8]],
+        path: &[u8],
+        followed: &mut usize,
+    ) -> Result<Vec<Vec<u8>>, ImageError> {
         let mut todo: VecDeque<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
         let mut at: Vec<Vec<u8>> = Vec::new();
+        // The folders on the way, as far as there are any: each name costs one look.
+        let mut on_the_way: Vec<Option<&Folder>> = Vec::new();
         let mut links = 0;
         while let Some(name) = todo.pop_front() {
             match &*name {
                 b"" | b"." => continue,
                 b".." => {
                     at.pop();
+                    on_the_way.pop();
                     continue;
                 }
                 _ => {}
             }
-            let found = self.folder(&at).and_then(|folder| folder.get(&name));
+            let folder = on_the_way.last().copied().unwrap_or(Some(&self.top));
+            let found = folder.and_then(|folder| folder.get(&name));
             match found.map(|item| &item.node) {
                 Some(Node::Link(target)) => {
                     links += 1;
@@ -159,15 +180,29 @@ impl Root {
                     }
                     if target.starts_with(b"/") {
                         at.clear();
+                        on_the_way.clear();
                     }
                     for part in target.split(|byte| *byte == b'/').rev() {
+                        *followed += 1;
                         todo.push_front(part.to_vec());
+                    }
+                    if *followed > MAX_LINK_NAMES {
+                        return Err(ImageError::TooManyLinks {
+                            limit: MAX_LINK_NAMES,
+                        });
                     }
                 }
                 Some(Node::File(_)) => {
                     return Err(ImageError::entry(path, "it lies below a file"));
                 }
-                Some(Node::Folder(_)) | None => at.push(name),
+                Some(Node::Folder(inner)) => {
+                    at.push(name);
+                    on_the_way.push(Some(inner));
+                }
+                None => {
+                    at.push(name);
+                    on_the_way.push(None);
+                }
             }
             if at.len() > MAX_DEPTH {
                 return Err(too_deep(path, at.len()));

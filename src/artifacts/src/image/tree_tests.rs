@@ -175,6 +175,42 @@ fn what_makes_no_sense_is_refused() {
     }
 }
 
+/// Each lookup is within its limits, and there are many.
+#[test]
+fn links_lead_only_so_far_in_all() {
+    let mut root = Root::default();
+    root.begin_layer();
+    // Through the same folder and out of it again.
+    let around = "d/../".repeat(200);
+    add(&mut root, "d/").unwrap();
+    for link in 0..30 {
+        add(&mut root, &format!("l{link} -> {around}l{}", link + 1)).unwrap();
+    }
+    let mut added = 0;
+    let refused = loop {
+        match add(&mut root, &format!("l0/f{added} = 1")) {
+            Ok(()) => added += 1,
+            Err(error) => break error,
+        }
+        assert!(added < 1_000, "nobody stops it");
+    };
+    assert!(added > 100, "{added}");
+    let why = refused.to_string();
+    assert!(why.contains("image_link_names"), "{why}");
+}
+
+#[test]
+fn as_many_entries_as_there_may_be_can_lie_behind_a_link() {
+    let mut root = Root::default();
+    root.begin_layer();
+    add(&mut root, "usr/lib/").unwrap();
+    add(&mut root, "lib -> ../../usr/lib").unwrap();
+    for number in 2..MAX_ENTRIES {
+        let path = format!("lib/{number}");
+        root.add(path.as_bytes(), Entry::File(1)).unwrap();
+    }
+}
+
 fn name() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c", "..", ".wh.a", ".wh..wh..opq", "."])
 }
