@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::observed::View;
 use nebula_domain::runs::{self, Absence, RunStep};
-use nebula_domain::{Command, State};
+use nebula_domain::{Command, State, events};
 use nebula_registry::Status;
 use nebula_telemetry::{Clock, Metrics};
 use tokio::sync::watch;
@@ -66,6 +66,29 @@ impl<R: Registrar> Runs<R> {
         let due = due.into_iter().chain(self.absence.due(now)).min();
         due.map_or(PERIOD, |at| at.since(now))
             .clamp(MIN_GAP, PERIOD)
+    }
+
+    /// That what a run has waited for is ready is in the history before its beginning. Should it not get there, it begins all
+    /// the same.
+    async fn tell(&self, state: &State, view: &View, steps: &[Command]) {
+        let begun = steps.iter().filter_map(|step| match step {
+            Command::StepRun {
+                name,
+                step: RunStep::Start { .. },
+                ..
+            } => Some(name),
+            _ => None,
+        });
+        if begun.clone().next().is_none() {
+            return;
+        }
+        let sightings = events::sightings_behind(state, view, begun);
+        if sightings.is_empty() {
+            return;
+        }
+        if let Err(error) = self.registry.propose(Command::Record { sightings }).await {
+            tracing::debug!(%error, "what was seen is not written down");
+        }
     }
 
     async fn take(&self, command: Command) {
@@ -135,7 +158,9 @@ impl<R: Registrar> Reconciler for Runs<R> {
         self.metrics
             .open
             .set(i64::try_from(open).unwrap_or(i64::MAX));
-        for command in runs::steps(&state, &view, &self.absence.lost(now), now) {
+        let steps = runs::steps(&state, &view, &self.absence.lost(now), now);
+        self.tell(&state, &view, &steps).await;
+        for command in steps {
             self.take(command).await;
         }
         Ok(())

@@ -132,7 +132,7 @@ impl<R: Registrar> Scheduler<R> {
         if changes.is_empty() {
             return Ok(false);
         }
-        self.tell_nodes(&state, &view).await;
+        self.tell(&state, &view, &changes).await;
         tracing::debug!(plan_revision, changes = changes.len(), "proposing a plan");
         let command = Command::Assign {
             plan_revision,
@@ -167,14 +167,19 @@ impl<R: Registrar> Scheduler<R> {
         }
     }
 
-    /// That a node is gone is in the history before what follows from it. Should it not get there, the plan goes on.
-    async fn tell_nodes(&self, state: &State, view: &View) {
-        let sightings = events::node_sightings(state, view);
+    /// That a node is gone, or that is ready what others wait for, is in the history before what follows from it. Should it not
+    /// get there, the plan goes on.
+    async fn tell(&self, state: &State, view: &View, changes: &[Change]) {
+        let begun = changes.iter().filter_map(|change| match change {
+            Change::Start { deployment, .. } => Some(deployment),
+            _ => None,
+        });
+        let sightings = events::sightings_behind(state, view, begun);
         if sightings.is_empty() {
             return;
         }
         if let Err(error) = self.registry.propose(Command::Record { sightings }).await {
-            tracing::debug!(%error, "what was seen of nodes is not written down");
+            tracing::debug!(%error, "what was seen is not written down");
         }
     }
 

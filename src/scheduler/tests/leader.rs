@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nebula_actors::{Child, Guardian};
 use nebula_domain::command::Change;
+use nebula_domain::events::Kind;
 use nebula_domain::observed::{Health, InstanceFacts, NodeFacts, NodeView, Phase, View};
 use nebula_domain::rollout::Step;
 use nebula_domain::spec::{Service, Spec, Workload};
@@ -538,5 +539,37 @@ async fn a_plan_refused_for_good_is_a_failure_with_a_pause_and_not_a_spin() {
     bench.runs_on(&[1, 2, 3]).await;
     assert_eq!(bench.child.restarts(), 2);
     assert_eq!(bench.solo.proposals(), 3);
+    bench.guardian.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_waited_for_is_in_the_history_before_what_follows() {
+    let state = initial();
+    let bench = Bench::start(state.clone(), view(&state, &[]), true);
+    bench.solo.do_now(create(1)).await;
+    let state = bench.runs_on(&[1]).await;
+    let mut needs = Service::new("serve");
+    needs.depends_on = [name()].into();
+    let waiting: DeploymentName = "waiting".parse().unwrap();
+    let command = Command::CreateDeployment {
+        name: waiting.clone(),
+        spec: Spec::new(Workload::Service(needs), "example.test".parse().unwrap()),
+        scale: 1,
+        artifact: Digest([1; 32]),
+        artifact_bytes: 1,
+        origin: Default::default(),
+        now: Millis(1),
+    };
+    bench.solo.do_now(command).await;
+    bench.stays_calm().await;
+
+    bench.view.send_replace(view(&state, &[]));
+    let state = bench.runs_on(&[1, 2]).await;
+    let of = |kind, deployment: &DeploymentName| {
+        let mut events = state.events.after_of(deployment, 0);
+        events.find(|e| e.kind == kind).map(|event| event.seq)
+    };
+    let ready = of(Kind::InstanceReady, &name()).unwrap();
+    assert!(ready < of(Kind::InstancePlaced, &waiting).unwrap());
     bench.guardian.stop().await;
 }

@@ -22,7 +22,7 @@ use crate::time::Millis;
 pub(crate) use changes::{Before, note, recovered};
 pub use kind::{Kind, Kinds, UnknownKind};
 pub(crate) use sight::record;
-pub use sight::{Sighting, Told, node_sightings, sightings};
+pub use sight::{Sighting, Told, sightings, sightings_behind};
 
 /// When and by whom a request was made, as whoever proposed it says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

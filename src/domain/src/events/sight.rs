@@ -1,12 +1,15 @@
 //! What nodes see of programs and of each other, as the leader tells it. Gossip keeps only the present, so two changes
 //! between two looks are one; what was told is in the state, so a new leader tells nothing twice and goes on from there.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Draft, Events, Kind, Place, Stamp};
 use crate::command::{Outcome, Rejection};
 use crate::ids::{InstanceId, NodeId};
 use crate::limits::SIGHTINGS_PER_RECORD;
+use crate::names::DeploymentName;
 use crate::observed::{InstanceFacts, LastEnd, Phase, View};
 use crate::state::{Instance, State};
 
@@ -70,30 +73,54 @@ impl Told {
 /// What the leader sees that was not told yet, at most as many as one request may have. Of a node that is not alive only
 /// that is known.
 pub fn sightings(state: &State, view: &View) -> Vec<Sighting> {
-    let events = &state.events;
-    let instances = state.instances.values().filter_map(|instance| {
-        if !view.is_alive(instance.node) {
-            return None;
-        }
-        let facts = view.instance(instance.node, instance.id)?;
-        let told = Told::of(facts);
-        let is_known = match events.told.get(&instance.id) {
-            Some(known) => *known == told,
-            None => told == Told::default(),
-        };
-        (!is_known).then(|| Sighting::Instance {
-            instance: instance.id,
-            told,
-            reason: facts.reason.clone(),
-        })
-    });
+    let instances = state.instances.values();
+    let instances = instances.filter_map(|instance| of_instance(state, view, instance));
     let most = SIGHTINGS_PER_RECORD.max as usize;
     let nodes = node_sightings(state, view).into_iter();
     nodes.chain(instances).take(most).collect()
 }
 
+/// The same of nodes, and of what these deployments depend on: that it is there is why instances of them are begun.
+pub fn sightings_behind<'n>(
+    state: &State,
+    view: &View,
+    begun: impl Iterator<Item = &'n DeploymentName>,
+) -> Vec<Sighting> {
+    let begun: BTreeSet<&DeploymentName> = begun.collect();
+    let begun = begun
+        .into_iter()
+        .filter_map(|name| state.deployments.get(name));
+    let awaited: BTreeSet<&DeploymentName> = begun
+        .flat_map(|deployment| deployment.current().spec.depends_on())
+        .collect();
+    let instances = awaited
+        .into_iter()
+        .flat_map(|name| state.instances_of(name));
+    let instances = instances.filter_map(|instance| of_instance(state, view, instance));
+    let most = SIGHTINGS_PER_RECORD.max as usize;
+    let nodes = node_sightings(state, view).into_iter();
+    nodes.chain(instances).take(most).collect()
+}
+
+fn of_instance(state: &State, view: &View, instance: &Instance) -> Option<Sighting> {
+    if !view.is_alive(instance.node) {
+        return None;
+    }
+    let facts = view.instance(instance.node, instance.id)?;
+    let told = Told::of(facts);
+    let is_known = match state.events.told.get(&instance.id) {
+        Some(known) => *known == told,
+        None => told == Told::default(),
+    };
+    (!is_known).then(|| Sighting::Instance {
+        instance: instance.id,
+        told,
+        reason: facts.reason.clone(),
+    })
+}
+
 /// The same of nodes alone.
-pub fn node_sightings(state: &State, view: &View) -> Vec<Sighting> {
+fn node_sightings(state: &State, view: &View) -> Vec<Sighting> {
     let seen = state.nodes.keys().filter_map(|id| {
         let alive = view.nodes.get(id)?.alive;
         let told = !state.events.dead.contains_key(id);

@@ -5,7 +5,7 @@ use crate::command::{Change, Command};
 use crate::observed::{Ended, Health, InstanceFacts, LastEnd, Phase};
 use crate::rollout::{Order, Step};
 use crate::settings;
-use crate::spec::{Strategy, Takeover};
+use crate::spec::{Strategy, Takeover, Workload};
 use crate::state::Origin;
 use crate::testing::{NOW, Sim, facts, name, service_spec};
 
@@ -503,4 +503,49 @@ proptest! {
         again.restore(events.last(), told, events.dead());
         prop_assert_eq!(&again, events);
     }
+}
+
+fn behind(sim: &Sim, names: &[&str]) -> Vec<Sighting> {
+    let names: Vec<_> = names.iter().map(|text| name(text)).collect();
+    sightings_behind(&sim.state, &sim.view, names.iter())
+}
+
+#[test]
+fn what_is_waited_for_is_told_before_what_follows() {
+    let (mut sim, _) = quiet(2);
+    let mut needs = service_spec();
+    if let Workload::Service(service) = &mut needs.workload {
+        service.depends_on = [name("db")].into();
+    }
+    sim.create("db", service_spec(), 1);
+    sim.create("other", service_spec(), 1);
+    sim.create("web", needs, 1);
+    sim.step();
+    for id in [sim.running("db")[0], sim.running("other")[0]] {
+        sim.tell_ready(id);
+    }
+    let db = sim.running("db")[0];
+    let seen = behind(&sim, &["web", "web"]);
+    let [Sighting::Instance { instance, told, .. }] = &seen[..] else {
+        panic!("{seen:?}");
+    };
+    assert!(*instance == db && told.ready);
+    assert!(behind(&sim, &["db", "other"]).is_empty());
+
+    // As the leader does it.
+    let made = sim.plan();
+    let sightings = behind(&sim, &["web"]);
+    let last = sim.state.events.last();
+    sim.ok(Command::Record { sightings });
+    sim.ok(Command::Assign {
+        plan_revision: made.plan_revision,
+        changes: made.changes,
+    });
+    let kinds = kinds(&sim, last);
+    let at = |kind| kinds.iter().position(|k| *k == kind);
+    assert!(
+        at(Kind::InstanceReady) < at(Kind::InstancePlaced),
+        "{kinds:?}"
+    );
+    assert_eq!(sim.look(), 1, "the other's is still news");
 }
