@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use nebula_domain::runs::Waiting;
 use nebula_domain::settings::DEFAULT_TLD;
 use nebula_domain::state::Origin;
 use nebula_domain::status::{Summary, summarise, summarise_all};
@@ -48,9 +49,10 @@ pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> A
     let read = app.read(consistency).await?;
     let view = app.view();
     let summaries = summarise_all(&read.state, &view);
+    let mut waiting = Waiting::new(&read.state, &view, app.clock.now());
     let deployments = summaries
         .into_iter()
-        .filter_map(|(name, summary)| status(&app, &read.state, &name, summary))
+        .filter_map(|(name, summary)| status(&app, &read.state, &mut waiting, (&name, summary)))
         .collect();
     let as_of = Some(read.as_of.clone());
     Ok(read.answer(Json(Deployments { deployments, as_of })))
@@ -69,9 +71,11 @@ pub async fn get(
         consistency: query.consistency,
     };
     let read = app.read(consistency).await?;
-    let summary = summarise(&read.state, &app.view(), &name);
+    let view = app.view();
+    let mut waiting = Waiting::new(&read.state, &view, app.clock.now());
+    let summary = summarise(&read.state, &view, &name);
     let mut status = summary
-        .and_then(|summary| status(&app, &read.state, &name, summary))
+        .and_then(|summary| status(&app, &read.state, &mut waiting, (&name, summary)))
         .ok_or_else(|| unknown(&name))?;
     if query.detail {
         detail::add(&app, &read.state, &name, &mut status).await;
@@ -92,12 +96,12 @@ pub async fn get(
 fn status(
     app: &App,
     state: &State,
-    name: &DeploymentName,
-    summary: Summary,
+    waiting: &mut Waiting<'_>,
+    (name, summary): (&DeploymentName, Summary),
 ) -> Option<DeploymentStatus> {
     let deployment = state.deployments.get(name)?;
     let release = deployment.current();
-    let (last_run, next_run_at) = runs::summary(state, name);
+    let (last_run, next_run_at) = runs::summary(state, waiting, name);
     Some(DeploymentStatus {
         name: name.to_string(),
         kind: release.spec.type_name().to_owned(),

@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State as Ex};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nebula_domain::ids::RunNumber;
-use nebula_domain::runs::{Cause, How, Run, RunState, Verdict, Work};
+use nebula_domain::runs::{Cause, How, Run, RunState, Verdict, Waiting, Work};
 use nebula_domain::{Command, DeploymentName, NodeId, Outcome, State};
 use nebula_wire::api::{self, ApiError, RunBegun, Runs};
 
@@ -19,7 +19,12 @@ fn node_name(state: &State, id: NodeId) -> String {
     node.map_or_else(|| id.to_string(), |node| node.name.to_string())
 }
 
-pub(crate) fn told(state: &State, run: &Run) -> api::Run {
+pub(crate) fn told(
+    state: &State,
+    waiting: &mut Waiting<'_>,
+    name: &DeploymentName,
+    run: &Run,
+) -> api::Run {
     let (stands, why, ended_at) = match &run.state {
         RunState::Pending { .. } => ("pending", None, None),
         RunState::Running => ("running", None, None),
@@ -37,13 +42,20 @@ pub(crate) fn told(state: &State, run: &Run) -> api::Run {
     let latest = run.attempts.last().and_then(|attempt| attempt.end.as_ref());
     let before = latest.map(|(_, exit)| exit.said.as_str());
     let waits = matches!(run.state, RunState::Pending { .. });
-    let why = why.or(before.filter(|_| waits));
+    let why = match waits {
+        true => {
+            let now = waiting.why(name, run);
+            let both = before.map(str::to_owned).into_iter().chain(now);
+            Some(both.collect::<Vec<_>>().join("; ")).filter(|why| !why.is_empty())
+        }
+        false => why.map(str::to_owned),
+    };
     api::Run {
         id: run.number.to_string(),
         release: run.release.0,
         cause: run.cause.to_string(),
         state: stands.to_owned(),
-        why: why.map(str::to_owned),
+        why,
         asked_at: rfc3339(run.asked_at),
         due_at: match run.cause {
             Cause::Cron { due } => Some(rfc3339(due)),
@@ -77,9 +89,14 @@ fn attempt(state: &State, attempt: &nebula_domain::runs::Attempt) -> api::Attemp
 }
 
 /// The latest run, and when the next is due.
-pub(crate) fn summary(state: &State, name: &DeploymentName) -> (Option<api::Run>, Option<String>) {
+pub(crate) fn summary(
+    state: &State,
+    waiting: &mut Waiting<'_>,
+    name: &DeploymentName,
+) -> (Option<api::Run>, Option<String>) {
     let work = state.work.get(name);
-    let last = work.and_then(Work::latest).map(|run| told(state, run));
+    let last = work.and_then(Work::latest);
+    let last = last.map(|run| told(state, waiting, name, run));
     (last, work.and_then(next))
 }
 
@@ -101,8 +118,14 @@ pub async fn list(
         return Err(unknown(&name));
     }
     let work = read.state.work.get(&name).cloned().unwrap_or_default();
-    let newest_first = work.runs.iter().rev();
-    let runs = newest_first.map(|run| told(&read.state, run)).collect();
+    let view = app.view();
+    let mut waiting = Waiting::new(&read.state, &view, app.clock.now());
+    // In the order in which they begin.
+    let runs = work.runs.iter();
+    let mut runs: Vec<_> = runs
+        .map(|run| told(&read.state, &mut waiting, &name, run))
+        .collect();
+    runs.reverse();
     let answer = Runs {
         name: name.to_string(),
         runs,

@@ -7,14 +7,14 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nebula_client::{Client, ClientError};
+use nebula_client::{Client, ClientError, Consistency};
 use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ReleaseInfo, RolloutStatus};
 
 use crate::duration;
 use crate::error::{CliError, Outcome};
 use crate::output::Output;
-pub use tell::last_output_of;
 use tell::{failure, late, one_line, rolled_back, superseded};
+pub use tell::{last_output_of, removed, waits};
 
 /// Most roll-outs are over within this; until then ask often, so that a script's wait is short.
 const EAGER: Duration = Duration::from_secs(3);
@@ -115,6 +115,13 @@ async fn pause(start: Instant) {
     tokio::time::sleep(if eager { EAGER_PAUSE } else { PAUSE }).await;
 }
 
+/// Whether a deployment that was there is there no more: a node that does not know it may only be behind.
+pub async fn is_gone(client: &Client, name: &str) -> bool {
+    let client = client.with_consistency(Consistency::Linearizable);
+    let asked = client.deployment(name).await;
+    asked.is_err_and(|error| error.is_not_found())
+}
+
 /// Waits until the deployment is ready at the change's generation or a later one.
 pub async fn rollout(
     client: &Client,
@@ -176,6 +183,13 @@ pub async fn rollout(
                     }
                     Seen::NotYet => last = Some(status),
                 }
+            }
+            Err(error) if error.is_not_found() && is_gone(client, name).await => {
+                bar.finish_and_clear();
+                return Err(removed(
+                    name,
+                    &format!("before release {} was out", change.release),
+                ));
             }
             // A node that has not applied the change yet, or a cluster that is electing a leader.
             Err(error) if error.is_not_found() || error.is_temporary() => trouble = Some(error),

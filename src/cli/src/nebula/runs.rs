@@ -98,16 +98,29 @@ impl Watched<'_> {
         let start = Instant::now();
         let bar = self.out.steps_bar(1);
         let mut told = BTreeSet::new();
+        let mut how_far = None;
         let mut lines = tokio::task::JoinSet::new();
         loop {
             let found = match self.client.runs(self.name).await {
                 Ok(runs) => runs.runs.into_iter().find(|run| run.id == self.id),
+                Err(error)
+                    if error.is_not_found() && wait::is_gone(self.client, self.name).await =>
+                {
+                    bar.finish_and_clear();
+                    return Err(wait::removed(
+                        self.name,
+                        &format!("before {} was over", self.id),
+                    ));
+                }
                 // A node that has not applied it yet, or a cluster that is electing a leader.
                 Err(error) if error.is_not_found() || error.is_temporary() => None,
                 Err(error) => return Err(error.into()),
             };
             if let Some(run) = &found {
-                bar.set_message(format!("{}: {} is {}", self.name, run.id, run.state));
+                how_far = wait::waits(run);
+                let stands = how_far.clone();
+                let stands = stands.unwrap_or_else(|| format!("{} is {}", run.id, run.state));
+                bar.set_message(format!("{}: {stands}", self.name));
                 for attempt in run.attempts.iter().filter(|_| self.follow) {
                     if told.insert(attempt.instance.clone()) {
                         let (client, name) = (self.client.clone(), self.name.to_owned());
@@ -125,8 +138,12 @@ impl Watched<'_> {
             if let Some(timeout) = timeout.filter(|timeout| start.elapsed() >= *timeout) {
                 bar.finish_and_clear();
                 let (name, id) = (self.name, self.id);
+                let why = how_far.map_or_else(String::new, |how_far| format!(": {how_far}"));
                 return Err(CliError::timed_out(
-                    format!("{id} of '{name}' goes on after {}", duration::show(timeout)),
+                    format!(
+                        "{id} of '{name}' is not over after {}{why}",
+                        duration::show(timeout)
+                    ),
                     format!("look again with 'nebula deploy runs {name}'"),
                 ));
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use nebula_client::{Client, ClientError, LogQuery};
-use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ErrorCode};
+use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ErrorCode, Run};
 
 use crate::duration;
 use crate::error::{CliError, Exit};
@@ -23,11 +23,31 @@ pub(super) fn one_line(status: &DeploymentStatus) -> String {
         text.push_str(", ");
         text.push_str(&crate::render::rollout(rollout));
     }
+    if let Some(waits) = status.last_run.as_ref().and_then(waits) {
+        text.push_str(", ");
+        text.push_str(&waits);
+    }
     if let Some(problem) = status.problems.first() {
         text.push_str(", ");
         text.push_str(problem);
     }
     text
+}
+
+/// `run-3 is pending: waits for 'db', which has no ready instance`; none for what does not wait.
+pub fn waits(run: &Run) -> Option<String> {
+    let why = run.why.as_ref().filter(|_| run.state == "pending")?;
+    Some(format!("{} is pending: {why}", run.id))
+}
+
+/// Somebody else removed what is waited for. `when`: `before release 3 was out`.
+pub fn removed(name: &str, when: &str) -> CliError {
+    CliError::new(
+        Exit::Failed,
+        ErrorCode::Conflict,
+        format!("'{name}' was removed by someone else {when}"),
+        format!("see 'nebula deploy events {name}' for by whom"),
+    )
 }
 
 /// Why instances of the current release are not ready, each named once.
@@ -112,7 +132,7 @@ pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliEr
             Exit::Failed,
             ErrorCode::Conflict,
             format!("'{name}' is being removed by someone else"),
-            "see 'nebula deploy list'",
+            format!("see 'nebula deploy events {name}' for by whom"),
         );
     }
     let reasons = reasons(status);

@@ -181,3 +181,61 @@ fn being_late_says_how_far_it_got() {
     );
     assert!(unseen.to_string().contains("no node shows it yet"));
 }
+
+/// A node that knows no deployment.
+async fn knows_nothing(listener: tokio::net::UnixListener) {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+    let body = r#"{"code":"not_found","message":"there is no deployment named 'api'","hint":""}"#;
+    let answer = format!(
+        "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    while let Ok((stream, _)) = listener.accept().await {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while stream.read_line(&mut line).await.unwrap() > 2 {
+            line.clear();
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_else_removes_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(knows_nothing(listener));
+    let client = Client::unix(&socket);
+    let timeout = Duration::from_secs(3600);
+    let waited = rollout(&client, &change(5, 2), timeout, Output::new(true)).await;
+    let error = waited.unwrap_err();
+    assert_eq!(error.exit, Exit::Failed);
+    assert_eq!(
+        error.error.message,
+        "'api' was removed by someone else before release 2 was out"
+    );
+}
+
+#[test]
+fn a_run_that_waits_says_why() {
+    let run = |state: &str| nebula_wire::api::Run {
+        id: "run-3".into(),
+        release: 2,
+        cause: "release".into(),
+        state: state.into(),
+        why: Some("waits for 'db', which has no ready instance".into()),
+        asked_at: String::new(),
+        due_at: None,
+        started_at: None,
+        ended_at: None,
+        attempts: vec![],
+    };
+    let mut seen = status(5, DeploymentPhase::Progressing);
+    seen.last_run = Some(run("pending"));
+    let line = tell::one_line(&seen);
+    let expected = "run-3 is pending: waits for 'db', which has no ready instance";
+    assert!(line.contains(expected), "{line}");
+    assert_eq!(waits(&run("failed")), None);
+}

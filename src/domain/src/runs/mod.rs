@@ -26,7 +26,7 @@ use crate::time::Millis;
 
 pub use absence::{Absence, LOST_AFTER};
 pub use schedule::{COUNTED_MAX, Come, Passed, SCHEDULE_BYTES, Schedule, UTC, told};
-pub use steps::{due, steps};
+pub use steps::{Waiting, due, steps};
 
 /// Runs that are over and still told of, for each deployment: three weeks of a nightly one.
 pub const RUNS_KEPT: usize = 20;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Attempt, Exit, Run, RunState, RunStep, START_WITHIN, Work};
+use super::{Attempt, Exit, Run, RunState, RunStep, START_WITHIN, Work, told};
 use crate::command::Command;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, RunNumber};
 use crate::names::DeploymentName;
 use crate::observed::{Phase, View};
 use crate::plan::Places;
@@ -77,7 +77,11 @@ impl Look<'_> {
             RunState::Pending { .. } if run.expires_at().is_some_and(|at| at <= now) => {
                 Some(RunStep::Late)
             }
-            RunState::Pending { not_before, .. } if *not_before > now || self.waits(run) => None,
+            RunState::Pending { not_before, .. }
+                if *not_before > now || self.awaited(run).is_some() =>
+            {
+                None
+            }
             RunState::Pending { since, .. } => match place() {
                 Ok(node) => Some(RunStep::Start { node }),
                 Err(why) if since.plus(START_WITHIN) <= now => Some(RunStep::NoPlace { why }),
@@ -116,8 +120,8 @@ impl Look<'_> {
         ended.then(|| facts.exit.clone().unwrap_or_else(gone))
     }
 
-    /// Whether another run has to end first.
-    fn waits(&self, run: &Run) -> bool {
+    /// The run that has to end first.
+    fn awaited(&self, run: &Run) -> Option<RunNumber> {
         let is_hook = run.cause.is_hook();
         let mut others = self
             .work
@@ -128,10 +132,54 @@ impl Look<'_> {
                 &self.deployment.current().spec.kind(),
                 Some(Kind::Cron(cron)) if cron.concurrency == Concurrency::Allow
             );
-        match beside {
-            true => others.any(|other| matches!(other.state, RunState::Ending(_))),
-            false => others.any(|other| other.is_active() || other.number < run.number),
+        let other = match beside {
+            true => others.find(|other| matches!(other.state, RunState::Ending(_))),
+            false => others.find(|other| other.is_active() || other.number < run.number),
+        };
+        other.map(|other| other.number)
+    }
+}
+
+/// What runs wait for, for people who ask: by the same rules as [`steps`].
+pub struct Waiting<'a> {
+    state: &'a State,
+    view: &'a View,
+    now: Millis,
+    places: Option<Places<'a>>,
+}
+
+impl<'a> Waiting<'a> {
+    pub fn new(state: &'a State, view: &'a View, now: Millis) -> Waiting<'a> {
+        Waiting {
+            state,
+            view,
+            now,
+            places: None,
         }
+    }
+
+    /// Why a run that is to begin does not, as a part of a sentence; `None` when it does, or is on its way.
+    pub fn why(&mut self, name: &DeploymentName, run: &Run) -> Option<String> {
+        let RunState::Pending { not_before, .. } = &run.state else {
+            return None;
+        };
+        if *not_before > self.now {
+            return Some(format!("tried again at {}", told(*not_before)));
+        }
+        let look = Look {
+            state: self.state,
+            view: self.view,
+            lost: &BTreeSet::new(),
+            work: self.state.work.get(name)?,
+            deployment: self.state.deployments.get(name)?,
+        };
+        if let Some(other) = look.awaited(run) {
+            return Some(format!("waits for {other} to end"));
+        }
+        let places = self
+            .places
+            .get_or_insert_with(|| Places::new(self.state, self.view));
+        places.take(name, run).err()
     }
 }
 

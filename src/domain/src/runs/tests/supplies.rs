@@ -1,7 +1,7 @@
 //! What a run is given besides a place: its deployment's volumes, and that which it depends on.
 
 use super::*;
-use crate::runs::{RunState, START_WITHIN, Verdict};
+use crate::runs::{RunState, START_WITHIN, Verdict, Waiting};
 use crate::spec::{Concurrency, Cron, Hooks, VolumeSpec};
 use crate::testing::{keeping_spec, service_spec};
 
@@ -27,6 +27,42 @@ fn attempt(world: &World, number: u64) -> (NodeId, bool) {
     let attempt = run.attempts.last().unwrap();
     let held = world.sim.state.volumes_held(&name("job"), attempt.instance);
     (attempt.node, held.is_some())
+}
+
+/// What people are told that it waits for.
+fn waiting(world: &World, number: u64) -> Option<String> {
+    let run = world.run("job", number);
+    Waiting::new(&world.sim.state, &world.sim.view, world.now).why(&name("job"), &run)
+}
+
+#[test]
+fn a_run_that_waits_says_what_for() {
+    let limits = RunLimits {
+        retries: 1,
+        ..RunLimits::default()
+    };
+    let mut world = World::new(1);
+    world.sim.create("job", job_spec(limits), 1);
+    world.lead(usize::MAX);
+    world.settle();
+    assert_eq!(waiting(&world, 1), None, "it goes on");
+    world.end("job", 1, exit(1));
+    world.settle();
+    let why = waiting(&world, 1).unwrap();
+    assert!(why.starts_with("tried again at "), "{why}");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(waiting(&world, 1), None, "the next look begins it");
+    world.sim.drain(1, true);
+    let why = waiting(&world, 1).unwrap();
+    assert!(why.contains("n1") && why.contains("draining"), "{why}");
+    world.sim.drain(1, false);
+    world.settle();
+
+    // A newer release ends it and waits for that.
+    world.sim.update("job", 2);
+    world.lead(usize::MAX);
+    world.sim.roll(world.now);
+    assert_eq!(waiting(&world, 2).unwrap(), "waits for run-1 to end");
 }
 
 #[test]
@@ -78,6 +114,8 @@ fn a_run_waits_for_the_node_with_its_volumes_and_says_so() {
     world.start("job").unwrap();
     world.settle();
     assert!(world.run("job", 2).attempts.is_empty());
+    let why = waiting(&world, 2).unwrap();
+    assert!(why.contains("its volume 'dumps' is on node"), "{why}");
     world.revive_node(node.0);
     world.settle();
     assert_eq!(attempt(&world, 2), (node, true));
@@ -134,6 +172,10 @@ fn a_run_waits_for_what_its_program_depends_on() {
     world.lead(usize::MAX);
     world.lead(usize::MAX);
     assert!(world.run("job", 1).attempts.is_empty(), "nothing is ready");
+    assert_eq!(
+        waiting(&world, 1).unwrap(),
+        "waits for 'db', which has no ready instance"
+    );
     world.settle();
     assert_eq!(world.run("job", 1).attempts.len(), 1);
 }
