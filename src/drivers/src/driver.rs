@@ -87,6 +87,10 @@ pub struct StartSpec {
     pub image: Option<Image>,
     /// On 127.0.0.1; the program's `PORT`. None: it listens nowhere.
     pub port: Option<u16>,
+    /// Ports on 127.0.0.1 that lead to what it depends on: of Nebula's own, it may connect to these besides the ports of its
+    /// deployment.
+    #[serde(default)]
+    pub reach: Vec<u16>,
     /// From SIGTERM to SIGKILL when a stop does not say.
     pub stop_grace: Duration,
     pub resources: Resources,
@@ -132,6 +136,7 @@ impl fmt::Debug for StartSpec {
             .field("workdir", &self.workdir)
             .field("image", &self.image)
             .field("port", &self.port)
+            .field("reach", &self.reach)
             .field("resources", &self.resources)
             .field("isolation", &self.isolation)
             .field("volumes", &self.volumes)

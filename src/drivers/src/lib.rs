@@ -9,6 +9,7 @@ pub mod confine;
 mod driver;
 mod exec;
 pub mod fake;
+pub mod firewall;
 mod image;
 pub mod logfile;
 pub mod process;

@@ -53,6 +53,9 @@ pub(crate) struct StateRecord {
     pub deployment: DeploymentName,
     pub release: ReleaseNumber,
     pub port: Option<u16>,
+    /// Ports of other deployments that it may connect to; empty in a record of an older version.
+    #[serde(default)]
+    pub reach: Vec<u16>,
     /// Where the program was started; empty in a record of an older version.
     #[serde(default)]
     pub workdir: PathBuf,

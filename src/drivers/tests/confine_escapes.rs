@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -15,10 +16,12 @@ use common::{Folder, ONE, PATIENCE, eventually, exit_of, run_of};
 use nebula_domain::ids::InstanceId;
 use nebula_domain::isolation::{Isolation, Network, Profile};
 use nebula_domain::observed::Surroundings;
+use nebula_domain::port::PROGRAM_PORTS;
 use nebula_drivers::confine::{Kind, Mode, Settings};
 use nebula_drivers::{Driver as _, Exec as _, ExecSpec, Exit, StartSpec};
 
 const PYTHON: &str = "/usr/bin/python3";
+const NFT: &str = "/usr/sbin/nft";
 const TWO: InstanceId = InstanceId(2);
 const PROBE: &str = include_str!("programs/escape.py");
 
@@ -28,6 +31,7 @@ struct Scene {
     driver: nebula_drivers::process::ProcessDriver,
     spec: StartSpec,
     _sockets: Vec<UnixListener>,
+    _port: TcpListener,
 }
 
 async fn scene(mode: Mode) -> Scene {
@@ -82,6 +86,7 @@ async fn scene(mode: Mode) -> Scene {
         open(&root.join("api.sock")),
         UnixListener::bind_addr(&address).unwrap(),
     ];
+    let (port, number) = common::listener(PROGRAM_PORTS);
     std::fs::write(folder.work(ONE).join("escape.py"), PROBE).unwrap();
     let mut spec = folder.confined(ONE, "api", "exec /usr/bin/python3 escape.py");
     let show = |path: &Path| path.display().to_string();
@@ -93,6 +98,7 @@ async fn scene(mode: Mode) -> Scene {
         ("NODE_FILE", show(&node_file)),
         ("NODE_SOCKET", show(&root.join("api.sock"))),
         ("ABSTRACT_SOCKET", name),
+        ("NEIGHBOUR_PORT", number.to_string()),
         ("SET_USER_ID", show(&id)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -102,6 +108,7 @@ async fn scene(mode: Mode) -> Scene {
         driver,
         spec,
         _sockets: sockets,
+        _port: port,
     }
 }
 
@@ -115,7 +122,7 @@ async fn run(scene: &Scene, spec: StartSpec) -> Vec<String> {
 
 #[tokio::test]
 async fn no_way_out_works() {
-    if !possible(&[PYTHON]) {
+    if !possible(&[PYTHON, NFT]) {
         return;
     }
     let scene = scene(Mode::Required).await;
@@ -133,6 +140,7 @@ async fn no_way_out_works() {
         Kind::Privileges,
         Kind::Seccomp,
         Kind::Landlock,
+        Kind::Firewall,
     ] {
         assert!(held.holds(kind), "{kind}");
     }
@@ -140,7 +148,7 @@ async fn no_way_out_works() {
 
 #[tokio::test]
 async fn no_way_out_works_for_a_command_beside_the_program() {
-    if !possible(&[PYTHON]) {
+    if !possible(&[PYTHON, NFT]) {
         return;
     }
     let scene = scene(Mode::Required).await;

@@ -133,7 +133,7 @@ async fn with_user_namespaces() {
     }
     // Told, not refused.
     let missing: Vec<Kind> = held.missing().map(|control| control.kind).collect();
-    assert_eq!(missing, [Kind::Memory, Kind::User]);
+    assert_eq!(missing, [Kind::Memory, Kind::User, Kind::Firewall]);
 
     let folder = Folder::new();
     isolation(&folder, Profile::Strict, "true").await;

@@ -377,6 +377,7 @@ async fn a_start_without_a_shim_leaves_no_secrets_behind() {
         shim: vec!["/nonexistent/shim".into()],
         confine: confine::Settings::default(),
         report_within: process::REPORT_WITHIN,
+        firewall: None,
     };
     let driver = ProcessDriver::open(config, Clock::system(), Random::system()).unwrap();
     driver.start(folder.spec(ONE, "true")).await.unwrap_err();
@@ -411,6 +412,7 @@ async fn a_start_that_nobody_sees(shim: &str) {
         confine: confine::Settings::default(),
         // The program has begun by then.
         report_within: Duration::from_secs(5),
+        firewall: None,
     };
     let driver = ProcessDriver::open(config, Clock::system(), Random::system()).unwrap();
     let write = "echo $$ > pid; exec sleep 1000";

@@ -28,20 +28,23 @@ pub enum Kind {
     Landlock,
     /// System calls that are refused.
     Seccomp,
+    /// Of what Nebula listens on, only what the deployment depends on is reached: rules of the machine's network.
+    Firewall,
 }
 
 impl Kind {
     /// Those that belong to isolation and need not be asked for one by one.
-    pub(crate) const ISOLATION: [Kind; 6] = [
+    pub(crate) const ISOLATION: [Kind; 7] = [
         Kind::User,
         Kind::Namespaces,
         Kind::Root,
         Kind::Privileges,
         Kind::Landlock,
         Kind::Seccomp,
+        Kind::Firewall,
     ];
 
-    /// All that keeps a program away from others.
+    /// All that keeps a program away from others, and that each of its processes has to be given.
     pub(crate) const APART: [Kind; 7] = [
         Kind::User,
         Kind::Namespaces,
@@ -68,6 +71,7 @@ impl fmt::Display for Kind {
             Kind::Privileges => "no privileges",
             Kind::Landlock => "landlock",
             Kind::Seccomp => "seccomp",
+            Kind::Firewall => "firewall",
         })
     }
 }
@@ -102,12 +106,18 @@ impl Controls {
             if self.0.iter().all(|control| control.kind != kind) {
                 let why = match (enforce, kind) {
                     (Enforce::Limits, _) => "isolation is off",
-                    (_, Kind::User) => "the daemon is not root",
+                    (_, Kind::User | Kind::Firewall) => "the daemon is not root",
                     _ => "it needs what is missing before it",
                 };
                 self.lacks(Failure::new(kind, why));
             }
         }
+    }
+
+    /// Instead of what was told of the same kind.
+    pub(crate) fn set(&mut self, control: Control) {
+        self.0.retain(|other| other.kind != control.kind);
+        self.0.push(control);
     }
 
     pub(crate) fn held(&mut self, kind: Kind, by: impl Into<String>) {

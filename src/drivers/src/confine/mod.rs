@@ -98,6 +98,9 @@ pub(crate) struct Plan {
     pub user: Option<u32>,
     pub groups: cgroup::Groups,
     pub readable: Vec<PathBuf>,
+    /// The rules of the machine's network, which are the daemon's part; none where the program has no user of its own.
+    #[serde(default)]
+    pub firewall: Option<Control>,
 }
 
 /// What is asked for and what the node allows, as one rule. The error is a sentence.

@@ -64,23 +64,33 @@ impl Users {
         self.0.get(deployment).copied()
     }
 
-    /// The next that nobody has. When all are taken, deployments without an instance here lose theirs.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> {
+        self.0.values().copied()
+    }
+
+    /// The next that nobody has, and none of those that other nodes of the machine have given (`beside`) while there are
+    /// others. When all are taken, deployments without an instance here lose theirs.
     pub(crate) fn choose(
         &mut self,
         deployment: &DeploymentName,
         range: Range,
         in_use: &BTreeSet<DeploymentName>,
+        beside: &BTreeSet<u32>,
     ) -> Option<u32> {
-        let user = self.free(range).or_else(|| {
+        let free = |users: &Users| {
+            let nowhere = users.free(range, beside);
+            nowhere.or_else(|| users.free(range, &BTreeSet::new()))
+        };
+        let user = free(self).or_else(|| {
             self.0.retain(|name, _| in_use.contains(name));
-            self.free(range)
+            free(self)
         })?;
         self.0.insert(deployment.clone(), user);
         Some(user)
     }
 
-    fn free(&self, range: Range) -> Option<u32> {
-        let taken: BTreeSet<u32> = self.0.values().copied().collect();
+    fn free(&self, range: Range, beside: &BTreeSet<u32>) -> Option<u32> {
+        let taken: BTreeSet<u32> = self.all().chain(beside.iter().copied()).collect();
         let Range { first, count, seed } = range;
         // In 64 bits: a range may end where 32 do.
         let at = |n: u32| (u64::from(seed) + u64::from(n)) % u64::from(count.max(1));
@@ -129,6 +139,8 @@ pub(crate) fn hand_over(dir: &Path, user: u32) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const NOBODY: BTreeSet<u32> = BTreeSet::new();
+
     fn range(count: u32) -> Range {
         Range {
             first: 100,
@@ -146,8 +158,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut users = Users::load(dir.path(), nobody).unwrap();
         let none = BTreeSet::new();
-        assert_eq!(users.choose(&name("a"), range(2), &none), Some(100));
-        assert_eq!(users.choose(&name("b"), range(2), &none), Some(101));
+        assert_eq!(
+            users.choose(&name("a"), range(2), &none, &NOBODY),
+            Some(100)
+        );
+        assert_eq!(
+            users.choose(&name("b"), range(2), &none, &NOBODY),
+            Some(101)
+        );
         users.store(dir.path()).unwrap();
         let read = Users::load(dir.path(), nobody).unwrap();
         assert_eq!(read, users);
@@ -161,14 +179,17 @@ mod tests {
     fn only_those_without_an_instance_lose_theirs_and_only_when_all_are_taken() {
         let mut users = Users::default();
         let used = BTreeSet::from([name("b"), name("c")]);
-        users.choose(&name("a"), range(2), &used);
-        users.choose(&name("b"), range(2), &used);
-        assert_eq!(users.choose(&name("c"), range(2), &used), Some(100));
+        users.choose(&name("a"), range(2), &used, &NOBODY);
+        users.choose(&name("b"), range(2), &used, &NOBODY);
+        assert_eq!(
+            users.choose(&name("c"), range(2), &used, &NOBODY),
+            Some(100)
+        );
         assert_eq!(
             (users.of(&name("a")), users.of(&name("b"))),
             (None, Some(101))
         );
-        assert_eq!(users.choose(&name("d"), range(2), &used), None);
+        assert_eq!(users.choose(&name("d"), range(2), &used, &NOBODY), None);
     }
 
     #[test]
@@ -181,9 +202,18 @@ mod tests {
         };
         let chosen: Vec<_> = ["a", "b", "c", "d"]
             .iter()
-            .filter_map(|deployment| users.choose(&name(deployment), seeded, &none))
+            .filter_map(|deployment| users.choose(&name(deployment), seeded, &none, &NOBODY))
             .collect();
         assert_eq!(chosen, [102, 103, 104, 100]);
+    }
+
+    #[test]
+    fn users_of_other_nodes_are_taken_last() {
+        let mut users = Users::default();
+        let (none, beside) = (BTreeSet::new(), BTreeSet::from([100, 101]));
+        let mut choose = |of: &str| users.choose(&name(of), range(3), &none, &beside);
+        assert_eq!(choose("a"), Some(102));
+        assert_eq!(choose("b"), Some(100));
     }
 
     fn nobody() -> io::Result<Vec<(DeploymentName, u32)>> {
@@ -198,8 +228,8 @@ mod tests {
             Users::load(dir.path(), || Ok(owners.collect()))
         };
         let mut users = Users::default();
-        users.choose(&name("a"), range(9), &BTreeSet::new());
-        users.choose(&name("b"), range(9), &BTreeSet::new());
+        users.choose(&name("a"), range(9), &BTreeSet::new(), &NOBODY);
+        users.choose(&name("b"), range(9), &BTreeSet::new(), &NOBODY);
         for damaged in ["", "{"] {
             std::fs::write(dir.path().join(FILE), damaged).unwrap();
             let again = load(&[("b", 101), ("a", 100), ("b", 101)]).unwrap();

@@ -14,6 +14,7 @@ use crate::confine::cgroup::{Place, Usage, sweep};
 use crate::confine::users::{Range, Users};
 use crate::confine::{Enforce, Mode, Plan, Settings, check_image, decide};
 use crate::driver::{DriverError, RunStatus, StartSpec};
+use crate::firewall::Firewall;
 use crate::record::StateRecord;
 
 /// Knuth's multiplier (The Art of Computer Programming, volume 3, 6.4): numbers close to each other come to lie far apart.
@@ -75,21 +76,39 @@ impl Inner {
             user,
             groups: self.place.of(spec.instance),
             readable: self.settings.readable.clone(),
+            firewall: None,
         })
+    }
+
+    fn range(&self) -> std::io::Result<Range> {
+        let folder = std::fs::metadata(&self.dir)?;
+        Ok(Range {
+            first: self.settings.uid_first,
+            count: self.settings.uid_count,
+            // Its last bits: folders that were made one after the other have neighbouring numbers, so spread them.
+            seed: (folder.ino() as u32).wrapping_mul(SPREAD),
+        })
+    }
+
+    /// Before anything is started: also users of deployments that have no instance here now may have left processes.
+    pub(super) fn judge_all(&self) {
+        let Some(firewall) = &self.firewall else {
+            return;
+        };
+        let users = self
+            .range()
+            .and_then(|range| Users::load(&self.dir, || owners(&self.dir, range)));
+        match users {
+            Ok(users) => firewall.judge(users.all()),
+            Err(error) => tracing::warn!(%error, "the users of deployments cannot be read"),
+        }
     }
 
     fn user_of(&self, deployment: &DeploymentName) -> Result<u32, DriverError> {
         let bad = |e| DriverError::io("cannot choose a user in the folder", &self.dir)(e);
         // Read and written as one: two starts must not choose the same.
         let _turn = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = std::fs::metadata(&self.dir).map_err(bad)?;
-        let (first, count) = (self.settings.uid_first, self.settings.uid_count);
-        let range = Range {
-            first,
-            count,
-            // Its last bits: folders that were made one after the other have neighbouring numbers, so spread them.
-            seed: (folder.ino() as u32).wrapping_mul(SPREAD),
-        };
+        let range = self.range().map_err(bad)?;
         let mut users = Users::load(&self.dir, || owners(&self.dir, range)).map_err(bad)?;
         if let Some(user) = users.of(deployment) {
             return Ok(user);
@@ -98,7 +117,11 @@ impl Inner {
             let runs = self.runs.borrow();
             runs.values().map(|run| run.deployment.clone()).collect()
         };
-        let user = users.choose(deployment, range, &in_use).ok_or_else(|| {
+        let firewall = self.firewall.as_ref();
+        let beside = firewall.map(Firewall::users_beside).unwrap_or_default();
+        let chosen = users.choose(deployment, range, &in_use, &beside);
+        let user = chosen.ok_or_else(|| {
+            let count = range.count;
             DriverError::Start(format!(
                 "all {count} users for deployments are taken: raise instances.uid_count of this node"
             ))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nebula_domain::ids::InstanceId;
 
 use super::{ask_to_stop, shim_is_alive, start, sweep};
+use crate::firewall;
 use crate::record::{self, StateRecord};
 
 /// After the grace a shim kills what is left and writes its record; it has this long for that.
@@ -25,7 +26,7 @@ pub struct Down {
 
 /// Stops every instance in `instances_dir`: SIGTERM, and SIGKILL after `grace`. Blocks until all
 /// are gone, at most `grace` and three seconds. The daemon must not be running, or it would start
-/// them again. Also ends what shims that were killed have left behind.
+/// them again. Also ends what shims that were killed have left behind, and takes the node's network rules away.
 ///
 /// # Errors
 /// The folder cannot be read, or an instance may not be signalled (it belongs to another user).
@@ -68,6 +69,7 @@ pub fn stop_everything(instances_dir: &Path, grace: Duration) -> io::Result<Down
             tracing::warn!(%instance, %error, "the end of a run was not found out");
         }
     }
+    firewall::remove(instances_dir);
     Ok(down)
 }
 

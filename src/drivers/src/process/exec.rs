@@ -72,6 +72,7 @@ impl Inner {
             workdir: state.workdir,
             image: state.image,
             port: state.port,
+            reach: state.reach,
             // Nobody asks a command to stop.
             stop_grace: std::time::Duration::ZERO,
             // The helper finds what holds for the program in its record.

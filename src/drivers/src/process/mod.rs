@@ -10,6 +10,7 @@ mod down;
 mod exec;
 mod start;
 mod sweep;
+mod walled;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use crate::confine::cgroup::Place;
 use crate::confine::{self, Usage};
 use crate::driver::{Driver, DriverError, Exit, Run, RunStatus, Runs, StartSpec};
+use crate::firewall::{self, Firewall};
 use crate::logfile::{self, Bounds};
 use crate::procfs;
 use crate::record::{self, ExitRecord, StateRecord, StopRecord};
@@ -55,6 +57,8 @@ pub struct Config {
     pub confine: confine::Settings,
     /// A start that is not heard of by then has failed.
     pub report_within: Duration,
+    /// Rules of the machine's network; none: instances reach all that listens on it. Without root there are none either.
+    pub firewall: Option<firewall::Config>,
 }
 
 impl Config {
@@ -73,6 +77,7 @@ impl Config {
             kept_dir: None,
             confine: confine::Settings::default(),
             report_within: REPORT_WITHIN,
+            firewall: None,
         })
     }
 }
@@ -92,6 +97,7 @@ struct Inner {
     random: Random,
     settings: confine::Settings,
     place: Place,
+    firewall: Option<Firewall>,
     /// Held while the users of deployments are read and changed.
     users: Mutex<()>,
     runs: watch::Sender<Arc<Runs>>,
@@ -125,8 +131,15 @@ impl ProcessDriver {
             .map_err(DriverError::io("cannot read the instances' folder", &dir))?;
         let place = confined::place(&config.confine, &dir)
             .map_err(DriverError::io("cannot read the instances' folder", &dir))?;
+        let is_root = nix::unistd::geteuid().is_root();
+        let firewall = config.firewall.filter(|_| is_root);
+        let firewall = firewall
+            .map(|config| Firewall::new(config, &dir))
+            .transpose()
+            .map_err(DriverError::io("cannot read the instances' folder", &dir))?;
         let inner = Arc::new(Inner {
             dir,
+            firewall,
             settings: config.confine,
             place,
             users: Mutex::default(),
@@ -146,6 +159,7 @@ impl ProcessDriver {
                 tracing::error!(%instance, %error, cause, "an instance is not taken over");
             }
         }
+        inner.judge_all();
         inner.sweep_groups(&found);
         Ok(ProcessDriver { inner })
     }
@@ -259,6 +273,7 @@ impl Inner {
     }
 
     fn list(&self, instance: InstanceId, state: &StateRecord, status: RunStatus) {
+        let isolation = self.isolation_of(instance, state, status == RunStatus::Running);
         let run = Run {
             run: state.run,
             deployment: state.deployment.clone(),
@@ -266,7 +281,7 @@ impl Inner {
             port: state.port,
             started_at: state.started_at,
             status,
-            isolation: state.isolation.clone(),
+            isolation,
         };
         self.change(|runs| {
             runs.insert(instance, run);

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use super::walled::Walled;
 use super::{Inner, blocking, recorded, sweep, write_down};
 use crate::driver::{DriverError, Exit, RunStatus, Secrets, StartSpec};
 use crate::record::{self, SpecRecord, StateRecord};
@@ -57,11 +58,14 @@ impl Inner {
         let dir = self.dir_of(instance);
         let token = format!("{:032x}", self.random.u128());
         let _asked = Asked(&dir);
-        let (inner, prepared, own) = (self.clone(), dir.clone(), token.clone());
+        let (prepared, own) = (dir.clone(), token.clone());
         let output = self.output;
         let secrets = spec.secrets.clone();
+        let (asking, asked) = (self.clone(), spec.clone());
+        let plan = blocking(move || asking.plan(&asked)).await?;
+        let _walled = Walled(&self, instance);
+        let plan = self.wall(&spec, plan).await?;
         blocking(move || {
-            let plan = inner.plan(&spec)?;
             let record = SpecRecord {
                 start: spec,
                 token: own,

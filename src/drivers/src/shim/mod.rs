@@ -159,6 +159,7 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
         deployment: spec.start.deployment.clone(),
         release: spec.start.release,
         port: spec.start.port,
+        reach: spec.start.reach.clone(),
         workdir: spec.start.workdir.clone(),
         image: spec.start.image.clone(),
         started_at: now(),
@@ -187,6 +188,7 @@ fn start(dir: &Path) -> Result<Shim<'_>, String> {
     let process = started.process;
     state.program = ProcessId::of(process.pid.as_raw());
     state.isolation = process.controls;
+    state.isolation.0.extend(spec.plan.firewall.clone());
     state.isolation.complete(spec.plan.enforce);
     // Without it the program is still found, by its token.
     let _ = record::write(dir, record::STATE, &state);

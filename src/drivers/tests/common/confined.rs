@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nebula_domain::ids::InstanceId;
 use nebula_domain::isolation::Isolation;
 use nebula_drivers::process::{self, ProcessDriver};
-use nebula_drivers::{StartSpec, confine};
+use nebula_drivers::{StartSpec, confine, firewall};
 use nebula_telemetry::{Clock, Random};
 
 use super::{Folder, spec};
@@ -66,6 +66,7 @@ impl Folder {
             kept_dir: Some(self.kept()),
             confine: settings,
             report_within: process::REPORT_WITHIN,
+            firewall: Some(firewall::Config::default()),
         };
         ProcessDriver::open(config, Clock::system(), Random::system()).unwrap()
     }

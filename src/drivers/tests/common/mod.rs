@@ -4,6 +4,8 @@
 pub mod confined;
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,6 +58,7 @@ impl Folder {
             shim: vec![shim()],
             confine: confine::Settings::default(),
             report_within: process::REPORT_WITHIN,
+            firewall: None,
         };
         ProcessDriver::open(config, Clock::system(), Random::system()).unwrap()
     }
@@ -93,6 +96,15 @@ impl Folder {
     }
 }
 
+/// Something that listens as programs or bridges do, at all addresses of this machine.
+pub fn listener(range: RangeInclusive<u16>) -> (TcpListener, u16) {
+    // Tests and clusters of others run beside this: each begins somewhere else.
+    let begin = u64::from(std::process::id()) * 31 % range.len() as u64;
+    let ports = range.clone().skip(begin as usize).chain(range);
+    let mut free = ports.filter_map(|port| Some((TcpListener::bind(("::", port)).ok()?, port)));
+    free.next().unwrap()
+}
+
 /// Whatever a failed test leaves running ends with it.
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -118,6 +130,7 @@ pub fn spec(instance: InstanceId, command: &str, workdir: &Path) -> StartSpec {
         workdir: workdir.to_owned(),
         image: None,
         port: Some(20_001),
+        reach: Vec::new(),
         stop_grace: Duration::from_secs(10),
         resources: Resources::default(),
         // Most tests look at processes and files from outside, by numbers and paths that are the same inside.

@@ -215,6 +215,13 @@ def abstract_socket_of_the_neighbour():
     connect("\0" + os.environ["ABSTRACT_SOCKET"])
 
 
+@way(harmless=True)
+def port_of_the_neighbour():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.settimeout(5)
+        s.connect(("127.0.0.1", int(os.environ["NEIGHBOUR_PORT"])))
+
+
 def write(path, text="1"):
     with open(path, "r+") as f:
         f.write(text)

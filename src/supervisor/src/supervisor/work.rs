@@ -187,6 +187,7 @@ impl Supervisor {
             workdir: folder,
             image: image.map(|brought| brought.image),
             port,
+            reach: Vec::new(),
             stop_grace: service.stop_grace,
             resources: service.resources,
             isolation: service.isolation,
@@ -215,6 +216,7 @@ impl Supervisor {
                     Ok(port) => port,
                     Err(why) => return Done::Started(id, Err(why)),
                 };
+                spec.reach.push(port);
                 for (name, value) in supplies::address(to, port) {
                     // What a person has set means something.
                     spec.env.entry(name).or_insert(value);

@@ -145,7 +145,7 @@ mod tests {
             instance: InstanceId(u64::MAX),
             run: u64::MAX,
             since: Millis(u64::MAX),
-            held: vec![held; 12],
+            held: vec![held; 13],
             usage: Usage {
                 memory_bytes: Some(u64::MAX),
                 cpu_millis: Some(u64::MAX),
