@@ -1,18 +1,21 @@
 //! A service that keeps a count in its volume `data`, if it has one, and tells what else it was given.
 //!
 //! `/add` counts one more and is answered once that is on the disk; `/count` tells the count, `/place` where it lies,
-//! `/env/NAME` the value of a variable, and `/via/NAME/path` what the deployment NAME answers, which this one depends
-//! on. It ends at its start with code 42, and says so in its volume, when another has the volume too.
+//! `/env/NAME` the value of a variable, `/via/NAME/path` what the deployment NAME answers, which this one depends
+//! on, and `/reach/ADDRESS` whether anybody listens at an address: `reached`, or why not. It ends at its start with code 42, and says so in its volume, when another has the volume too.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::Context;
 
 const TWO_AT_ONCE: i32 = 42;
+/// Whoever does not answer by then is not reached.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let port = std::env::var("PORT").context("PORT is not set")?;
@@ -92,6 +95,14 @@ fn answer(path: &str, data: Option<&Path>, counting: &Mutex<()>) -> io::Result<S
                 .split_once("\r\n\r\n")
                 .ok_or_else(|| missing("no answer"))?;
             Ok(body.to_owned())
+        }
+        (["reach", address], _) => {
+            let address = address.parse().map_err(io::Error::other)?;
+            let reached = TcpStream::connect_timeout(&address, PATIENCE);
+            Ok(match reached {
+                Ok(_) => "reached".to_owned(),
+                Err(error) => error.kind().to_string(),
+            })
         }
         (["count"], Some(data)) => Ok(count(data)?.to_string()),
         (["add"], Some(data)) => {

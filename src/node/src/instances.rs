@@ -27,6 +27,8 @@ pub struct InstancesConfig {
     /// What instances may read besides the system's programs and libraries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub readable: Vec<PathBuf>,
+    /// Whether rules of the machine's network keep instances from what they do not depend on. Under root only.
+    pub firewall: bool,
 }
 
 impl Default for InstancesConfig {
@@ -37,6 +39,7 @@ impl Default for InstancesConfig {
             uid_count: DEFAULT_UID_COUNT,
             cgroup_parent: DEFAULT_CGROUP_PARENT.into(),
             readable: Vec::new(),
+            firewall: true,
         }
     }
 }
@@ -54,6 +57,12 @@ impl InstancesConfig {
                 "instances.uid_first is {} and instances.uid_count {}: users must be at least one, from {UID_LEAST} to {UID_MOST}",
                 self.uid_first, self.uid_count
             ));
+        }
+        if self.isolation == Mode::Required && !self.firewall {
+            return Err(
+                "instances.firewall is off, which instances.isolation = \"required\" does not allow: switch it on, or ask for 'auto'"
+                    .to_owned(),
+            );
         }
         let mut parts = self.cgroup_parent.components();
         let is_plain = |part| matches!(part, Component::Normal(_) | Component::RootDir);
@@ -111,6 +120,7 @@ mod tests {
             ("cgroup_parent = \"\"", "cgroup_parent"),
             ("cgroup_parent = \"/\"", "cgroup_parent"),
             ("readable = [\"opt\"]", "readable"),
+            ("isolation = \"required\"\nfirewall = false", "firewall"),
         ] {
             let error = read(text).unwrap().check().unwrap_err();
             assert!(error.contains(named), "{error}");

@@ -9,6 +9,7 @@ mod directory;
 mod edge;
 mod facts;
 mod files;
+mod firewall;
 mod history;
 mod instances;
 mod lock;

@@ -41,6 +41,7 @@ use crate::files::{
     ACCESS_LOG, API_SOCKET, ARTIFACTS_DIR, BOOTSTRAP_FILE, BRIDGES_FILE, INSTANCES_DIR, LOGS_DIR,
     REGISTRY_DIR, WORK_DIR, private_dir,
 };
+use crate::firewall::{self, FirewallKeeper};
 use crate::history::HistoryMeter;
 use crate::meter::Meter;
 use crate::rates::RatesKeeper;
@@ -99,6 +100,7 @@ pub(crate) struct Node {
     registry: Registry,
     membership: Membership,
     supervisor: nebula_supervisor::Handle,
+    driver: Arc<ProcessDriver>,
     proxy: ProxyHandle,
     api_handle: ApiHandle,
 }
@@ -320,11 +322,31 @@ impl Node {
         driver_config.output = config.output.bounds();
         driver_config.kept_dir = Some(kept_dir);
         driver_config.confine = config.instances.settings();
+        let own = [mesh.local_addr(), api.local_addr().unwrap_or(config.api)];
+        let walled = config.instances.firewall;
+        driver_config.firewall = walled.then(|| nebula_drivers::firewall::Config {
+            cluster: firewall::cluster(&registry.state(), &own),
+            nft: None,
+        });
         let driver = Arc::new(ProcessDriver::open(
             driver_config,
             clock.clone(),
             random.clone(),
         )?);
+        if walled {
+            let (registry, driver) = (registry.clone(), driver.clone());
+            guardian.supervise("firewall", move || {
+                let mut state = registry.watch_plan();
+                // The first pass is for what was already there.
+                state.mark_changed();
+                FirewallKeeper {
+                    driver: driver.clone(),
+                    own,
+                    state,
+                    runs: driver.runs(),
+                }
+            });
+        }
         {
             let (logs, metrics) = (logs.clone(), metrics.clone());
             let (runs, retention) = (driver.runs(), config.output.retention());
@@ -417,7 +439,7 @@ impl Node {
                     membership: membership.clone(),
                     given_up,
                 },
-                exec: driver,
+                exec: driver.clone(),
                 book,
                 clock: clock.clone(),
             };
@@ -525,6 +547,7 @@ impl Node {
             registry,
             membership,
             supervisor,
+            driver,
             proxy,
             api_handle,
         })
@@ -554,8 +577,10 @@ impl Node {
         self.proxy.drain(deadline).await;
         if stop_instances {
             let left = self.supervisor.stop_all(deadline).await;
-            if left > 0 {
-                tracing::warn!(left, "instances did not end in time");
+            match left {
+                // Nobody is left whom it keeps from anything.
+                0 => self.driver.remove_firewall().await,
+                left => tracing::warn!(left, "instances did not end in time"),
             }
         }
         self.membership.shutdown().await;
