@@ -144,6 +144,13 @@ async fn an_instance_reaches_its_own_ports_and_its_bridges_and_what_is_not_nebul
     };
     let table = firewall_table(&folder);
     assert!(tables().contains(&table));
+    // Switched off, and on again.
+    drop(driver);
+    drop(opened(&folder, None));
+    assert!(!tables().contains(&table));
+    let driver = opened(&folder, Some(firewall::Config::default()));
+    driver.keep_firewall(cluster).await;
+    assert!(tables().contains(&table));
     driver.remove_firewall().await;
     assert!(!tables().contains(&table));
 }

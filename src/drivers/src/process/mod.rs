@@ -132,6 +132,10 @@ impl ProcessDriver {
         let place = confined::place(&config.confine, &dir)
             .map_err(DriverError::io("cannot read the instances' folder", &dir))?;
         let is_root = nix::unistd::geteuid().is_root();
+        if config.firewall.is_none() {
+            // Those of a daemon with other settings would stay as they were.
+            firewall::remove(&dir);
+        }
         let firewall = config.firewall.filter(|_| is_root);
         let firewall = firewall
             .map(|config| Firewall::new(config, &dir))
