@@ -200,7 +200,7 @@ impl Node {
             let (registry, membership) = (registry.clone(), membership.clone());
             guardian.supervise("routing", move || {
                 let (state, view) = (registry.watch_plan(), membership.view());
-                Routing::new(me, state, view, table_tx.clone())
+                Routing::new(me, state, view, table_tx.clone()).in_place()
             })
         });
         let rollout_metrics = metrics.clone();

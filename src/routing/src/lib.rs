@@ -35,6 +35,7 @@ pub struct Routing {
     last_pass: Option<Instant>,
     /// What the published table was built from; none when another incarnation built it.
     built_from: Option<Inputs>,
+    in_place: bool,
 }
 
 /// All that a table depends on. Gossip brings a new view every few moments (load, memory); most of
@@ -79,6 +80,15 @@ impl Routing {
             table,
             last_pass: None,
             built_from: None,
+            in_place: false,
+        }
+    }
+
+    /// Builds tables where it runs, on no thread of their own: for simulations, whose runs are to repeat.
+    pub fn in_place(self) -> Routing {
+        Routing {
+            in_place: true,
+            ..self
         }
     }
 }
@@ -108,7 +118,10 @@ impl Reconciler for Routing {
         // Built from the one in force, so that unchanged routes go on with their turns.
         let before = Arc::clone(&self.table.borrow());
         let revision = state.revision;
-        let next = rebuilt(before, state, view).await?;
+        let next = match self.in_place {
+            true => Arc::new(before.rebuild(&state, &view)),
+            false => rebuilt(before, state, view).await?,
+        };
         self.table.send_replace(next);
         tracing::debug!(node = %self.me, revision, "routing by a new table");
         self.built_from = Some(inputs);
