@@ -75,23 +75,12 @@ mod tests {
         let refused = |level| Err(Rejection::LevelTooLow { level, needed: 2 });
         assert_eq!(sim.run(say(2, 1)), refused(1), "one that has gone back");
 
-        let join = |level| match join_command("all", 3) {
-            Command::Join {
-                token,
-                secret_sha256,
-                now,
-                name,
-                addresses,
-                level: _,
-            } => Command::Join {
-                token,
-                secret_sha256,
-                now,
-                name,
-                addresses,
-                level,
-            },
-            other => other,
+        let join = |says| {
+            let mut command = join_command("all", 3);
+            if let Command::Join { level, .. } = &mut command {
+                *level = says;
+            }
+            command
         };
         assert_eq!(sim.run(join(1)), refused(1));
         assert_eq!(sim.state.nodes.len(), 2);

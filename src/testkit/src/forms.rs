@@ -3,6 +3,30 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use nebula_wire::codec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::fuzz::Kind;
+
+/// What reads a `T`. What is read, and written again, says the same.
+pub fn kind<T: Serialize + DeserializeOwned>() -> Kind {
+    Kind {
+        name: std::any::type_name::<T>(),
+        read: read::<T>,
+    }
+}
+
+fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let Ok(value) = codec::decode::<T>(bytes) else {
+        return false;
+    };
+    let again = codec::encode(&value).unwrap();
+    let same: T = codec::decode(&again).unwrap();
+    assert_eq!(codec::encode(&same).unwrap(), again);
+    true
+}
+
 /// Compares with the lines that `formats/level-<level>/<name>` in the crate's folder has, and returns its bytes. With
 /// `NEBULA_WRITE_FORMATS` set the file is written first, for a level that is not out yet.
 ///

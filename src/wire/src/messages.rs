@@ -13,6 +13,7 @@ use nebula_domain::time::Millis;
 use nebula_domain::{
     Command, Digest, InstanceId, NodeId, Outcome, Rejection, ReleaseNumber, Request, RequestId,
 };
+use nebula_testkit::forms;
 use nebula_testkit::fuzz::Kind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,23 +33,10 @@ pub(crate) struct Message {
     pub kind: Kind,
 }
 
-fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
-    let Ok(value) = codec::decode::<T>(bytes) else {
-        return false;
-    };
-    let again = codec::encode(&value).unwrap();
-    let same: T = codec::decode(&again).unwrap();
-    assert_eq!(codec::encode(&same).unwrap(), again);
-    true
-}
-
 fn message<T: Serialize + DeserializeOwned>(value: &T) -> Message {
     Message {
         bytes: codec::encode(value).unwrap(),
-        kind: Kind {
-            name: std::any::type_name::<T>(),
-            read: read::<T>,
-        },
+        kind: forms::kind::<T>(),
     }
 }
 

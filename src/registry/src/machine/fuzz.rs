@@ -11,6 +11,7 @@ use nebula_domain::time::Millis;
 use nebula_domain::{
     ClusterId, Command, Digest, NodeId, Request, RequestId, State, TokenId, apply,
 };
+use nebula_testkit::forms;
 use nebula_testkit::fuzz::{Kind, Target};
 use nebula_wire::codec;
 use nebula_wire::peer::registry::Blob;
@@ -145,25 +146,8 @@ fn fuzz_snapshots() {
     });
 }
 
-fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
-    let Ok(value) = codec::decode::<T>(bytes) else {
-        return false;
-    };
-    let again = codec::encode(&value).unwrap();
-    let same: T = codec::decode(&again).unwrap();
-    assert_eq!(codec::encode(&same).unwrap(), again);
-    true
-}
-
-fn kind<T: Serialize + DeserializeOwned>() -> Kind {
-    Kind {
-        name: std::any::type_name::<T>(),
-        read: read::<T>,
-    }
-}
-
 fn message<T: Serialize + DeserializeOwned>(value: &T) -> (Kind, Vec<u8>) {
-    (kind::<T>(), codec::encode(value).unwrap())
+    (forms::kind::<T>(), codec::encode(value).unwrap())
 }
 
 /// Every variant of what Raft's nodes send each other, and a vote as it is stored.
