@@ -3,6 +3,7 @@
 
 mod cluster;
 mod etcd;
+mod life;
 mod pick;
 mod plan;
 mod proxy;
@@ -27,6 +28,10 @@ enum What {
     Deploy,
     /// kill -9 of each node in turn: failed requests, writes back, instances replaced.
     Failover,
+    /// From `deploy update` to the new release at every node: a site, a service.
+    Update,
+    /// A service's p99 beside programs that take all they can get.
+    Neighbour,
     /// Durable registry writes per second beside etcd (Debian package `etcd-server`).
     Writes {
         /// Seconds for each measurement.
@@ -57,6 +62,8 @@ fn main() -> anyhow::Result<()> {
         What::Idle => cluster::idle(),
         What::Deploy => cluster::deploy(),
         What::Failover => cluster::failover(),
+        What::Update => life::update(),
+        What::Neighbour => life::neighbour(),
         What::Writes { seconds, rounds } => writes::run(seconds, rounds),
         What::Pick => pick::run(),
         What::Plan => plan::run(),
@@ -68,6 +75,8 @@ fn main() -> anyhow::Result<()> {
             cluster::idle()?;
             cluster::deploy()?;
             cluster::failover()?;
+            life::update()?;
+            life::neighbour()?;
             writes::run(5, 3)?;
             space::run(1_000_000)
         }
