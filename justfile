@@ -22,7 +22,7 @@ upgrade COMMIT:
     rm -rf "{{target}}/previous" && mkdir -p "{{target}}/previous"
     git archive {{COMMIT}} | tar -x -C "{{target}}/previous"
     cargo build --locked --manifest-path "{{target}}/previous/Cargo.toml" --target-dir "{{target}}/previous/target" -p nebula-cli
-    NEBULA_TEST_PREVIOUS="{{target}}/previous/target/debug" cargo test --locked -p nebula-cluster-tests --test upgrade -- --nocapture
+    NEBULA_TEST_PREVIOUS="{{target}}/previous/target/debug" cargo test --locked -p nebula-cluster-tests --test cluster upgrade -- --nocapture
 
 # A local cluster of three nodes with the example site; Ctrl-C ends it.
 dev *ARGS:

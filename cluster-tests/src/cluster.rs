@@ -42,6 +42,18 @@ pub struct Member {
     pub data_dir: PathBuf,
 }
 
+impl Member {
+    /// The processes of a deployment's instances on this node. Another cluster may run one of the same name.
+    pub fn programs(&self, deployment: &str) -> Vec<u32> {
+        let mut pids = process::mentioning(&format!("NEBULA_DEPLOYMENT={deployment}\0"));
+        pids.retain(|pid| {
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            cwd.is_ok_and(|cwd| cwd.starts_with(&self.data_dir))
+        });
+        pids
+    }
+}
+
 pub struct Cluster {
     pub members: Vec<Member>,
     pub cluster_file: PathBuf,
@@ -73,6 +85,12 @@ fn member(node: &Value) -> Member {
 }
 
 impl Cluster {
+    /// The processes of a deployment's instances on all nodes.
+    pub fn programs(&self, deployment: &str) -> Vec<u32> {
+        let of = |member: &Member| member.programs(deployment);
+        self.members.iter().flat_map(of).collect()
+    }
+
     /// `nodes` daemons, ready, without deployments.
     pub fn start(nodes: usize) -> Cluster {
         Cluster::start_with(nodes, &[])

@@ -1,8 +1,6 @@
 //! Promise: `nodectl init --foreground` is the daemon itself: it serves until it is told to stop, and
 //! Ctrl-C stops what it runs as well.
 
-#![allow(clippy::unwrap_used)]
-
 use std::process::{Child, Stdio};
 
 use nebula_cluster_tests::cluster::{DEADLINE, free_ports};

@@ -1,8 +1,6 @@
 //! Promise: a folder is served as its own rules say, compressed before long, and what of its rules is not
 //! followed is told when it is deployed.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
 use nebula_cluster_tests::{Cluster, eventually, http};

@@ -2,8 +2,6 @@
 //! and restarts of the daemon, what depends on them waits for them and reaches them, a schedule dumps the database, and
 //! nobody is told their passwords. The manifests are those of docs/examples.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

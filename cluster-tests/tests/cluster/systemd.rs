@@ -1,8 +1,6 @@
 //! Promise: where systemd runs the machine, `nodectl init` makes the node a service of it, and restarting that
 //! service restarts no program.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::systemd::{Machine, available};
 use nebula_cluster_tests::wait::holds;

@@ -1,7 +1,5 @@
 //! Promise: only who holds a valid token for this very cluster joins it; who leaves or is removed is out.
 
-#![allow(clippy::unwrap_used)]
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

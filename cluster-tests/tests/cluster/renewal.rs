@@ -1,8 +1,6 @@
 //! Promise: certificates renew by themselves at half of their life, also without the first machine; and machines that
 //! were all off for longer than certificates live come back by themselves.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 
 use nebula_cluster_tests::binaries::time_machine;

@@ -1,8 +1,6 @@
 //! Promise: the cluster outlives the loss of any machine. Traffic through the others goes on, what ran
 //! there comes up elsewhere, changes are possible again, and a machine that returns takes part again.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::{Duration, Instant};
 
 use nebula_cluster_tests::cluster::DEADLINE;

@@ -1,7 +1,5 @@
 //! Promise: voters grow by themselves from one to three to five, and five outlive the loss of two.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
 use nebula_cluster_tests::{Cluster, eventually};

@@ -1,26 +1,13 @@
 //! Promise: the data plane needs no control plane. A machine that has lost all others goes on serving, starts
 //! again what ends, stops nothing, and says how old its knowledge is.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::command::on_node;
 use nebula_cluster_tests::wait::holds;
-use nebula_cluster_tests::{Cluster, Member, eventually, process};
+use nebula_cluster_tests::{Cluster, eventually, process};
 use nix::sys::signal::Signal;
 
 const HOST: &str = "api.example.test";
-
-/// The processes of the deployment on this node.
-fn programs(member: &Member) -> Vec<u32> {
-    let on_node = |pid: &u32| {
-        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
-        cwd.is_ok_and(|cwd| cwd.starts_with(&member.data_dir))
-    };
-    let mut pids = process::mentioning("NEBULA_DEPLOYMENT=api\0");
-    pids.retain(on_node);
-    pids
-}
 
 #[test]
 fn two_of_three_machines_are_lost_and_the_third_goes_on() {
@@ -32,7 +19,7 @@ fn two_of_three_machines_are_lost_and_the_third_goes_on() {
     };
     let left = cluster.members[3 - lost[0] - lost[1]].clone();
     cluster.serves(left.edge, HOST);
-    let before = programs(&left);
+    let before = left.programs("api");
     assert!(!before.is_empty());
 
     for index in &lost {
@@ -58,7 +45,7 @@ fn two_of_three_machines_are_lost_and_the_third_goes_on() {
         process::signal(*pid, Signal::SIGKILL);
     }
     let after = eventually(DEADLINE, "the instance runs again", || {
-        let now = programs(&left);
+        let now = left.programs("api");
         let new = !now.is_empty() && now.iter().all(|pid| !before.contains(pid));
         holds(new, &now).map(|()| now)
     });
@@ -94,7 +81,7 @@ fn two_of_three_machines_are_lost_and_the_third_goes_on() {
         holds(sure && status["ready"] == 3, status)
     });
     // The first look may have come between a program's first process and the next.
-    let now = programs(&left);
+    let now = left.programs("api");
     assert!(
         after.iter().all(|pid| now.contains(pid)),
         "the survivor's program was left alone: {after:?}, then {now:?}"

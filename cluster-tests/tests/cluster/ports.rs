@@ -1,8 +1,6 @@
 //! Promise: a program that listens on one port whatever it is told runs once on each node, is updated there, and says why
 //! there cannot be more of it. Machines are network namespaces, because the port is the machine's.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! Promise: instances reach by network what their deployment depends on, and nothing else of the cluster: no instance and
 //! no bridge of others, and no node.
 
-#![allow(clippy::unwrap_used)]
-
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

@@ -1,8 +1,6 @@
 //! Promise: what happened to deployments, instances and nodes is told in order and with its reason, by any node; whoever
 //! follows misses nothing and hears nothing twice, also when the node that was asked dies.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};

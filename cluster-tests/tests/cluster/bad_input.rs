@@ -1,7 +1,5 @@
 //! Promise: bad input gets one clear sentence, the right exit code, and changes nothing.
 
-#![allow(clippy::unwrap_used)]
-
 use std::os::unix::fs::symlink;
 
 use nebula_cluster_tests::cluster::free_ports;

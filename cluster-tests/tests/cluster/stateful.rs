@@ -1,8 +1,6 @@
 //! Promise: what a deployment keeps is never lost, moved, or given to two instances; a deployment finds those that it
 //! depends on; and a secret is seen by its program and nowhere else.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

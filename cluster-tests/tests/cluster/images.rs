@@ -1,8 +1,6 @@
 //! Promise: a container image is deployed from an archive, runs on every node with its own files and environment, and is
 //! updated like any other release. The archive is made here, of files of this machine.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,8 +1,6 @@
 //! Promise: a deployment answers under every name it claims and no other has one of them; what it says about its HTTP
 //! can be changed without replacing an instance; passwords are kept and never told.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
 use nebula_cluster_tests::{Cluster, eventually, http};

@@ -1,8 +1,6 @@
 //! Promise: an instance that is not ready is given no requests, one that is not live is started again, and people are told
 //! which probe it was and why.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::PathBuf;
 
 use nebula_cluster_tests::cluster::DEADLINE;

@@ -1,8 +1,6 @@
 //! Promise: instances are where their deployments' wishes and the room of nodes let them be, and otherwise say why they are
 //! not; a node under load is drained without a failed request, and given work again afterwards.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use nebula_cluster_tests::cluster::DEADLINE;

@@ -1,7 +1,5 @@
 //! Promise: a purge lets go of what every node keeps of a deployment's answers, and has done so when it says so.
 
-#![allow(clippy::unwrap_used)]
-
 use std::net::SocketAddr;
 
 use nebula_cluster_tests::cluster::DEADLINE;

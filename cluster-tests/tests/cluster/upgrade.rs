@@ -4,8 +4,6 @@
 //! `NEBULA_TEST_PREVIOUS` names a folder with the programs of an earlier version (`just upgrade COMMIT` builds them);
 //! without it the version before is a copy of the present one.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;

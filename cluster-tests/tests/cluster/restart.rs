@@ -1,10 +1,8 @@
 //! Promise: restarting every daemon loses nothing and restarts no program.
 
-#![allow(clippy::unwrap_used)]
-
 use nebula_cluster_tests::cluster::DEADLINE;
 use nebula_cluster_tests::wait::holds;
-use nebula_cluster_tests::{Cluster, eventually, process};
+use nebula_cluster_tests::{Cluster, eventually};
 
 #[test]
 fn all_daemons_are_killed_and_started_again() {
@@ -15,7 +13,7 @@ fn all_daemons_are_killed_and_started_again() {
             .nebula(&["config", "set", &format!("user.k{i}"), &format!("v{i}")])
             .ok();
     }
-    let programs = process::mentioning("NEBULA_DEPLOYMENT=api\0");
+    let programs = cluster.programs("api");
     assert!(programs.len() >= 3, "{programs:?}");
 
     (0..3).for_each(|i| cluster.kill_daemon(i));
@@ -36,7 +34,7 @@ fn all_daemons_are_killed_and_started_again() {
     for edge in cluster.edges() {
         cluster.serves(edge, "api.example.test");
     }
-    let after = process::mentioning("NEBULA_DEPLOYMENT=api\0");
+    let after = cluster.programs("api");
     for pid in &programs {
         assert!(
             after.contains(pid),

@@ -1,8 +1,6 @@
 //! Promise: what runs to its end runs once, or the command that asked for it says why not. A run goes on while the daemon of
 //! its node is killed, is begun again when its node is lost, and a release waits for its first hook.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use nebula_cluster_tests::cluster::DEADLINE;

@@ -1,8 +1,6 @@
 //! Promise: when a majority of the voters is gone for good, traffic goes on, and one survivor brings the cluster
 //! back: once, by an operator's word, with all that it knew; the old voters are refused from then on.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -87,17 +85,6 @@ fn wait_voters(member: &Member, count: usize) {
     });
 }
 
-/// The processes of the deployment on this node.
-fn programs(member: &Member) -> Vec<u32> {
-    let on_node = |pid: &u32| {
-        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
-        cwd.is_ok_and(|cwd| cwd.starts_with(&member.data_dir))
-    };
-    let mut pids = process::mentioning("NEBULA_DEPLOYMENT=api\0");
-    pids.retain(on_node);
-    pids
-}
-
 /// Ends a daemon and leaves its instances running.
 fn stop(member: &Member) {
     process::signal(member.pid, Signal::SIGTERM);
@@ -173,7 +160,7 @@ fn one_survivor_brings_the_cluster_back() {
     for edge in [left.edge, follower.edge] {
         cluster.serves(edge, HOST);
     }
-    let (before, there) = (programs(&left), programs(&follower));
+    let (before, there) = (left.programs("api"), follower.programs("api"));
     assert!(!before.is_empty() && !there.is_empty());
     let here_load = Load::start(&[left.edge], HOST, EVERY);
     let there_load = Load::start(&[follower.edge], HOST, EVERY);
@@ -247,7 +234,7 @@ fn one_survivor_brings_the_cluster_back() {
         let shown: Value = serde_json::from_str(&shown.stdout).map_err(|_| shown.to_string())?;
         holds(shown["ready"] == 4, shown)
     });
-    let now = [programs(&left), programs(&follower)].concat();
+    let now = [left.programs("api"), follower.programs("api")].concat();
     for pid in before.iter().chain(&there) {
         assert!(
             now.contains(pid),
@@ -266,7 +253,7 @@ fn one_survivor_brings_the_cluster_back() {
         eventually(DEADLINE, "an old voter's daemon has ended", || {
             holds(!process::is_running(member.pid), &member.name)
         });
-        assert!(programs(member).is_empty());
+        assert!(member.programs("api").is_empty());
         recover(&member.data_dir, &["--accept-loss"]).fails(1, "was removed");
     }
     let later = status(&left).unwrap();
