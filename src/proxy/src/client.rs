@@ -305,9 +305,10 @@ impl<T: Socket> Client<T> {
             }
             ResponseBody::Whole(bytes) => {
                 for piece in bytes.chunks(READ_BYTES) {
-                    if !self.flush(limits).await || !self.write(piece, Framing::Plain) {
+                    if !self.flush(limits).await {
                         return false;
                     }
+                    self.write(piece, Framing::Plain);
                 }
             }
             ResponseBody::File(part) if self.wire.io.plain().is_some() => {
@@ -351,7 +352,8 @@ impl<T: Socket> Client<T> {
             if piece.is_empty() {
                 continue;
             }
-            if !self.write(&piece, framing) || !self.flush(limits).await {
+            self.write(&piece, framing);
+            if !self.flush(limits).await {
                 return false;
             }
         }
@@ -395,17 +397,17 @@ impl<T: Socket> Client<T> {
         true
     }
 
-    fn write(&mut self, bytes: &[u8], framing: Framing) -> bool {
+    fn write(&mut self, bytes: &[u8], framing: Framing) {
         if framing == Framing::Chunked {
             let mut line = [0; 18];
             let outbox = self.wire.outbox();
             outbox.extend_from_slice(chunk_size(bytes.len(), &mut line));
             outbox.extend_from_slice(bytes);
             outbox.extend_from_slice(b"\r\n");
-            return true;
+            return;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.wire.write_through(&mut cx, bytes).is_ok()
+        self.wire.write_through(&mut cx, bytes);
     }
 
     async fn flush(&mut self, limits: &Limits) -> bool {

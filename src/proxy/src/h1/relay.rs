@@ -114,15 +114,12 @@ impl Relay {
         // What came with the head goes out with the head.
         if !from.inbox.is_empty() && !self.is_read() && to.unwritten() < READ_BYTES {
             let inbox = std::mem::take(&mut from.inbox);
-            let used = if self.is_plain() {
-                self.pass(&inbox, |bytes| to.write_behind(cx, bytes))?
-            } else {
-                self.pass(&inbox, |bytes| {
-                    to.outbox().extend_from_slice(bytes);
-                    Ok(())
-                })?
+            let used = match self.is_plain() {
+                true => self.pass(&inbox, |bytes| to.write_behind(cx, bytes)),
+                false => self.pass(&inbox, |bytes| to.outbox().extend_from_slice(bytes)),
             };
             from.inbox = inbox;
+            let used = used?;
             from.inbox.consume(used);
         }
         if to.has_unsent() {
@@ -144,20 +141,16 @@ impl Relay {
             if bytes.is_empty() {
                 return self.end(to.outbox());
             }
-            let used = if self.is_plain() {
-                self.pass(bytes, |bytes| to.write_through(cx, bytes))?
-            } else {
-                let used = self.pass(bytes, |bytes| {
-                    to.outbox().extend_from_slice(bytes);
-                    Ok(())
-                })?;
-                // What is ready goes out now: a stream's events are not to wait for each other.
-                if let Poll::Ready(flushed) = to.poll_flush(cx) {
-                    flushed.map_err(RelayError::To)?;
-                }
-                used
-            };
+            let plain = self.is_plain();
+            let used = match plain {
+                true => self.pass(bytes, |bytes| to.write_through(cx, bytes)),
+                false => self.pass(bytes, |bytes| to.outbox().extend_from_slice(bytes)),
+            }?;
             from.inbox.extend_from_slice(&bytes[used..]);
+            // What is ready goes out now: a stream's events are not to wait for each other.
+            if !plain && let Poll::Ready(flushed) = to.poll_flush(cx) {
+                flushed.map_err(RelayError::To)?;
+            }
             Ok(())
         });
         ready!(moved).map_err(RelayError::From)??;
@@ -185,11 +178,7 @@ impl Relay {
     }
 
     /// Hands the content in `bytes` on in its new framing; how many bytes were used.
-    fn pass(
-        &mut self,
-        bytes: &[u8],
-        mut write: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<usize, RelayError> {
+    fn pass(&mut self, bytes: &[u8], mut write: impl FnMut(&[u8])) -> Result<usize, RelayError> {
         let mut used = 0;
         while used < bytes.len() {
             let rest = &bytes[used..];
@@ -212,8 +201,7 @@ impl Relay {
                 if self.content > self.max {
                     return Err(RelayError::TooLarge);
                 }
-                self.frame(&rest[..content], &mut write)
-                    .map_err(RelayError::To)?;
+                self.frame(&rest[..content], &mut write);
             }
             used += content + coding;
             self.begun |= used > 0;
@@ -222,24 +210,17 @@ impl Relay {
         Ok(used)
     }
 
-    fn frame(
-        &self,
-        content: &[u8],
-        write: &mut impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn frame(&self, content: &[u8], write: &mut impl FnMut(&[u8])) {
         if self.framing == Framing::Plain {
             return write(content);
         }
         let mut size = [0; 18];
-        write(chunk_size(content.len(), &mut size))?;
-        write(content)?;
-        write(b"\r\n")
+        write(chunk_size(content.len(), &mut size));
+        write(content);
+        write(b"\r\n");
     }
 
-    fn finish_if_complete(
-        &mut self,
-        write: &mut impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), RelayError> {
+    fn finish_if_complete(&mut self, write: &mut impl FnMut(&[u8])) -> Result<(), RelayError> {
         let complete = match &self.source {
             Source::Sized(left) => *left == 0,
             Source::Chunked(decoder) => decoder.is_done(),
@@ -252,11 +233,11 @@ impl Relay {
             // Looked at also where they are dropped: what is no field is no end of a body either.
             let fields = trailers::read(decoder.trailer()).map_err(RelayError::Malformed)?;
             if self.framing == Framing::Chunked {
-                write(b"0\r\n").map_err(RelayError::To)?;
+                write(b"0\r\n");
                 if self.trailers == Trailers::Pass {
-                    write(&fields).map_err(RelayError::To)?;
+                    write(&fields);
                 }
-                write(b"\r\n").map_err(RelayError::To)?;
+                write(b"\r\n");
             }
         }
         self.source = Source::Done;
@@ -316,6 +297,60 @@ mod tests {
         let ((), (result, rest), read) = tokio::join!(send, pass, receiver.read_to_end(&mut seen));
         read.unwrap();
         (result.map(|()| seen), rest)
+    }
+
+    /// Takes nothing, and says so.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_a_broken_connection_took_is_not_to_be_sent_again() {
+        for head in [&b"POST / HTTP/1.1\r\n\r\n"[..], b""] {
+            let (_sender, from) = duplex(64);
+            let (mut from, mut to) = (Wire::new(from), Wire::new(Broken));
+            from.inbox.extend_from_slice(&[b'x'; 3000]);
+            from.inbox.extend_from_slice(b"GET /next");
+            to.outbox().extend_from_slice(head);
+            let mut relay = Relay::new(Length::Sized(3000), Framing::Plain, 4000, Trailers::Pass);
+            let failed = std::future::poll_fn(|cx| relay.poll(cx, &mut from, &mut to)).await;
+            assert!(matches!(failed, Err(RelayError::To(_))), "{failed:?}");
+            assert!(relay.has_begun() && relay.is_read());
+            assert_eq!(&from.inbox[..], b"GET /next", "of the next request");
+        }
     }
 
     #[tokio::test(start_paused = true)]

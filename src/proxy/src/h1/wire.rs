@@ -156,37 +156,39 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     }
 
     /// Takes bytes to be written: at once as far as that goes without copying, the rest with the next flush. Nothing
-    /// may wait already.
-    pub(crate) fn write_through(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+    /// may wait already. They are taken in any case: a connection that is broken says so with the next flush, when it is
+    /// known that they were on their way.
+    pub(crate) fn write_through(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         debug_assert_eq!(self.unwritten(), 0);
         let written = match Pin::new(&mut self.io).poll_write(cx, bytes) {
-            Poll::Ready(written) => written?,
-            Poll::Pending => 0,
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
         self.sent += written as u64;
         self.outbox.extend_from_slice(&bytes[written..]);
         self.unflushed |= written > 0;
-        if let Poll::Ready(flushed) = Pin::new(&mut self.io).poll_flush(cx) {
-            flushed?;
-            self.unflushed = false;
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(Ok(())) => self.unflushed = false,
+            Poll::Ready(Err(_)) => self.unflushed = true,
+            Poll::Pending => {}
         }
-        Ok(())
     }
 
     /// Takes bytes to be written behind what waits: both at once as far as that goes without copying, the rest with the next flush.
-    pub(crate) fn write_behind(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+    /// As with [`Wire::write_through`], they are taken in any case.
+    pub(crate) fn write_behind(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         if self.unwritten() == 0 {
             return self.write_through(cx, bytes);
         }
         if bytes.len() < BESIDE_BYTES || !self.io.is_write_vectored() {
             self.outbox.extend_from_slice(bytes);
-            return Ok(());
+            return;
         }
         let waiting = &self.outbox[self.written..];
         let both = [IoSlice::new(waiting), IoSlice::new(bytes)];
         let written = match Pin::new(&mut self.io).poll_write_vectored(cx, &both) {
-            Poll::Ready(written) => written?,
-            Poll::Pending => 0,
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
         let of_waiting = written.min(waiting.len());
         self.sent += written as u64;
@@ -194,7 +196,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         self.outbox
             .extend_from_slice(&bytes[written - of_waiting..]);
         self.unflushed |= written > 0;
-        Ok(())
     }
 
     /// Forgets what waits to be written: the connection takes nothing more.
@@ -238,7 +239,7 @@ mod tests {
         let (one, mut other) = tokio::io::duplex(8);
         let mut wire = Wire::new(one);
         std::future::poll_fn(|cx| {
-            wire.write_through(cx, b"0123456789").unwrap();
+            wire.write_through(cx, b"0123456789");
             Poll::Ready(())
         })
         .await;
@@ -269,7 +270,7 @@ mod tests {
             let content = vec![b'x'; length];
             wire.outbox().extend_from_slice(b"head: ");
             std::future::poll_fn(|cx| {
-                wire.write_behind(cx, &content).unwrap();
+                wire.write_behind(cx, &content);
                 Poll::Ready(())
             })
             .await;
