@@ -235,6 +235,10 @@ impl Changes<'_> {
         if events.dead.contains_key(&instance.node) {
             return (Kind::InstanceMoved, format!("node {name} is dead"));
         }
+        if instance.run.is_some() {
+            // Runs do not move: how it ended is told of the run.
+            return stopping("its attempt is over");
+        }
         if node.is_some_and(|node| node.draining) {
             return (Kind::InstanceMoved, format!("node {name} is drained"));
         }
