@@ -11,7 +11,7 @@ use crate::report;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const UPDATES: usize = 10;
-const INSTANCES: usize = 3;
+const INSTANCES: u8 = 3;
 const ROUNDS: usize = 3;
 const LISTEN: Duration = Duration::from_secs(5);
 /// A program that has no time, no memory, no processes or no disk left, bounded like any other.
@@ -67,8 +67,7 @@ pub fn update() -> anyhow::Result<()> {
         report::median(sites.clone()),
         report::median(services.clone()),
     );
-    #[allow(clippy::cast_precision_loss)]
-    let step = service / INSTANCES as f64;
+    let step = service / f64::from(INSTANCES);
     let rows = [
         vec![
             format!("a site's new file at all three nodes, median of {UPDATES}"),
@@ -126,7 +125,7 @@ fn site(cluster: &Cluster) -> anyhow::Result<Vec<f64>> {
 }
 
 fn service(cluster: &Cluster) -> anyhow::Result<Vec<f64>> {
-    cluster.deploy_echo("api", INSTANCES);
+    cluster.deploy_echo("api", INSTANCES.into());
     let mut times = Vec::new();
     for version in 0..UPDATES {
         let greeting = format!("GREETING=version {version}.");

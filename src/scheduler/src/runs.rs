@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::metrics::RunMetrics;
 use crate::registrar::Registrar;
+use crate::scheduler::changed;
 
 /// Without a change, and when nothing is due sooner, looks are so far apart.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -164,12 +165,5 @@ impl<R: Registrar> Reconciler for Runs<R> {
             self.take(command).await;
         }
         Ok(())
-    }
-}
-
-/// A source that is gone never changes again.
-async fn changed<T>(watch: &mut watch::Receiver<T>) {
-    if watch.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
