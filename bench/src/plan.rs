@@ -293,6 +293,7 @@ fn node() -> NodeView {
     NodeView {
         alive: true,
         returning: false,
+        deaths: 0,
         facts: NodeFacts {
             version: "bench".to_owned(),
             capacity_instances: 64,

@@ -1,5 +1,6 @@
 //! What the handlers work with, and what every read and every change has in common.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use nebula_secrets::Vault;
 use nebula_telemetry::{Clock, Metrics, Random};
 use nebula_volumes::Sizes;
 use nebula_wire::api::{
-    AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER, REVISION_HEADER,
+    AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER,
+    REVISION_HEADER, SilentNode,
 };
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -187,5 +189,19 @@ impl App {
 
     pub fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
+    }
+
+    /// A node that was asked and said nothing, and why.
+    pub fn silent(&self, state: &State, node: NodeId, error: impl fmt::Display) -> SilentNode {
+        let known = state.nodes.get(&node);
+        let view = self.view.borrow();
+        let restarts = view.nodes.get(&node).is_some_and(|seen| seen.returning);
+        SilentNode {
+            node: known.map_or_else(|| node.to_string(), |node| node.name.to_string()),
+            reason: match restarts {
+                true => "it restarts".to_owned(),
+                false => error.to_string(),
+            },
+        }
     }
 }

@@ -7,9 +7,7 @@ use nebula_domain::resources::Resources;
 use nebula_domain::spec::Workload;
 use nebula_domain::{DeploymentName, InstanceId, State};
 use nebula_health::{Also, Report};
-use nebula_wire::api::{
-    Control, DeploymentStatus, InstanceDetail, LastEnd, ProbeHealth, SilentNode, Used,
-};
+use nebula_wire::api::{Control, DeploymentStatus, InstanceDetail, LastEnd, ProbeHealth, Used};
 use nebula_wire::peer::health::{Answer, Running};
 
 use crate::app::App;
@@ -26,13 +24,7 @@ pub async fn add(app: &App, state: &State, name: &DeploymentName, status: &mut D
     for Report { node, answer } in app.probes.of(name, also).await {
         match answer {
             Ok(answer) => details.extend(of_node(state, answer)),
-            Err(error) => {
-                let known = state.nodes.get(&node);
-                status.silent.push(SilentNode {
-                    node: known.map_or_else(|| node.to_string(), |node| node.name.to_string()),
-                    reason: error.to_string(),
-                });
-            }
+            Err(error) => status.silent.push(app.silent(state, node, error)),
         }
     }
     for instance in &mut status.instances {

@@ -4,9 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Ex};
 use nebula_domain::State;
 use nebula_health::{Also, Report};
-use nebula_wire::api::{
-    ApiError, DeploymentHealth, InstanceHealth, ProbeChange, ProbeHealth, SilentNode,
-};
+use nebula_wire::api::{ApiError, DeploymentHealth, InstanceHealth, ProbeChange, ProbeHealth};
 use nebula_wire::peer::health::{Change, Probe, Probed};
 use serde::Deserialize;
 
@@ -47,20 +45,17 @@ pub async fn of_deployment(
         silent: Vec::new(),
     };
     for Report { node, answer } in reports {
-        let known = state.nodes.get(&node);
-        let node = known.map_or_else(|| node.to_string(), |node| node.name.to_string());
         match answer {
             Ok(answer) => {
+                let known = state.nodes.get(&node);
+                let node = known.map_or_else(|| node.to_string(), |node| node.name.to_string());
                 let told = answer
                     .instances
                     .into_iter()
                     .map(|one| instance(&state, &node, one));
                 health.instances.extend(told);
             }
-            Err(error) => health.silent.push(SilentNode {
-                node,
-                reason: error.to_string(),
-            }),
+            Err(error) => health.silent.push(app.silent(&state, node, error)),
         }
     }
     Ok(Json(health))

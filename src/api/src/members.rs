@@ -72,7 +72,7 @@ fn member(app: &App, node: &Node, status: &Status, has: Option<&Room>) -> Member
     let seen = view.nodes.get(&node.id);
     let state = match seen.is_some_and(|n| n.alive) {
         _ if node.awaited_since.is_some() => MemberStatus::Joining,
-        false if seen.is_some_and(|n| n.returning) => MemberStatus::Restarting,
+        _ if seen.is_some_and(|n| n.returning) => MemberStatus::Restarting,
         false => MemberStatus::Dead,
         true if node.leaving => MemberStatus::Leaving,
         true if node.draining => MemberStatus::Draining,

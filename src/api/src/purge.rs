@@ -43,7 +43,7 @@ pub async fn purge(
     }))
 }
 
-/// Who routes by a revision, of those that are alive.
+/// Who routes by a revision, of those that serve requests.
 struct Heard {
     nodes: u32,
     behind: Vec<nebula_domain::NodeId>,
@@ -54,7 +54,7 @@ fn heard(view: &View, revision: u64) -> Heard {
         nodes: 0,
         behind: Vec::new(),
     };
-    for (id, node) in view.nodes.iter().filter(|(_, node)| node.alive) {
+    for (id, node) in view.nodes.iter().filter(|(_, node)| node.serves()) {
         match node.facts.routed_revision >= revision {
             true => heard.nodes += 1,
             false => heard.behind.push(*id),

@@ -1,5 +1,6 @@
 //! Observed state: what nodes say of themselves by gossip. Never part of the registry.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -21,10 +22,12 @@ pub struct View {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
-    /// The failure detector's word; always true for the viewing node itself. One that restarts is not: it serves nobody.
+    /// The failure detector's word; always true for the viewing node itself.
     pub alive: bool,
     /// It said that it restarts, and has not been silent for longer than that takes: its programs go on meanwhile.
     pub returning: bool,
+    /// How often it was seen to die. Who finds it dead at two looks learns from this whether it lived in between.
+    pub deaths: u64,
     pub facts: NodeFacts,
     pub instances: BTreeMap<InstanceId, InstanceFacts>,
 }
@@ -35,9 +38,15 @@ impl NodeView {
         NodeView {
             alive: true,
             returning: false,
+            deaths: 0,
             facts: NodeFacts::default(),
             instances: BTreeMap::new(),
         }
+    }
+
+    /// May be sent requests. One that restarts finishes what it has, and takes no more.
+    pub fn serves(&self) -> bool {
+        self.alive && !self.facts.restarting
     }
 }
 
@@ -250,17 +259,30 @@ impl View {
         self.nodes.get(&node).is_some_and(|n| n.alive)
     }
 
+    /// Its instances may be sent requests.
+    pub fn serves(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(NodeView::serves)
+    }
+
     /// As one who decides where things run sees it: who said that it restarts is there and says nothing. What it has
     /// stays its own, nothing is added, and nothing is judged by what it said before.
-    pub fn patient(self: &Arc<View>) -> Arc<View> {
+    pub fn patient(&self) -> Cow<'_, View> {
         if !self.nodes.values().any(|node| node.returning) {
-            return Arc::clone(self);
+            return Cow::Borrowed(self);
         }
         let mut view = View::clone(self);
         for node in view.nodes.values_mut().filter(|node| node.returning) {
             *node = NodeView::unheard();
         }
-        Arc::new(view)
+        Cow::Owned(view)
+    }
+
+    /// [`View::patient`] of one that is shared.
+    pub fn to_patient(self: &Arc<View>) -> Arc<View> {
+        match self.patient() {
+            Cow::Borrowed(_) => Arc::clone(self),
+            Cow::Owned(view) => Arc::new(view),
+        }
     }
 
     /// What live nodes' clients still have under way at an instance.

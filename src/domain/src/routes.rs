@@ -167,7 +167,7 @@ impl RouteTable {
 fn takes_requests(instance: &Instance, view: &View) -> bool {
     instance.desired == Desired::Run
         && instance.run.is_none()
-        && view.is_alive(instance.node)
+        && view.serves(instance.node)
         && view
             .instance(instance.node, instance.id)
             .is_some_and(InstanceFacts::is_ready)

@@ -2,6 +2,7 @@
 
 mod drain;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -86,13 +87,13 @@ impl fmt::Display for InstancePhase {
 pub fn summarise(state: &State, view: &View, name: &DeploymentName) -> Option<Summary> {
     let deployment = state.deployments.get(name)?;
     let instances: Vec<&Instance> = state.serving_of(name).collect();
-    let plan = plan(state, view);
-    Some(Picture::new(state, view, deployment, &instances, &plan).summary())
+    let awaited = Awaited::new(state, view);
+    Some(Picture::new(state, view, deployment, &instances, &awaited).summary())
 }
 
 /// All deployments; for lists, because it plans once for all of them.
 pub fn summarise_all(state: &State, view: &View) -> BTreeMap<DeploymentName, Summary> {
-    let plan = plan(state, view);
+    let awaited = Awaited::new(state, view);
     let mut instances: BTreeMap<&DeploymentName, Vec<&Instance>> = BTreeMap::new();
     for instance in state.instances.values().filter(|i| i.run.is_none()) {
         instances
@@ -105,7 +106,7 @@ pub fn summarise_all(state: &State, view: &View) -> BTreeMap<DeploymentName, Sum
         .iter()
         .map(|(name, deployment)| {
             let own = instances.get(name).map_or(&[][..], Vec::as_slice);
-            let picture = Picture::new(state, view, deployment, own, &plan);
+            let picture = Picture::new(state, view, deployment, own, &awaited);
             (name.clone(), picture.summary())
         })
         .collect()
@@ -114,17 +115,60 @@ pub fn summarise_all(state: &State, view: &View) -> BTreeMap<DeploymentName, Sum
 /// One instance of the deployment beside what its node says of it.
 struct Seen<'a> {
     instance: &'a Instance,
-    alive: bool,
+    node: Standing,
     facts: Option<&'a InstanceFacts>,
 }
 
+/// Of the node that an instance is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Serves,
+    /// It restarts: what runs there goes on, and is as it was told last.
+    Restarts,
+    /// Dead, or no member.
+    Gone,
+}
+
+impl Standing {
+    fn new(state: &State, view: &View, node: NodeId) -> Standing {
+        match view.nodes.get(&node) {
+            _ if !state.nodes.contains_key(&node) => Standing::Gone,
+            Some(seen) if seen.returning => Standing::Restarts,
+            Some(seen) if seen.alive => Standing::Serves,
+            _ => Standing::Gone,
+        }
+    }
+}
+
+/// What is done with nodes that restart being waited for, as the leader does it.
+struct Awaited<'a> {
+    view: Cow<'a, View>,
+    plan: Plan,
+}
+
+impl<'a> Awaited<'a> {
+    fn new(state: &State, view: &'a View) -> Awaited<'a> {
+        let view = view.patient();
+        let plan = plan(state, &view);
+        Awaited { view, plan }
+    }
+}
+
 impl Seen<'_> {
+    fn serves(&self) -> bool {
+        self.node == Standing::Serves
+    }
+
+    fn is_gone(&self) -> bool {
+        self.node == Standing::Gone
+    }
+
     fn is_ready(&self) -> bool {
-        self.alive && self.facts.is_some_and(InstanceFacts::is_ready)
+        self.serves() && self.facts.is_some_and(InstanceFacts::is_ready)
     }
 
     fn is_crashing(&self) -> bool {
-        self.alive
+        self.serves()
             && self.facts.is_some_and(|facts| {
                 facts.phase == Told::Backoff && facts.restarts >= CRASHING_RESTARTS
             })
@@ -132,17 +176,19 @@ impl Seen<'_> {
 
     /// On its way to being ready, as far as anyone can tell.
     fn is_coming(&self) -> bool {
-        self.alive
+        let restarts = self.node == Standing::Restarts;
+        let comes = self.serves()
             && self.facts.is_none_or(|facts| match facts.phase {
                 Told::Pending | Told::Fetching | Told::Starting => !self.is_crashing(),
                 Told::Running => facts.health == Health::Unknown,
                 Told::Backoff => !self.is_crashing(),
                 Told::Stopping | Told::Stopped => false,
-            })
+            });
+        restarts || comes
     }
 
     fn phase(&self) -> InstancePhase {
-        if !self.alive {
+        if self.is_gone() {
             return InstancePhase::Lost;
         }
         let told = self.facts.map_or(Told::Pending, |facts| facts.phase);
@@ -157,10 +203,9 @@ impl Seen<'_> {
 /// Everything that a summary is made from.
 struct Picture<'a> {
     state: &'a State,
-    view: &'a View,
     deployment: &'a Deployment,
     seen: Vec<Seen<'a>>,
-    plan: &'a Plan,
+    awaited: &'a Awaited<'a>,
 }
 
 impl<'a> Picture<'a> {
@@ -169,22 +214,21 @@ impl<'a> Picture<'a> {
         view: &'a View,
         deployment: &'a Deployment,
         instances: &[&'a Instance],
-        plan: &'a Plan,
+        awaited: &'a Awaited<'a>,
     ) -> Picture<'a> {
         let seen = instances
             .iter()
             .map(|instance| Seen {
                 instance,
-                alive: state.nodes.contains_key(&instance.node) && view.is_alive(instance.node),
+                node: Standing::new(state, view, instance.node),
                 facts: view.instance(instance.node, instance.id),
             })
             .collect();
         Picture {
             state,
-            view,
             deployment,
             seen,
-            plan,
+            awaited,
         }
     }
 
@@ -206,7 +250,7 @@ impl<'a> Picture<'a> {
             return self.deployment.scale;
         }
         let open = self.state.nodes.values();
-        open.filter(|node| !node.draining && self.view.is_alive(node.id))
+        open.filter(|node| !node.draining && self.awaited.view.is_alive(node.id))
             .count() as u32
     }
 
@@ -234,22 +278,26 @@ impl<'a> Picture<'a> {
             return Phase::Failed;
         }
         if ready >= desired {
-            let present = self.seen.iter().filter(|seen| seen.alive).count() as u32;
+            let present = self.seen.iter().filter(|seen| !seen.is_gone()).count() as u32;
             return if present > desired {
                 Phase::Progressing
             } else {
                 Phase::Ready
             };
         }
-        let starting = self.plan.changes.iter().any(|change| {
+        let starting = self.awaited.plan.changes.iter().any(|change| {
             matches!(change, Change::Start { deployment, .. } if *deployment == self.deployment.name)
         });
         let stopping = self
             .seen
             .iter()
-            .any(|seen| seen.alive && seen.instance.desired == Desired::Stop);
+            .any(|seen| !seen.is_gone() && seen.instance.desired == Desired::Stop);
         let coming = starting || stopping || self.current().any(Seen::is_coming);
-        let untold = !self.plan.unplaced.contains_key(&self.deployment.name)
+        let untold = !self
+            .awaited
+            .plan
+            .unplaced
+            .contains_key(&self.deployment.name)
             && (self.current().count() as u32) < desired;
         if coming || untold {
             Phase::Progressing
@@ -266,9 +314,15 @@ impl<'a> Picture<'a> {
     }
 
     fn problems(&self) -> Vec<String> {
-        let unplaced = self.plan.unplaced.get(&self.deployment.name);
+        let unplaced = self.awaited.plan.unplaced.get(&self.deployment.name);
         let failing = self.current().filter_map(|seen| {
-            let facts = seen.facts.filter(|_| seen.alive)?;
+            let (id, node) = (seen.instance.id, self.node_name(seen.instance.node));
+            if seen.node == Standing::Restarts {
+                return Some(format!(
+                    "instance {id} on node {node}: goes on while its node restarts"
+                ));
+            }
+            let facts = seen.facts.filter(|_| seen.serves())?;
             let what = match facts.phase {
                 Told::Backoff if facts.reason.is_empty() => "ended by itself",
                 Told::Backoff => facts.reason.as_str(),
@@ -287,11 +341,7 @@ impl<'a> Picture<'a> {
                 1 => " (restarted once)".to_owned(),
                 n => format!(" (restarted {n} times)"),
             };
-            let node = self.node_name(seen.instance.node);
-            Some(format!(
-                "instance {} on node {node}: {what}{restarts}",
-                seen.instance.id
-            ))
+            Some(format!("instance {id} on node {node}: {what}{restarts}"))
         });
         unplaced
             .into_iter()

@@ -169,6 +169,7 @@ impl Sim {
         let seen = NodeView {
             alive: true,
             returning: false,
+            deaths: 0,
             facts,
             instances: BTreeMap::new(),
         };
@@ -255,7 +256,9 @@ impl Sim {
     }
 
     pub fn set_alive(&mut self, number: u64, alive: bool) {
-        self.view.nodes.get_mut(&NodeId(number)).unwrap().alive = alive;
+        let node = self.view.nodes.get_mut(&NodeId(number)).unwrap();
+        node.deaths += u64::from(node.alive && !alive);
+        node.alive = alive;
     }
 
     /// Plans, by what was seen before and from nothing.

@@ -58,6 +58,7 @@ struct Memory {
     /// chitchat has judged it alive, which takes a few heartbeats.
     was_live: bool,
     alive: bool,
+    deaths: u64,
     /// Generation and number of the last heartbeat, and when it came.
     heartbeat: (u64, u64),
     heard: Instant,
@@ -144,8 +145,9 @@ impl ViewBuilder {
             nodes.insert(
                 *node,
                 NodeView {
-                    alive: memory.serves(),
+                    alive: memory.alive,
                     returning: memory.returns(now),
+                    deaths: memory.deaths,
                     facts: memory.said.facts.clone(),
                     instances: memory.said.instances.clone(),
                 },
@@ -186,6 +188,7 @@ pub(crate) fn own(local: &Local) -> NodeView {
     NodeView {
         alive: true,
         returning: false,
+        deaths: 0,
         facts: local.facts.clone(),
         instances: local
             .instances
@@ -202,6 +205,7 @@ impl Memory {
             spoke: false,
             was_live: false,
             alive: true,
+            deaths: 0,
             heartbeat: (0, 0),
             heard: now,
             awaited_until: None,
@@ -210,12 +214,8 @@ impl Memory {
         }
     }
 
-    fn serves(&self) -> bool {
-        self.alive && !self.said.facts.restarting
-    }
-
     fn returns(&self, now: Instant) -> bool {
-        !self.serves() && self.awaited_until.is_some_and(|until| now < until)
+        self.awaited_until.is_some_and(|until| now < until)
     }
 
     fn update(&mut self, life: Option<Sighting>, suspect: bool, held: bool, now: Instant) {
@@ -241,7 +241,9 @@ impl Memory {
             } else {
                 age(self.first_seen, now) < START_GRACE
             };
-        self.alive = live || in_grace || (self.alive && held);
+        let alive = live || in_grace || (self.alive && held);
+        self.deaths += u64::from(self.alive && !alive);
+        self.alive = alive;
         if self.said.facts.restarting {
             self.awaited_until = Some(self.heard + RETURN_WITHIN);
         } else if live {
@@ -451,21 +453,33 @@ mod tests {
         let dead = bench.life(1, false, false);
         assert!(!bench.step(500, vec![dead], &[]));
         assert!(!bench.step(500, vec![], &[]), "forgotten by chitchat");
+        let deaths = |bench: &Bench| bench.builder.members[&PEER].deaths;
+        assert_eq!(
+            deaths(&bench),
+            1,
+            "it has died once, however often that is seen"
+        );
+        let live = bench.life(2, true, true);
+        assert!(bench.step(500, vec![live], &[]));
+        let dead = bench.life(2, false, false);
+        assert!(!bench.step(500, vec![dead], &[]));
+        assert_eq!(deaths(&bench), 2);
     }
 
     #[test]
     fn one_that_restarts_is_waited_for() {
         let mut bench = Bench::new();
         let mut seen = |ms, life: Sighting| {
-            let alive = bench.step(ms, vec![life], &[]);
+            bench.now += Duration::from_millis(ms);
             let view = bench.builder.build(
                 &BTreeSet::from([ME, PEER]),
                 &Local::default(),
                 &BTreeSet::new(),
-                vec![],
+                vec![life],
                 bench.now,
             );
-            (alive, view.nodes[&PEER].returning)
+            let returning = view.nodes[&PEER].returning;
+            (view.is_alive(PEER), view.serves(PEER), returning)
         };
         let life = |generation, beat, restarting| Sighting {
             node: PEER,
@@ -481,27 +495,27 @@ mod tests {
                 ..Said::default()
             }),
         };
-        assert_eq!(seen(0, life(1, 1, false)), (true, false));
-        // It serves nobody from its word on, and not only from its silence.
-        assert_eq!(seen(500, life(1, 2, true)), (false, true));
+        assert_eq!(seen(0, life(1, 1, false)), (true, true, false));
+        // It serves nobody from its word on, and not only from its silence; what it has it finishes.
+        assert_eq!(seen(500, life(1, 2, true)), (true, false, true));
         let silent = || Sighting {
             live: false,
             ..life(1, 2, true)
         };
         for _ in 0..59 {
-            assert_eq!(seen(500, silent()), (false, true));
+            assert_eq!(seen(500, silent()), (false, false, true));
         }
-        assert_eq!(seen(500, silent()), (false, false), "30 s are over");
+        assert_eq!(seen(500, silent()), (false, false, false), "30 s are over");
         // Its next life has said nothing of the kind.
-        assert_eq!(seen(500, life(2, 1, false)), (true, false));
+        assert_eq!(seen(500, life(2, 1, false)), (true, true, false));
         // Nor is it waited for the less because that is heard of before it is known to be alive.
-        assert_eq!(seen(500, life(2, 2, true)), (false, true));
+        assert_eq!(seen(500, life(2, 2, true)), (true, false, true));
         let heard_of = Sighting {
             live: false,
             ..life(3, 1, false)
         };
-        assert_eq!(seen(500, heard_of), (false, true));
-        assert_eq!(seen(500, life(3, 2, false)), (true, false));
+        assert_eq!(seen(500, heard_of), (false, false, true));
+        assert_eq!(seen(500, life(3, 2, false)), (true, true, false));
     }
 
     #[test]

@@ -44,8 +44,12 @@ enum End {
 }
 
 /// Runs a prepared node until a signal: SIGTERM leaves the instances running (they are adopted by
-/// the next daemon), SIGINT stops them too.
-pub async fn run(config: Config) -> Result<(), RunError> {
+/// the next daemon), SIGINT stops them too. `machine_goes_down`: what the init system says then; peers wait for a daemon
+/// that is replaced, and not for a machine.
+pub async fn run(
+    config: Config,
+    machine_goes_down: impl AsyncFnOnce() -> bool,
+) -> Result<(), RunError> {
     if !setup::is_prepared(&config.data_dir) {
         return Err(RunError::NotPrepared(config.data_dir));
     }
@@ -68,6 +72,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         () = node.removed() => End::Removed,
     };
     tracing::info!(?end, "stopping");
+    if end == End::Leave && !machine_goes_down().await {
+        node.say_restarting().await;
+    }
     node.stop(end != End::Leave, DRAIN_DEADLINE).await;
     match end {
         End::Removed => Err(RunError::Removed),

@@ -567,11 +567,13 @@ impl Node {
         }
     }
 
+    /// For a daemon that is to be back in a moment, before it stops: nobody begins what runs here anew elsewhere.
+    pub(crate) async fn say_restarting(&self) {
+        self.membership.say_restarting().await;
+    }
+
     /// No new work first, then the work under way, then what it stood on.
     pub(crate) async fn stop(self, stop_instances: bool, deadline: Duration) {
-        if !stop_instances {
-            self.membership.say_restarting().await;
-        }
         self.api_handle.stop();
         self.guardian.stop().await;
         self.proxy.drain(deadline).await;

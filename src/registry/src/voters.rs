@@ -109,7 +109,7 @@ impl Voters {
         };
         let caught_up = |id| has(id, last.saturating_sub(limits::CAUGHT_UP_ENTRIES));
         let candidates: BTreeMap<NodeId, Candidate> = {
-            let view = self.view.borrow().patient();
+            let view = self.view.borrow().to_patient();
             let candidate = |(id, node): (&NodeId, &nebula_domain::state::Node)| {
                 let candidate = Candidate {
                     // One that never spoke for itself, or is about to go, decides nothing.

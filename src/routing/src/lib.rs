@@ -46,17 +46,17 @@ struct Inputs {
     /// what lets a supervisor elsewhere stop an instance, so it must advance with every plan. Other
     /// changes (settings, tokens) name no instance and would only make every node gossip.
     plan_revision: u64,
-    alive: BTreeSet<NodeId>,
+    serving: BTreeSet<NodeId>,
     ready: BTreeSet<(NodeId, InstanceId)>,
 }
 
 impl Inputs {
     fn new(state: &State, view: &View) -> Inputs {
-        let alive = view.nodes.iter().filter(|(_, node)| node.alive);
+        let serving = view.nodes.iter().filter(|(_, node)| node.serves());
         Inputs {
             plan_revision: state.plan_revision,
-            alive: alive.clone().map(|(id, _)| *id).collect(),
-            ready: alive
+            serving: serving.clone().map(|(id, _)| *id).collect(),
+            ready: serving
                 .flat_map(|(id, node)| {
                     let ready = node.instances.iter().filter(|(_, facts)| facts.is_ready());
                     ready.map(|(instance, _)| (*id, *instance))

@@ -101,6 +101,7 @@ fn view(alive: bool, rss_bytes: u64, ready: &[(u64, u64)]) -> Arc<View> {
         let node = view.nodes.entry(NodeId(*node)).or_insert_with(|| NodeView {
             alive,
             returning: false,
+            deaths: 0,
             facts: NodeFacts {
                 rss_bytes,
                 ..NodeFacts::default()

@@ -74,7 +74,7 @@ impl<R: Registrar> Reconciler for Recorder<R> {
             return Ok(());
         }
         let state = self.state.borrow_and_update().clone();
-        let view = self.view.borrow_and_update().patient();
+        let view = self.view.borrow_and_update().to_patient();
         if unseen(&state, &view).is_some() {
             return Ok(());
         }

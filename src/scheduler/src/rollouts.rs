@@ -165,7 +165,7 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
             return Ok(());
         }
         let state = self.state.borrow_and_update().clone();
-        let view = self.view.borrow_and_update().patient();
+        let view = self.view.borrow_and_update().to_patient();
         // A member that the view does not know of yet would count as none: see the planner.
         if unseen(&state, &view).is_some() {
             return Ok(());

@@ -152,7 +152,7 @@ impl<R: Registrar> Reconciler for Runs<R> {
             return Ok(());
         }
         let state = self.state.borrow_and_update().clone();
-        let view = self.view.borrow_and_update().patient();
+        let view = self.view.borrow_and_update().to_patient();
         let now = self.clock.now();
         self.absence.note(&view, now);
         let open: usize = state.work.values().map(|work| work.open().count()).sum();

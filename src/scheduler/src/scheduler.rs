@@ -101,7 +101,7 @@ impl<R: Registrar> Scheduler<R> {
     /// Plans and proposes once; whether to plan again at once.
     async fn step(&mut self) -> Result<bool, SchedulerError> {
         let state = self.state.borrow_and_update().clone();
-        let mut view = self.view.borrow_and_update().patient();
+        let mut view = self.view.borrow_and_update().to_patient();
         if let Some(node) = unseen(&state, &view) {
             tracing::debug!(%node, "no plan before the view has an entry for every member");
             return Ok(false);

@@ -197,6 +197,7 @@ fn heard(state: &State, node: NodeId, alive: bool) -> NodeView {
     NodeView {
         alive,
         returning: false,
+        deaths: 0,
         facts: NodeFacts {
             version: "1".into(),
             capacity_instances: 100,

@@ -281,7 +281,8 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Whether every live node routes by a state in which the instance is to stop.
+/// Whether every live node routes by a state in which the instance is to stop. One that restarts is among them until it is
+/// silent: it finishes what it was sent.
 fn let_go(view: &View, instance: &Instance) -> bool {
     let mut alive = view.nodes.values().filter(|node| node.alive);
     alive.all(|node| node.facts.routed_revision >= instance.since_revision)

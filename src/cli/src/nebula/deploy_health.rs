@@ -27,9 +27,11 @@ fn render(health: &DeploymentHealth, history: bool) -> String {
         ));
     }
     if health.instances.is_empty() {
-        text.push_str(
-            "no instance is probed: sites have no probes, and programs have them while they run\n",
-        );
+        if health.silent.is_empty() {
+            text.push_str(
+                "no instance is probed: sites have no probes, and programs have them while they run\n",
+            );
+        }
         return text;
     }
     let rows = health.instances.iter().flat_map(|instance| {
@@ -139,6 +141,11 @@ mod tests {
         assert!(short.starts_with("node b does not say"), "{short}");
         assert!(short.contains("no connection to port 20001"), "{short}");
         assert!(!short.contains("TIME"), "{short}");
+        let nothing = DeploymentHealth {
+            instances: vec![],
+            ..health.clone()
+        };
+        assert!(!render(&nothing, false).contains("is probed"));
         let long = render(&health, true);
         let (first, second) = (long.find("00:00:01Z"), long.find("00:00:02Z"));
         assert!(first.is_some() && first < second, "{long}");

@@ -85,7 +85,7 @@ pub fn run_config(config: nebula_node::Config, out: Output) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| no_runtime(&e))?;
-    let ended = runtime.block_on(nebula_node::run(config));
+    let ended = runtime.block_on(nebula_node::run(config, systemd::goes_down));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => Ok(()),

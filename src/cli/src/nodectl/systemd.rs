@@ -1,16 +1,41 @@
 //! The systemd unit of a node, where systemd runs the machine and the user may tell it what to run.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::{CliError, Outcome};
 
 const UNIT: &str = "nebula.service";
 const UNIT_FILE: &str = "/etc/systemd/system/nebula.service";
 
+/// It answers at once or is on its own way out; every second of it is one that peers wait for a dead machine.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
 /// sd_booted(3): the folder exists exactly when systemd is the init system.
+fn is_init() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 pub fn is_here() -> bool {
-    nix::unistd::geteuid().is_root() && Path::new("/run/systemd/system").is_dir()
+    nix::unistd::geteuid().is_root() && is_init()
+}
+
+/// Whether the whole machine goes down. Without systemd nobody says so, and the answer is no.
+pub async fn goes_down() -> bool {
+    is_init() && is_stopping("systemctl".as_ref()).await
+}
+
+/// systemctl(1): `is-system-running` prints `stopping` from the beginning of a shutdown.
+async fn is_stopping(systemctl: &Path) -> bool {
+    let output = tokio::process::Command::new(systemctl)
+        .arg("is-system-running")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let answer = tokio::time::timeout(ANSWERS_WITHIN, output).await;
+    // One that cannot be asked has said nothing.
+    matches!(answer, Ok(Ok(output)) if output.stdout.trim_ascii() == b"stopping")
 }
 
 /// The unit's text.
@@ -110,7 +135,29 @@ fn systemctl(args: &[&str]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_machine_goes_down_when_its_init_system_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("systemctl");
+        for (script, goes_down) in [
+            ("echo stopping; exit 1", true),
+            ("echo running", false),
+            ("echo degraded; exit 1", false),
+            ("sleep 60", false),
+        ] {
+            let script = format!("#!/bin/sh\n[ \"$*\" = is-system-running ] || exit 2\n{script}\n");
+            let unfinished = dir.path().join("unfinished");
+            std::fs::write(&unfinished, &script).unwrap();
+            std::fs::set_permissions(&unfinished, PermissionsExt::from_mode(0o755)).unwrap();
+            std::fs::rename(&unfinished, &program).unwrap();
+            assert_eq!(is_stopping(&program).await, goes_down, "{script}");
+        }
+        assert!(!is_stopping(&dir.path().join("none")).await);
+    }
 
     #[test]
     fn the_unit_leaves_instances_alone_and_quotes_paths() {

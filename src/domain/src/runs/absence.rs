@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::NodeId;
-use crate::observed::View;
+use crate::observed::{NodeView, View};
 use crate::time::Millis;
 
 /// A run is begun again only when its node was dead for this long: a daemon that is replaced, and even a machine that
@@ -14,27 +14,36 @@ pub const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// Since when each node is dead, as one leader sees it. The next one begins anew, and waits longer.
 #[derive(Debug, Clone, Default)]
-pub struct Absence(BTreeMap<NodeId, Millis>);
+pub struct Absence(BTreeMap<NodeId, Dead>);
+
+#[derive(Debug, Clone, Copy)]
+struct Dead {
+    /// [`NodeView::deaths`]: it may have lived between two looks.
+    death: u64,
+    since: Millis,
+}
 
 impl Absence {
     pub fn note(&mut self, view: &View, now: Millis) {
-        let dead = |node: &NodeId| !view.is_alive(*node);
-        self.0.retain(|node, _| dead(node));
-        for node in view.nodes.keys().filter(|node| dead(node)) {
-            self.0.entry(*node).or_insert(now);
-        }
+        let dead = view.nodes.iter().filter(|(_, node)| !node.alive);
+        let note = |(id, node): (&NodeId, &NodeView)| {
+            let death = node.deaths;
+            let known = self.0.get(id).filter(|known| known.death == death);
+            (*id, *known.unwrap_or(&Dead { death, since: now }))
+        };
+        self.0 = dead.map(note).collect();
     }
 
     pub fn lost(&self, now: Millis) -> BTreeSet<NodeId> {
         let lost = self.0.iter();
-        lost.filter(|(_, since)| now.since(**since) >= LOST_AFTER)
+        lost.filter(|(_, dead)| now.since(dead.since) >= LOST_AFTER)
             .map(|(node, _)| *node)
             .collect()
     }
 
     /// When the next of them is lost, if it stays dead.
     pub fn due(&self, now: Millis) -> Option<Millis> {
-        let due = self.0.values().map(|since| since.plus(LOST_AFTER));
+        let due = self.0.values().map(|dead| dead.since.plus(LOST_AFTER));
         due.filter(|at| *at > now).min()
     }
 }

@@ -1,10 +1,9 @@
 //! What a drain has left on its node, and why it cannot go.
 
-use super::{InstancePhase, Picture};
+use super::{Awaited, InstancePhase, Picture};
 use crate::ids::{InstanceId, NodeId};
 use crate::names::DeploymentName;
 use crate::observed::View;
-use crate::plan::plan;
 use crate::state::{Desired, Instance, State};
 
 /// An instance that is on the node still.
@@ -25,12 +24,12 @@ pub fn left_on(state: &State, view: &View, node: NodeId) -> Vec<Left> {
     if on_node.is_empty() {
         return Vec::new();
     }
-    let plan = plan(state, view);
+    let awaited = Awaited::new(state, view);
     let left = on_node.into_iter().filter_map(|instance| {
         let name = &instance.deployment;
         let deployment = state.deployments.get(name)?;
         let all: Vec<&Instance> = state.instances_of(name).collect();
-        let picture = Picture::new(state, view, deployment, &all, &plan);
+        let picture = Picture::new(state, view, deployment, &all, &awaited);
         let seen = picture.seen.iter().find(|s| s.instance.id == instance.id)?;
         let stays = instance.desired == Desired::Run;
         let held = state.volumes_held(name, instance.id).filter(|_| stays);

@@ -146,6 +146,33 @@ fn instances_of_dead_nodes_are_lost() {
 }
 
 #[test]
+fn instances_of_a_node_that_restarts_go_on() {
+    let mut sim = app(2, 2);
+    sim.create("site", static_spec(), 1);
+    sim.settle();
+    for alive in [true, false] {
+        sim.set_alive(2, alive);
+        let node = sim.view.nodes.get_mut(&NodeId(2)).unwrap();
+        node.returning = true;
+        node.facts.restarting = true;
+        let summary = of(&sim, "app");
+        assert_eq!((summary.phase, summary.ready), (Phase::Progressing, 1));
+        assert_eq!(summary.instances.len(), 2, "nothing is to take its place");
+        assert_eq!(summary.instances[1].phase.to_string(), "running");
+        assert_eq!(
+            summary.problems,
+            [format!(
+                "instance {} on node n2: goes on while its node restarts",
+                summary.instances[1].id
+            )]
+        );
+        assert_eq!(of(&sim, "site").desired, 2);
+    }
+    sim.view.nodes.get_mut(&NodeId(2)).unwrap().returning = false;
+    assert_eq!(of(&sim, "app").instances[1].phase, InstancePhase::Lost);
+}
+
+#[test]
 fn a_site_wants_every_open_node() {
     let mut sim = Sim::new(3, 8);
     sim.create("site", static_spec(), 7);
