@@ -114,6 +114,29 @@ fn a_file_is_planned_and_applied() {
             .contains("nothing would change")
     );
 
+    // What the cluster would refuse the plan is refused too: of a new deployment, and of one that is there.
+    for (had, has) in [
+        ("stop_grace", "depends_on = [\"nowhere\"]\nstop_grace"),
+        (
+            "\"example.test\"",
+            "\"other.test\"\nsecrets = [\"NOWHERE\"]",
+        ),
+    ] {
+        for name in ["\"api\"", "\"fresh\""] {
+            write(&file, &FILE.replace(had, has).replace("\"api\"", name));
+            let planned = run("plan");
+            let applied = run("apply");
+            assert_ne!(planned.code, 0, "{planned}");
+            assert_eq!(
+                (planned.code, &planned.stderr),
+                (applied.code, &applied.stderr)
+            );
+        }
+    }
+    cluster
+        .nebula(&["deploy", "status", "fresh"])
+        .fails(1, "no deployment named 'fresh'");
+
     // What is wrong is told at its place and changes nothing.
     write(&file, &FILE.replace("instances = 2", "instanses = 2"));
     run("apply").fails(

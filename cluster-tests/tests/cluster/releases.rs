@@ -32,7 +32,9 @@ const BLUE_GREEN: [&str; 6] = [
     "--watch",
     "500ms",
 ];
-const CANARY: [&str; 8] = [
+/// Judged by its errors alone: for a second or two a program that has just started on a busy machine may well be slower than
+/// one that runs, and what is promised here is that no request fails.
+const CANARY: [&str; 10] = [
     "--strategy",
     "canary",
     "--step",
@@ -41,6 +43,8 @@ const CANARY: [&str; 8] = [
     "60% 1s",
     "--watch",
     "500ms",
+    "--judge",
+    "p95=0%",
 ];
 
 /// Users' connections at each edge.

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use nebula_artifacts::Artifacts;
 use nebula_domain::time::Millis;
-use nebula_domain::{Command, NodeId, Request, RequestId, State, View};
+use nebula_domain::{Command, NodeId, Outcome, Request, RequestId, State, View};
 use nebula_enrolment::Enrolment;
 use nebula_health::Reports;
 use nebula_logs::Logs;
@@ -17,7 +17,7 @@ use nebula_secrets::Vault;
 use nebula_telemetry::{Clock, Metrics, Random};
 use nebula_volumes::Sizes;
 use nebula_wire::api::{
-    AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER,
+    ApiError, AsOf, CONSISTENCY_HEADER, ErrorCode, NO_QUORUM_SINCE_HEADER, REQUEST_ID_HEADER,
     REVISION_HEADER, SilentNode,
 };
 use serde::Deserialize;
@@ -140,6 +140,16 @@ impl App {
     pub async fn change(&self, headers: &HeaderMap, command: Command) -> Answer<Applied> {
         let request = self.request(headers, command)?;
         Ok(self.propose(headers, request).await?)
+    }
+
+    /// What would come of the command now: a rehearsal on a copy of the latest state, which changes nothing.
+    pub async fn rehearse(&self, command: Command) -> Answer<Outcome> {
+        let latest = Consistency {
+            consistency: Level::Linearizable,
+        };
+        let mut state = State::clone(&self.read(latest).await?.state);
+        let request = Request::new(self.random.request_id(), command);
+        Ok(nebula_domain::apply(&mut state, &request).map_err(|e| ApiError::from(&e))?)
     }
 
     /// With the id that the client chose, if it did.

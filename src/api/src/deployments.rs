@@ -8,8 +8,7 @@ use nebula_domain::runs::Waiting;
 use nebula_domain::settings::DEFAULT_TLD;
 use nebula_domain::state::Origin;
 use nebula_domain::status::{Summary, summarise, summarise_all};
-use nebula_domain::{Command, DeploymentName, Outcome, Rejection, State};
-use nebula_registry::Applied;
+use nebula_domain::{Command, DeploymentName, Digest, Outcome, Rejection, State};
 use nebula_wire::api::{
     ApiError, CreateDeployment, Deployed, DeploymentPhase, DeploymentStatus, Deployments,
     InstanceStatus, Scale, UpdateDeployment,
@@ -173,7 +172,7 @@ pub(crate) async fn changed(
 ) -> Answer<Json<Deployed>> {
     let name = name(text)?;
     let applied = app.change(headers, command(name.clone())).await?;
-    Ok(Json(deployed(app, &name, None, &applied)?))
+    Ok(Json(deployed(app, &name, None, &applied.outcome)?))
 }
 
 /// The answer to a change, from what the registry said of it.
@@ -181,12 +180,12 @@ pub(crate) fn deployed(
     app: &App,
     name: &DeploymentName,
     asked: Option<Vec<String>>,
-    applied: &Applied,
+    outcome: &Outcome,
 ) -> Answer<Deployed> {
-    let Outcome::Deployed {
+    let &Outcome::Deployed {
         generation,
         release,
-    } = applied.outcome
+    } = outcome
     else {
         return Err(other_change());
     };
@@ -205,11 +204,39 @@ pub(crate) fn deployed(
     })
 }
 
-/// Creates a deployment from an uploaded artifact.
-#[utoipa::path(post, path = "/v1/deployments", request_body = CreateDeployment,
-    responses((status = 201, body = Deployed), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Rehearsal {
+    /// Only say what would come of it, or why it would be refused. Changes nothing, and the artifact need not be there.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl Rehearsal {
+    /// The artifact, and how large it is when it has to be there.
+    async fn artifact(self, app: &App, text: &str) -> Answer<(Digest, u64)> {
+        let digest = artifacts::parse(text)?;
+        let bytes = match self.dry_run {
+            true => 0,
+            false => artifacts::secure(app, digest).await?.0,
+        };
+        Ok((digest, bytes))
+    }
+
+    async fn change(self, app: &App, headers: &HeaderMap, command: Command) -> Answer<Outcome> {
+        match self.dry_run {
+            true => app.rehearse(command).await,
+            false => Ok(app.change(headers, command).await?.outcome),
+        }
+    }
+}
+
+/// Creates a deployment from an uploaded artifact. `dry_run` answers 200.
+#[utoipa::path(post, path = "/v1/deployments", request_body = CreateDeployment, params(Rehearsal),
+    responses((status = 201, body = Deployed), (status = 200, body = Deployed), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn create(
     Ex(app): Ex<App>,
+    Query(rehearsal): Query<Rehearsal>,
     headers: HeaderMap,
     Json(body): Json<CreateDeployment>,
 ) -> Answer<(StatusCode, Json<Deployed>)> {
@@ -221,8 +248,7 @@ pub async fn create(
         Passwords::Stored(&[]),
     )?;
     let asked = spec.urls(&name);
-    let artifact = artifacts::parse(&body.artifact)?;
-    let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
+    let (artifact, artifact_bytes) = rehearsal.artifact(&app, &body.artifact).await?;
     let now = app.clock.now();
     let command = Command::CreateDeployment {
         name: name.clone(),
@@ -236,19 +262,22 @@ pub async fn create(
         },
         now,
     };
-    let applied = app.change(&headers, command).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(deployed(&app, &name, Some(asked), &applied)?),
-    ))
+    let outcome = rehearsal.change(&app, &headers, command).await?;
+    let status = match rehearsal.dry_run {
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    };
+    let deployed = deployed(&app, &name, Some(asked), &outcome)?;
+    Ok((status, Json(deployed)))
 }
 
 /// Makes a new release.
-#[utoipa::path(put, path = "/v1/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path)),
+#[utoipa::path(put, path = "/v1/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path), Rehearsal),
     responses((status = 200, body = Deployed), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn update(
     Ex(app): Ex<App>,
     Path(text): Path<String>,
+    Query(rehearsal): Query<Rehearsal>,
     headers: HeaderMap,
     Json(body): Json<UpdateDeployment>,
 ) -> Answer<Json<Deployed>> {
@@ -273,8 +302,7 @@ pub async fn update(
     let read = |spec| convert::spec(spec, current_tld, Passwords::Stored(users));
     let spec = body.spec.as_ref().map(read).transpose()?;
     let generation = deployment.map(|d| d.generation).filter(|_| keeps);
-    let artifact = artifacts::parse(&body.artifact)?;
-    let (artifact_bytes, _) = artifacts::secure(&app, artifact).await?;
+    let (artifact, artifact_bytes) = rehearsal.artifact(&app, &body.artifact).await?;
     let now = app.clock.now();
     let asked = spec.as_ref().map(|spec| spec.urls(&name));
     let command = Command::UpdateDeployment {
@@ -289,8 +317,8 @@ pub async fn update(
         },
         now,
     };
-    let applied = app.change(&headers, command).await?;
-    Ok(Json(deployed(&app, &name, asked, &applied)?))
+    let outcome = rehearsal.change(&app, &headers, command).await?;
+    Ok(Json(deployed(&app, &name, asked, &outcome)?))
 }
 
 /// Changes the number of instances.

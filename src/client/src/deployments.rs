@@ -48,6 +48,32 @@ impl Client {
             .await
     }
 
+    /// What would come of [`Client::create_deployment`], whose artifact need not be there. Changes nothing.
+    ///
+    /// # Errors
+    /// It would be refused.
+    pub async fn rehearse_create(
+        &self,
+        request: &CreateDeployment,
+    ) -> Result<Deployed, ClientError> {
+        let call = Call::change(Method::POST, "/v1/deployments?dry_run=true");
+        self.json(call.json(request)?).await
+    }
+
+    /// The same of [`Client::update_deployment`].
+    ///
+    /// # Errors
+    /// It would be refused.
+    pub async fn rehearse_update(
+        &self,
+        name: &str,
+        request: &UpdateDeployment,
+    ) -> Result<Deployed, ClientError> {
+        let path = format!("{}?dry_run=true", path(name));
+        self.json(Call::change(Method::PUT, path).json(request)?)
+            .await
+    }
+
     /// A new release of a deployment.
     pub async fn update_deployment(
         &self,

@@ -140,6 +140,80 @@ async fn processor_time_is_shared_out() {
 }
 
 #[tokio::test]
+async fn a_quota_of_one_processor_is_used_up_on_one() {
+    if !possible(&[]) {
+        return;
+    }
+    let folder = Folder::new();
+    // What other tests run on this machine is nobody's neighbour here.
+    let parent = folder.root.path().file_name().unwrap();
+    let driver = folder.confining(Settings {
+        cgroup_parent: std::path::Path::new("nebula-test").join(parent),
+        ..Settings::default()
+    });
+    let resources = Resources {
+        cpu: Some(Cpu(600)),
+        ..Resources::default()
+    };
+    let tell = "grep Cpus_allowed_list /proc/self/status > on.new; mv on.new on; sleep 1000";
+    let processors = usize::from(std::thread::available_parallelism().unwrap());
+    let mut taken = std::collections::BTreeSet::new();
+    for number in 1..=processors.min(2) as u64 {
+        let spec = StartSpec {
+            resources,
+            ..folder.confined(InstanceId(number), "api", tell)
+        };
+        driver.start(spec).await.unwrap();
+        let file = folder.work(InstanceId(number)).join("on");
+        let told = eventually("it tells", || std::fs::read_to_string(&file).ok()).await;
+        let on: u32 = told.split_whitespace().last().unwrap().parse().unwrap();
+        assert!(taken.insert(on), "{on} is promised to another");
+        let controls = run_of(&driver, InstanceId(number)).unwrap().isolation.0;
+        let cpu = controls.iter().find(|control| control.kind == Kind::Cpu);
+        let expected = format!("600m by control group, on processor {on}");
+        assert!(
+            processors == 1 || cpu.unwrap().detail == expected,
+            "{cpu:?}"
+        );
+    }
+    // They fit on none together: what is left of two is on all.
+    let spec = StartSpec {
+        resources,
+        ..folder.confined(InstanceId(9), "api", tell)
+    };
+    if processors == 2 {
+        driver.start(spec).await.unwrap();
+        let file = folder.work(InstanceId(9)).join("on");
+        let told = eventually("it tells", || std::fs::read_to_string(&file).ok()).await;
+        assert!(told.ends_with("0-1\n"), "{told}");
+        driver.stop(InstanceId(9), Duration::ZERO).await.unwrap();
+        exit_of(&driver, InstanceId(9)).await;
+    }
+    for number in 1..=processors.min(2) as u64 {
+        driver
+            .stop(InstanceId(number), Duration::ZERO)
+            .await
+            .unwrap();
+        exit_of(&driver, InstanceId(number)).await;
+    }
+    for hierarchy in ["cpu", "cpuset"] {
+        let groups = std::path::Path::new("/sys/fs/cgroup")
+            .join(hierarchy)
+            .join("nebula-test");
+        let left = std::fs::read_dir(groups.join(parent));
+        let left = left.map_or(0, |entries| {
+            let entries = entries.flatten();
+            entries
+                .filter(|entry| entry.file_type().unwrap().is_dir())
+                .count()
+        });
+        assert_eq!(left, 0, "{hierarchy}");
+        let _ = std::fs::remove_dir(groups.join(parent));
+        let _ = std::fs::remove_dir(groups);
+    }
+}
+
+#[tokio::test]
 async fn a_disk_filler_is_ended_whatever_it_fills_the_disk_with() {
     if !possible(&[PYTHON]) {
         return;

@@ -80,6 +80,29 @@ struct Looked {
     plan: Plan,
 }
 
+impl Looked {
+    fn creation(&self, message: String) -> CreateDeployment {
+        CreateDeployment {
+            name: self.manifest.name.to_string(),
+            spec: self.manifest.spec.clone(),
+            instances: self.manifest.instances.unwrap_or(1),
+            artifact: self.packed.digest(),
+            author: origin::author(),
+            message,
+        }
+    }
+
+    fn update(&self, current: &DeploymentStatus, message: String) -> UpdateDeployment {
+        UpdateDeployment {
+            spec: Some(self.manifest.spec.clone()),
+            artifact: self.packed.digest(),
+            based_on: Some(current.generation),
+            author: origin::author(),
+            message,
+        }
+    }
+}
+
 /// Reads everything and compares; nothing is sent and nothing changed.
 async fn look(flags: &FileFlags, connect: &ConnectFlags) -> Outcome<Looked> {
     let variable = |name: &str| std::env::var(name).ok();
@@ -110,6 +133,7 @@ async fn look(flags: &FileFlags, connect: &ConnectFlags) -> Outcome<Looked> {
 
 pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outcome {
     let looked = look(&args.from, connect).await?;
+    rehearse(&looked).await?;
     let unplaced = unplaced(&looked).await?;
     let plan = Plan {
         unplaced,
@@ -123,6 +147,24 @@ pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outco
             format!("{} differs from the file", plan.name),
             "",
         ));
+    }
+    Ok(())
+}
+
+/// What `apply` would be refused, `plan` is.
+async fn rehearse(looked: &Looked) -> Outcome {
+    let client = &looked.client;
+    match (looked.plan.action, &looked.current) {
+        (Action::Create, _) => {
+            client
+                .rehearse_create(&looked.creation(String::new()))
+                .await?;
+        }
+        (Action::Update, Some(current)) => {
+            let request = looked.update(current, String::new());
+            client.rehearse_update(&current.name, &request).await?;
+        }
+        (Action::Scale | Action::None | Action::Update, _) => {}
     }
     Ok(())
 }
@@ -218,25 +260,9 @@ async fn change(looked: &Looked, message: String, out: Output) -> Outcome<Deploy
         }
         pack::upload(client, packed, out).await?;
         deployed = Some(match current {
-            None => {
-                let request = CreateDeployment {
-                    name: name.to_owned(),
-                    spec: manifest.spec.clone(),
-                    instances: manifest.instances.unwrap_or(1),
-                    artifact: packed.digest(),
-                    author: origin::author(),
-                    message,
-                };
-                client.create_deployment(&request).await?
-            }
+            None => client.create_deployment(&looked.creation(message)).await?,
             Some(current) => {
-                let request = UpdateDeployment {
-                    spec: Some(manifest.spec.clone()),
-                    artifact: packed.digest(),
-                    based_on: Some(current.generation),
-                    author: origin::author(),
-                    message,
-                };
+                let request = looked.update(current, message);
                 client.update_deployment(name, &request).await?
             }
         });

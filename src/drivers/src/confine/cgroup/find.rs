@@ -24,6 +24,7 @@ pub(crate) struct Hierarchies {
     pub cpu: Option<Hierarchy>,
     /// In version 2 a part of `cpu`.
     pub cpuacct: Option<Hierarchy>,
+    pub cpuset: Option<Hierarchy>,
     pub pids: Option<Hierarchy>,
 }
 
@@ -61,6 +62,7 @@ fn parse(mounts: &str, controllers: impl Fn(&Path) -> String) -> Hierarchies {
                 "memory" => &mut found.memory,
                 "cpu" => &mut found.cpu,
                 "cpuacct" => &mut found.cpuacct,
+                "cpuset" => &mut found.cpuset,
                 "pids" => &mut found.pids,
                 _ => continue,
             };

@@ -4,6 +4,7 @@
 //! Both versions behind one interface: a run has a group in every hierarchy that has a controller it needs.
 
 mod find;
+mod processors;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nebula_domain::ids::InstanceId;
-use nebula_domain::resources::Resources;
+use nebula_domain::resources::{Cpu, Resources};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::{Controls, Failure, Kind};
+use super::{Control, Controls, Failure, Kind};
 use find::{Hierarchies, Hierarchy, Version};
 
 pub(crate) use sweep::sweep;
@@ -45,6 +46,9 @@ pub(crate) struct Groups {
     memory: Option<Group>,
     cpu: Option<Group>,
     cpuacct: Option<Group>,
+    /// Only of a program that is kept to some processors. Records of earlier versions have none.
+    #[serde(default)]
+    cpuset: Option<Group>,
     pids: Option<Group>,
 }
 
@@ -91,6 +95,7 @@ impl Place {
             memory: group(&self.hierarchies.memory),
             cpu: group(&self.hierarchies.cpu),
             cpuacct: group(&self.hierarchies.cpuacct),
+            cpuset: group(&self.hierarchies.cpuset),
             pids: group(&self.hierarchies.pids),
         }
     }
@@ -103,7 +108,13 @@ fn relative(parent: &Path) -> &Path {
 
 impl Groups {
     fn all(&self) -> impl Iterator<Item = &Group> {
-        let all = [&self.memory, &self.cpu, &self.cpuacct, &self.pids];
+        let all = [
+            &self.memory,
+            &self.cpu,
+            &self.cpuacct,
+            &self.cpuset,
+            &self.pids,
+        ];
         let mut seen = BTreeSet::new();
         all.into_iter()
             .flatten()
@@ -129,6 +140,7 @@ impl Groups {
             controls,
             Group::limit_cpu,
         );
+        made.cpuset = cpu.and_then(|cpu| self.keep_together(made.cpu.as_ref()?, cpu, controls));
         // The instance's own first process is none of what it asked for.
         let pids = u64::from(resources.pids) + 1;
         let limit = Some((resources.pids.to_string(), pids));
@@ -139,6 +151,28 @@ impl Groups {
         made.cpuacct = cpuacct.filter(|group| group.make().is_ok()).cloned();
         self.remove_but(&made);
         made
+    }
+
+    /// On few processors, where that can be had; the quota holds either way.
+    fn keep_together(&self, made: &Group, cpu: Cpu, controls: &mut Controls) -> Option<Group> {
+        let group = self.cpuset.as_ref()?;
+        match processors::confine(group, made, u64::from(cpu.millis())) {
+            Ok(Some(chosen)) => {
+                let on = processors::shown(&chosen);
+                controls.set(Control {
+                    kind: Kind::Cpu,
+                    held: true,
+                    detail: format!("{cpu} by control group, on processor {on}"),
+                });
+                Some(group.clone())
+            }
+            Ok(None) => None,
+            Err(error) => {
+                let path = group.path.display();
+                tracing::debug!(%path, %error, "a program runs on all processors");
+                None
+            }
+        }
     }
 
     /// Those that were made and took no limit: no record tells of them.
@@ -282,7 +316,7 @@ impl Group {
     /// In version 2 a group's children have the controllers that it passes on.
     fn pass_on(&self, path: &Path) {
         if self.version == Version::V2 {
-            for controller in ["+memory", "+cpu", "+pids"] {
+            for controller in ["+memory", "+cpu", "+cpuset", "+pids"] {
                 // What is missing shows when the limit is set.
                 let _ = fs::write(path.join("cgroup.subtree_control"), controller);
             }

@@ -14,6 +14,7 @@ pub(crate) fn sweep(place: &Place, running: &BTreeSet<InstanceId>) {
         &hierarchies.memory,
         &hierarchies.cpu,
         &hierarchies.cpuacct,
+        &hierarchies.cpuset,
         &hierarchies.pids,
     ];
     let mut gone = BTreeSet::new();

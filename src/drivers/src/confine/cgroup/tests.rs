@@ -1,4 +1,4 @@
-use nebula_domain::resources::{Cpu, Memory};
+use nebula_domain::resources::Memory;
 
 use super::*;
 
@@ -13,6 +13,7 @@ fn place(version: Version, mount: &Path) -> Place {
             memory: one.clone(),
             cpu: one.clone(),
             cpuacct: one.clone().filter(|_| version == Version::V1),
+            cpuset: one.clone(),
             pids: one,
         },
         folder: "nebula/n".into(),
@@ -112,6 +113,7 @@ fn apart(mount: &Path) -> Groups {
             memory: hierarchy("memory"),
             cpu: hierarchy("cpu"),
             cpuacct: hierarchy("cpuacct"),
+            cpuset: hierarchy("cpuset"),
             pids: hierarchy("pids"),
         },
         folder: "nebula/n".into(),
@@ -138,6 +140,63 @@ fn one_that_stays_keeps_no_other_from_ending() {
 }
 
 #[test]
+fn a_quota_is_kept_to_as_many_processors_as_it_fills() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |instance| {
+        let groups = Groups {
+            memory: None,
+            ..apart(dir.path())
+        };
+        let at = |group: Option<Group>| {
+            group.map(|group| Group {
+                path: group.path.with_file_name(format!("i-{instance}")),
+                ..group
+            })
+        };
+        Groups {
+            cpu: at(groups.cpu),
+            cpuset: at(groups.cpuset),
+            pids: at(groups.pids),
+            ..Groups::default()
+        }
+    };
+    let cpuset = dir.path().join("cpuset");
+    fs::create_dir_all(&cpuset).unwrap();
+    for (file, text) in [
+        ("cpuset.effective_cpus", "0-1\n"),
+        ("cpuset.cpus", "0-1\n"),
+        ("cpuset.mems", "0\n"),
+    ] {
+        fs::write(cpuset.join(file), text).unwrap();
+    }
+    let start = |instance, millis| {
+        let resources = Resources {
+            memory: None,
+            cpu: Some(Cpu(millis)),
+            ..resources()
+        };
+        let mut controls = Controls::default();
+        let made = place(instance).create(&resources, &mut controls);
+        let own = cpuset.join(format!("nebula/n/i-{instance}"));
+        let cpus = fs::read_to_string(own.join("cpuset.cpus")).ok();
+        assert_eq!(made.cpuset.is_some(), cpus.is_some());
+        let mems = fs::read_to_string(own.join("cpuset.mems")).ok();
+        assert_eq!(mems.as_deref(), cpus.as_ref().map(|_| "0\n"));
+        cpus
+    };
+    assert_eq!(start(1, 600).as_deref(), Some("1"));
+    assert_eq!(start(2, 300).as_deref(), Some("0"));
+    assert_eq!(start(3, 500).as_deref(), Some("0"));
+    // 600 on one, 800 on the other.
+    assert_eq!(start(4, 600), None, "it runs on both");
+    assert_eq!(start(5, 2000), None);
+    for ended in [1, 4, 5] {
+        fs::remove_dir_all(dir.path().join(format!("cpu/nebula/n/i-{ended}"))).unwrap();
+    }
+    assert_eq!(start(6, 500).as_deref(), Some("1"));
+}
+
+#[test]
 fn one_that_takes_no_limit_is_not_left_behind() {
     let dir = tempfile::tempdir().unwrap();
     let groups = apart(dir.path());
@@ -148,7 +207,11 @@ fn one_that_takes_no_limit_is_not_left_behind() {
     let made = groups.create(&resources(), &mut controls);
     assert!(made.memory.is_none() && !memory.exists());
     let kept: Vec<_> = made.all().map(|group| group.path.exists()).collect();
-    assert_eq!(kept, [true, true, true]);
+    assert_eq!(
+        kept,
+        [true, true, true],
+        "and none for processors: nothing says which there are"
+    );
     let missing: Vec<_> = controls.missing().map(|control| control.kind).collect();
     assert_eq!(missing, [Kind::Memory]);
 }
