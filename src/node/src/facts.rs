@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nebula_actors::{BoxError, Reconciler};
-use nebula_domain::observed::{BUSY_TOLD, NodeFacts};
+use nebula_domain::observed::{BUSY_TOLD, LocalInstances, NodeFacts};
 use nebula_domain::routes::RouteTable;
 use nebula_domain::state::Desired;
 use nebula_domain::{InstanceId, State};
@@ -31,18 +31,27 @@ pub(crate) struct FactsKeeper {
     pub reserve: ReserveConfig,
     pub version: &'static str,
     pub state: watch::Receiver<Arc<State>>,
+    pub locals: watch::Receiver<Arc<LocalInstances>>,
     pub work: Work,
     /// Some stopping instance had work when it was looked last.
     pub busy: bool,
 }
 
 impl FactsKeeper {
-    /// Instances that are to stop: whoever stops them waits for what they still do.
+    /// Instances that are to stop, and those here that the registry has forgotten: whoever stops them waits for what they
+    /// still do.
     fn stopping(&self) -> BTreeSet<InstanceId> {
         let state = self.state.borrow();
         let stopping = state.instances.values();
         let stopping = stopping.filter(|instance| instance.desired == Desired::Stop);
-        stopping.map(|instance| instance.id).collect()
+        let locals = self.locals.borrow();
+        let forgotten = locals
+            .keys()
+            .filter(|id| !state.instances.contains_key(*id));
+        stopping
+            .map(|instance| instance.id)
+            .chain(forgotten.copied())
+            .collect()
     }
 }
 

@@ -476,7 +476,7 @@ impl Node {
         {
             let (membership, status) = (membership.clone(), registry.status());
             let (state, work) = (registry.watch_plan(), edge.work());
-            let reserve = config.reserve.clone();
+            let (reserve, locals) = (config.reserve.clone(), locals_rx.clone());
             guardian.supervise("facts", move || FactsKeeper {
                 membership: membership.clone(),
                 table: table_rx.clone(),
@@ -485,6 +485,7 @@ impl Node {
                 reserve: reserve.clone(),
                 version: VERSION,
                 state: state.clone(),
+                locals: locals.clone(),
                 work: work.clone(),
                 busy: false,
             });

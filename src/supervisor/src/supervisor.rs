@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nebula_actors::{BoxError, Reconciler};
 use nebula_artifacts::Artifacts;
 use nebula_domain::observed::{GivenUp, LocalInstances};
-use nebula_domain::spec::{Spec, Workload};
+use nebula_domain::spec::{DEFAULT_DRAIN, DEFAULT_SOCKET_GRACE, Spec, Workload};
 use nebula_domain::state::{Desired, Instance};
 use nebula_domain::{InstanceId, State, View};
 use nebula_drivers::Runs;
@@ -69,6 +69,8 @@ pub struct Supervisor {
     starting: BTreeMap<InstanceId, u16>,
     /// Ended instances whose output is being deleted, or could not be.
     removing: BTreeSet<InstanceId>,
+    /// What the registry knows no more, by the plan in which that was seen first.
+    forgotten: BTreeMap<InstanceId, u64>,
     fetches: Arc<Semaphore>,
     starts: Arc<Semaphore>,
     tasks: JoinSet<Done>,
@@ -115,6 +117,7 @@ impl Supervisor {
             folders: BTreeMap::new(),
             starting: BTreeMap::new(),
             removing: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
             starts: Arc::new(Semaphore::new(STARTS)),
             tasks: JoinSet::new(),
@@ -163,7 +166,7 @@ impl Supervisor {
         let Some(instance) = assigned else {
             // A registry that lags does not know all that this node was given.
             let sure = self.contact.is_sure();
-            return sure.then_some(Want::Stop(Farewell::NOW));
+            return sure.then(|| Want::Stop(self.farewell_to_forgotten(state, view, id)));
         };
         match instance.desired {
             Desired::Stop if !self.contact.is_sure() => Some(Want::Hold),
@@ -180,6 +183,22 @@ impl Supervisor {
                 Workload::Static(_) => Some(Want::Files),
                 Workload::Service(_) => Some(Want::Program),
             },
+        }
+    }
+
+    /// This node was away while it was replaced elsewhere. Its own proxies chose it until they heard of that, just as the
+    /// supervisor did.
+    fn farewell_to_forgotten(&self, state: &State, view: &View, id: InstanceId) -> Farewell {
+        let runs = self.runs.borrow();
+        if runs.get(&id).is_none_or(|run| run.port.is_none()) {
+            return Farewell::NOW;
+        }
+        let since = self.forgotten.get(&id).copied();
+        Farewell {
+            let_go: let_go(view, since.unwrap_or(state.plan_revision)),
+            busy: view.busy(id),
+            drain: DEFAULT_DRAIN,
+            socket_grace: DEFAULT_SOCKET_GRACE,
         }
     }
 
@@ -246,6 +265,7 @@ impl Supervisor {
     /// Tells peers what became of each instance, and this node's proxy and probes where it listens.
     fn publish(&mut self, state: &State, runs: &Runs) {
         let mut locals = LocalInstances::new();
+        let known = self.shared.locals.borrow().clone();
         for (id, slot) in &self.slots {
             let facts = PhaseFacts {
                 phase: slot.phase(),
@@ -262,6 +282,8 @@ impl Supervisor {
             let listening = matches!(slot.stage, Stage::Running | Stage::Draining(..));
             if let Some(run) = runs.get(id).filter(|run| listening && run.is_running())
                 && let Some(local) = local::local(state, *id, run, &self.shared.config.node_name)
+                    // Of one that the registry has forgotten there is no more than was said before.
+                    .or_else(|| known.get(id).filter(|known| known.run == run.run).cloned())
             {
                 locals.insert(*id, local);
             }
@@ -281,11 +303,11 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Whether every live node routes by a state in which the instance is to stop. One that restarts is among them until it is
+/// Whether every live node routes by this plan, in which the instance is to stop, or by a later one. One that restarts is among them until it is
 /// silent: it finishes what it was sent.
-fn let_go(view: &View, instance: &Instance) -> bool {
+fn let_go(view: &View, revision: u64) -> bool {
     let mut alive = view.nodes.values().filter(|node| node.alive);
-    alive.all(|node| node.facts.routed_revision >= instance.since_revision)
+    alive.all(|node| node.facts.routed_revision >= revision)
 }
 
 /// Of what takes no requests no proxy has to let go.
@@ -304,7 +326,7 @@ fn farewell(state: &State, view: &View, instance: &Instance) -> Farewell {
         Some(Workload::Static(_)) | None => (Duration::ZERO, Duration::ZERO),
     };
     Farewell {
-        let_go: let_go(view, instance),
+        let_go: let_go(view, instance.since_revision),
         busy: view.busy(instance.id),
         drain,
         socket_grace,
@@ -370,6 +392,12 @@ impl Reconciler for Supervisor {
             .collect();
         self.sweep(&ids);
         for id in ids {
+            match state.instances.contains_key(&id) {
+                true => drop(self.forgotten.remove(&id)),
+                false => {
+                    self.forgotten.entry(id).or_insert(state.plan_revision);
+                }
+            }
             let Some(want) = self.want(&state, &view, id) else {
                 continue;
             };
@@ -390,6 +418,7 @@ impl Reconciler for Supervisor {
         }
         self.publish(&state, &runs);
         self.forget(&state, &runs);
+        self.forgotten.retain(|id, _| self.slots.contains_key(id));
         let spoken_of = self.slots.keys().copied().chain(running(&runs)).collect();
         self.membership.keep_instances(&spoken_of);
         Ok(())

@@ -39,6 +39,7 @@ async fn an_old_state_stops_nothing() {
     node.apply(|state| {
         state.instances.remove(&ONE);
     });
+    node.acknowledge();
     node.until("what the registry dropped is stopped", || {
         node.driver
             .runs()
@@ -47,6 +48,28 @@ async fn an_old_state_stops_nothing() {
             .is_none_or(|run| !run.is_running())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_the_registry_has_forgotten_serves_until_this_nodes_proxies_know() {
+    let node = node().await;
+    node.assign(ONE, "api", service());
+    node.phase(ONE, Phase::Running).await;
+    node.acknowledge();
+    // Replaced elsewhere while this node was away; it has just caught up.
+    node.apply(|state| {
+        state.instances.remove(&ONE);
+    });
+    node.assign(TWO, "web", service());
+    node.phase(TWO, Phase::Running).await;
+    assert!(node.driver.stops().is_empty());
+    assert!(node.is_local(ONE), "requests are on their way to it");
+    node.acknowledge();
+    node.until("it is stopped", || {
+        node.driver.stops().iter().any(|(id, _)| *id == ONE)
+    })
+    .await;
+    node.until("it is gone", || !node.is_local(ONE)).await;
 }
 
 #[tokio::test]

@@ -171,6 +171,7 @@ impl Node {
         self.registry.state.send_modify(|state| {
             let state = Arc::make_mut(state);
             state.revision += 1;
+            state.plan_revision = state.revision;
             change(state);
         });
     }
