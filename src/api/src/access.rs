@@ -51,6 +51,8 @@ const ACTIONS: &[(Method, &str, Needs)] = &[
     (PUT, "/v1/artifacts/{digest}", Needs::Operator),
     (GET, "/v1/deployments", Needs::Operator),
     (POST, "/v1/deployments", Needs::Operator),
+    (POST, "/v1/rehearsals/deployments", Needs::Operator),
+    (PUT, "/v1/rehearsals/deployments/{name}", Needs::Operator),
     (GET, "/v1/deployments/{name}", Needs::Operator),
     (PUT, "/v1/deployments/{name}", Needs::Operator),
     (DELETE, "/v1/deployments/{name}", Needs::Operator),

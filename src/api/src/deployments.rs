@@ -204,42 +204,55 @@ pub(crate) fn deployed(
     })
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct Rehearsal {
-    /// Only say what would come of it, or why it would be refused. Changes nothing, and the artifact need not be there.
-    #[serde(default)]
-    pub dry_run: bool,
+/// How a change is gone about. A rehearsal changes nothing, and the artifact need not be there.
+#[derive(Clone, Copy)]
+enum Mode<'a> {
+    Change(&'a HeaderMap),
+    Rehearsal,
 }
 
-impl Rehearsal {
+impl Mode<'_> {
     /// The artifact, and how large it is when it has to be there.
     async fn artifact(self, app: &App, text: &str) -> Answer<(Digest, u64)> {
         let digest = artifacts::parse(text)?;
-        let bytes = match self.dry_run {
-            true => 0,
-            false => artifacts::secure(app, digest).await?.0,
+        let bytes = match self {
+            Mode::Rehearsal => 0,
+            Mode::Change(_) => artifacts::secure(app, digest).await?.0,
         };
         Ok((digest, bytes))
     }
 
-    async fn change(self, app: &App, headers: &HeaderMap, command: Command) -> Answer<Outcome> {
-        match self.dry_run {
-            true => app.rehearse(command).await,
-            false => Ok(app.change(headers, command).await?.outcome),
+    async fn go(self, app: &App, command: Command) -> Answer<Outcome> {
+        match self {
+            Mode::Rehearsal => app.rehearse(command).await,
+            Mode::Change(headers) => Ok(app.change(headers, command).await?.outcome),
         }
     }
 }
 
-/// Creates a deployment from an uploaded artifact. `dry_run` answers 200.
-#[utoipa::path(post, path = "/v1/deployments", request_body = CreateDeployment, params(Rehearsal),
-    responses((status = 201, body = Deployed), (status = 200, body = Deployed), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
+/// Creates a deployment from an uploaded artifact.
+#[utoipa::path(post, path = "/v1/deployments", request_body = CreateDeployment,
+    responses((status = 201, body = Deployed), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn create(
     Ex(app): Ex<App>,
-    Query(rehearsal): Query<Rehearsal>,
     headers: HeaderMap,
     Json(body): Json<CreateDeployment>,
 ) -> Answer<(StatusCode, Json<Deployed>)> {
+    let created = created(&app, Mode::Change(&headers), body).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// What creating a deployment would come to, or why it would be refused. Changes nothing; the artifact need not be there.
+#[utoipa::path(post, path = "/v1/rehearsals/deployments", request_body = CreateDeployment,
+    responses((status = 200, body = Deployed), (status = 400, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn rehearse_create(
+    Ex(app): Ex<App>,
+    Json(body): Json<CreateDeployment>,
+) -> Answer<Json<Deployed>> {
+    Ok(Json(created(&app, Mode::Rehearsal, body).await?))
+}
+
+async fn created(app: &App, mode: Mode<'_>, body: CreateDeployment) -> Answer<Deployed> {
     let name = name(&body.name)?;
     let state = app.registry.state();
     let spec = convert::spec(
@@ -248,8 +261,7 @@ pub async fn create(
         Passwords::Stored(&[]),
     )?;
     let asked = spec.urls(&name);
-    let (artifact, artifact_bytes) = rehearsal.artifact(&app, &body.artifact).await?;
-    let now = app.clock.now();
+    let (artifact, artifact_bytes) = mode.artifact(app, &body.artifact).await?;
     let command = Command::CreateDeployment {
         name: name.clone(),
         spec,
@@ -260,28 +272,44 @@ pub async fn create(
             author: body.author,
             message: body.message,
         },
-        now,
+        now: app.clock.now(),
     };
-    let outcome = rehearsal.change(&app, &headers, command).await?;
-    let status = match rehearsal.dry_run {
-        true => StatusCode::OK,
-        false => StatusCode::CREATED,
-    };
-    let deployed = deployed(&app, &name, Some(asked), &outcome)?;
-    Ok((status, Json(deployed)))
+    let outcome = mode.go(app, command).await?;
+    deployed(app, &name, Some(asked), &outcome)
 }
 
 /// Makes a new release.
-#[utoipa::path(put, path = "/v1/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path), Rehearsal),
+#[utoipa::path(put, path = "/v1/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path)),
     responses((status = 200, body = Deployed), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn update(
     Ex(app): Ex<App>,
     Path(text): Path<String>,
-    Query(rehearsal): Query<Rehearsal>,
     headers: HeaderMap,
     Json(body): Json<UpdateDeployment>,
 ) -> Answer<Json<Deployed>> {
-    let name = name(&text)?;
+    Ok(Json(
+        updated(&app, Mode::Change(&headers), &text, body).await?,
+    ))
+}
+
+/// What a new release would come to, or why it would be refused. Changes nothing; the artifact need not be there.
+#[utoipa::path(put, path = "/v1/rehearsals/deployments/{name}", request_body = UpdateDeployment, params(("name" = String, Path)),
+    responses((status = 200, body = Deployed), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn rehearse_update(
+    Ex(app): Ex<App>,
+    Path(text): Path<String>,
+    Json(body): Json<UpdateDeployment>,
+) -> Answer<Json<Deployed>> {
+    Ok(Json(updated(&app, Mode::Rehearsal, &text, body).await?))
+}
+
+async fn updated(
+    app: &App,
+    mode: Mode<'_>,
+    text: &str,
+    body: UpdateDeployment,
+) -> Answer<Deployed> {
+    let name = name(text)?;
     let keeps = body
         .spec
         .as_ref()
@@ -302,8 +330,7 @@ pub async fn update(
     let read = |spec| convert::spec(spec, current_tld, Passwords::Stored(users));
     let spec = body.spec.as_ref().map(read).transpose()?;
     let generation = deployment.map(|d| d.generation).filter(|_| keeps);
-    let (artifact, artifact_bytes) = rehearsal.artifact(&app, &body.artifact).await?;
-    let now = app.clock.now();
+    let (artifact, artifact_bytes) = mode.artifact(app, &body.artifact).await?;
     let asked = spec.as_ref().map(|spec| spec.urls(&name));
     let command = Command::UpdateDeployment {
         name: name.clone(),
@@ -315,10 +342,10 @@ pub async fn update(
             author: body.author,
             message: body.message,
         },
-        now,
+        now: app.clock.now(),
     };
-    let outcome = rehearsal.change(&app, &headers, command).await?;
-    Ok(Json(deployed(&app, &name, asked, &outcome)?))
+    let outcome = mode.go(app, command).await?;
+    deployed(app, &name, asked, &outcome)
 }
 
 /// Changes the number of instances.

@@ -190,7 +190,7 @@ async fn hand_over_vote(
     let others = voters.iter().filter(|voter| **voter != node).count();
     let alive = voters
         .iter()
-        .filter(|voter| **voter != node && view.is_alive(**voter))
+        .filter(|voter| **voter != node && view.serves(**voter))
         .count();
     if others > 0 && alive * 2 <= others {
         return Err(Failure::new(

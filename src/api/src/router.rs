@@ -51,6 +51,8 @@ fn documented() -> OpenApiRouter<App> {
             deployments::update,
             deployments::remove
         ))
+        .routes(routes!(deployments::rehearse_create))
+        .routes(routes!(deployments::rehearse_update))
         .routes(routes!(deployments::scale))
         .routes(routes!(deployments::restart))
         .routes(routes!(releases::list))

@@ -51,12 +51,12 @@ impl Client {
     /// What would come of [`Client::create_deployment`], whose artifact need not be there. Changes nothing.
     ///
     /// # Errors
-    /// It would be refused.
+    /// It would be refused. Not found: the node is of a version that has no rehearsals.
     pub async fn rehearse_create(
         &self,
         request: &CreateDeployment,
     ) -> Result<Deployed, ClientError> {
-        let call = Call::change(Method::POST, "/v1/deployments?dry_run=true");
+        let call = Call::change(Method::POST, "/v1/rehearsals/deployments");
         self.json(call.json(request)?).await
     }
 
@@ -69,7 +69,7 @@ impl Client {
         name: &str,
         request: &UpdateDeployment,
     ) -> Result<Deployed, ClientError> {
-        let path = format!("{}?dry_run=true", path(name));
+        let path = format!("/v1/rehearsals/deployments/{}", segment(name));
         self.json(Call::change(Method::PUT, path).json(request)?)
             .await
     }

@@ -72,9 +72,12 @@ pub struct NodeFacts {
     /// Instances that are to stop and have work under way for this node's clients; at most [`BUSY_TOLD`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub busy: BTreeMap<InstanceId, Busy>,
-    /// Its daemon ends in order and is to be back in a moment; its programs run on.
+    /// Its daemon ends in order and takes no requests any more. It is to be back in a moment; its programs run on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub restarting: bool,
+    /// But nobody need wait for it: its machine goes down.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub for_good: bool,
 }
 
 fn is_false(value: &bool) -> bool {

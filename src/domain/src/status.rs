@@ -319,7 +319,7 @@ impl<'a> Picture<'a> {
             let (id, node) = (seen.instance.id, self.node_name(seen.instance.node));
             if seen.node == Standing::Restarts {
                 return Some(format!(
-                    "instance {id} on node {node}: goes on while its node restarts"
+                    "instance {id} on node {node}: left to its node, which restarts"
                 ));
             }
             let facts = seen.facts.filter(|_| seen.serves())?;

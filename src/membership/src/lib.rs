@@ -205,9 +205,10 @@ impl Membership {
     }
 
     /// Says that this node's daemon ends and is to be back in a moment, while its programs go on: peers send it nothing
-    /// more, and whoever leads leaves its instances where they are for 30 s. Returns when that had time to be heard.
-    pub async fn say_restarting(&self) {
-        self.change(Local::set_restarting);
+    /// more, and whoever leads leaves its instances where they are for 30 s, unless it goes `for_good`, with its machine. Returns
+    /// when that had time to be heard.
+    pub async fn say_restarting(&self, for_good: bool) {
+        self.change(|local| local.set_restarting(for_good));
         tokio::time::sleep(limits::FAREWELL).await;
     }
 

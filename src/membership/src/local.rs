@@ -85,6 +85,7 @@ pub(crate) enum Change {
 impl Local {
     pub fn set_node(&mut self, mut facts: NodeFacts) -> Change {
         facts.restarting |= self.facts.restarting;
+        facts.for_good |= self.facts.for_good;
         facts.rss_bytes = facts.rss_bytes / RSS_STEP_BYTES * RSS_STEP_BYTES;
         if facts == self.facts {
             return Change::None;
@@ -98,9 +99,10 @@ impl Local {
         if lazy { Change::Lazy } else { Change::Urgent }
     }
 
-    pub fn set_restarting(&mut self) -> Change {
+    pub fn set_restarting(&mut self, for_good: bool) -> Change {
         self.set_node(NodeFacts {
             restarting: true,
+            for_good,
             ..self.facts.clone()
         })
     }

@@ -189,7 +189,11 @@ pub(crate) fn own(local: &Local) -> NodeView {
         alive: true,
         returning: false,
         deaths: 0,
-        facts: local.facts.clone(),
+        // What it tells others: its own edge serves until it is closed.
+        facts: NodeFacts {
+            restarting: false,
+            ..local.facts.clone()
+        },
         instances: local
             .instances
             .iter()
@@ -244,7 +248,7 @@ impl Memory {
         let alive = live || in_grace || (self.alive && held);
         self.deaths += u64::from(self.alive && !alive);
         self.alive = alive;
-        if self.said.facts.restarting {
+        if self.said.facts.restarting && !self.said.facts.for_good {
             self.awaited_until = Some(self.heard + RETURN_WITHIN);
         } else if live {
             self.awaited_until = None;
@@ -516,6 +520,24 @@ mod tests {
         };
         assert_eq!(seen(500, heard_of), (false, false, true));
         assert_eq!(seen(500, life(3, 2, false)), (true, true, false));
+    }
+
+    #[test]
+    fn one_that_goes_for_good_serves_nobody_and_is_not_waited_for() {
+        let mut bench = Bench::new();
+        let mut life = bench.life(1, true, true);
+        let facts = &mut life.said.as_mut().unwrap().facts;
+        (facts.restarting, facts.for_good) = (true, true);
+        let members = BTreeSet::from([ME, PEER]);
+        let mut local = Local::default();
+        local.set_restarting(false);
+        let (nobody, now) = (BTreeSet::new(), bench.now);
+        let view = bench
+            .builder
+            .build(&members, &local, &nobody, vec![life], now);
+        assert!(view.is_alive(PEER) && !view.serves(PEER));
+        assert!(!view.nodes[&PEER].returning);
+        assert!(view.serves(ME), "its own edge serves until it is closed");
     }
 
     #[test]

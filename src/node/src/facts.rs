@@ -89,6 +89,7 @@ impl Reconciler for FactsKeeper {
             routed_revision,
             busy,
             restarting: false,
+            for_good: false,
         });
         Ok(())
     }

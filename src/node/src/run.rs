@@ -72,8 +72,8 @@ pub async fn run(
         () = node.removed() => End::Removed,
     };
     tracing::info!(?end, "stopping");
-    if end == End::Leave && !machine_goes_down().await {
-        node.say_restarting().await;
+    if end == End::Leave {
+        node.say_restarting(machine_goes_down().await).await;
     }
     node.stop(end != End::Leave, DRAIN_DEADLINE).await;
     match end {

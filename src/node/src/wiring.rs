@@ -568,9 +568,10 @@ impl Node {
         }
     }
 
-    /// For a daemon that is to be back in a moment, before it stops: nobody begins what runs here anew elsewhere.
-    pub(crate) async fn say_restarting(&self) {
-        self.membership.say_restarting().await;
+    /// Before it stops, of a daemon that leaves its programs running: it is sent nothing more, and unless it goes down
+    /// `for_good` nobody begins what runs here anew elsewhere.
+    pub(crate) async fn say_restarting(&self, for_good: bool) {
+        self.membership.say_restarting(for_good).await;
     }
 
     /// No new work first, then the work under way, then what it stood on.

@@ -133,7 +133,7 @@ async fn look(flags: &FileFlags, connect: &ConnectFlags) -> Outcome<Looked> {
 
 pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outcome {
     let looked = look(&args.from, connect).await?;
-    rehearse(&looked).await?;
+    rehearse(&looked, out).await?;
     let unplaced = unplaced(&looked).await?;
     let plan = Plan {
         unplaced,
@@ -152,21 +152,28 @@ pub async fn plan(args: PlanFlags, connect: &ConnectFlags, out: Output) -> Outco
 }
 
 /// What `apply` would be refused, `plan` is.
-async fn rehearse(looked: &Looked) -> Outcome {
+async fn rehearse(looked: &Looked, out: Output) -> Outcome {
     let client = &looked.client;
-    match (looked.plan.action, &looked.current) {
+    let rehearsed = match (looked.plan.action, &looked.current) {
         (Action::Create, _) => {
-            client
-                .rehearse_create(&looked.creation(String::new()))
-                .await?;
+            let request = looked.creation(String::new());
+            client.rehearse_create(&request).await
         }
         (Action::Update, Some(current)) => {
             let request = looked.update(current, String::new());
-            client.rehearse_update(&current.name, &request).await?;
+            client.rehearse_update(&current.name, &request).await
         }
-        (Action::Scale | Action::None | Action::Update, _) => {}
+        (Action::Scale | Action::None | Action::Update, _) => return Ok(()),
+    };
+    match rehearsed {
+        Ok(_) => Ok(()),
+        // While a cluster is upgraded, the client may be newer than the node.
+        Err(error) if error.is_not_found() => {
+            out.note("this node's version cannot say whether the change would be refused");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// Why not all instances would have places, as things stand.

@@ -135,8 +135,6 @@ fn systemctl(args: &[&str]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[tokio::test]
@@ -150,10 +148,13 @@ mod tests {
             ("sleep 60", false),
         ] {
             let script = format!("#!/bin/sh\n[ \"$*\" = is-system-running ] || exit 2\n{script}\n");
-            let unfinished = dir.path().join("unfinished");
-            std::fs::write(&unfinished, &script).unwrap();
-            std::fs::set_permissions(&unfinished, PermissionsExt::from_mode(0o755)).unwrap();
-            std::fs::rename(&unfinished, &program).unwrap();
+            // By another process: what this one has open for writing a fork of another test may keep open (ETXTBSY).
+            let write = "printf %s \"$0\" > \"$1\" && chmod 755 \"$1\"";
+            let written = Command::new("sh")
+                .args(["-c", write, &script])
+                .arg(&program)
+                .status();
+            assert!(written.unwrap().success());
             assert_eq!(is_stopping(&program).await, goes_down, "{script}");
         }
         assert!(!is_stopping(&dir.path().join("none")).await);

@@ -162,7 +162,7 @@ fn instances_of_a_node_that_restarts_go_on() {
         assert_eq!(
             summary.problems,
             [format!(
-                "instance {} on node n2: goes on while its node restarts",
+                "instance {} on node n2: left to its node, which restarts",
                 summary.instances[1].id
             )]
         );

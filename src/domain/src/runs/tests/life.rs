@@ -116,6 +116,23 @@ fn a_lost_node_s_run_begins_again_only_after_a_while() {
 }
 
 #[test]
+fn a_node_that_lived_between_two_looks_is_waited_for_anew() {
+    let mut world = job(3, 0);
+    let node = world.run("job", 1).attempts[0].node;
+    world.kill_node(node.0);
+    world.settle();
+    world.pass(LOST_AFTER - Duration::from_millis(1));
+    world.revive_node(node.0);
+    world.kill_node(node.0);
+    world.pass(Duration::from_millis(1));
+    world.settle();
+    assert_eq!(world.run("job", 1).attempts.len(), 1);
+    world.pass(LOST_AFTER);
+    world.settle();
+    assert_eq!(world.run("job", 1).attempts.len(), 2);
+}
+
+#[test]
 fn a_daemon_that_returns_in_time_tells_how_it_ended() {
     let mut world = job(3, 0);
     let node = world.run("job", 1).attempts[0].node;

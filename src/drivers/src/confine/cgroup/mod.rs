@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Controls, Failure, Kind};
 use find::{Hierarchies, Hierarchy, Version};
+use processors::Turn;
 
 pub(crate) use sweep::sweep;
 
@@ -133,6 +134,7 @@ impl Groups {
             Group::limit_memory,
         );
         let cpu = resources.cpu;
+        let turn = cpu.and_then(|_| self.turn());
         made.cpu = self.limited(
             Kind::Cpu,
             &self.cpu,
@@ -140,7 +142,10 @@ impl Groups {
             controls,
             Group::limit_cpu,
         );
-        made.cpuset = cpu.and_then(|cpu| self.keep_together(made.cpu.as_ref()?, cpu, controls));
+        made.cpuset = turn.and_then(|turn| {
+            let (made, cpu) = (made.cpu.as_ref()?, cpu?);
+            self.keep_together(made, cpu, controls, &turn)
+        });
         // The instance's own first process is none of what it asked for.
         let pids = u64::from(resources.pids) + 1;
         let limit = Some((resources.pids.to_string(), pids));
@@ -153,10 +158,24 @@ impl Groups {
         made
     }
 
+    fn turn(&self) -> Option<Turn> {
+        let (cpu, _) = (self.cpu.as_ref()?, self.cpuset.as_ref()?);
+        Turn::take(cpu).unwrap_or_else(|error| {
+            tracing::debug!(%error, "a program runs on all processors");
+            None
+        })
+    }
+
     /// On few processors, where that can be had; the quota holds either way.
-    fn keep_together(&self, made: &Group, cpu: Cpu, controls: &mut Controls) -> Option<Group> {
+    fn keep_together(
+        &self,
+        made: &Group,
+        cpu: Cpu,
+        controls: &mut Controls,
+        turn: &Turn,
+    ) -> Option<Group> {
         let group = self.cpuset.as_ref()?;
-        match processors::confine(group, made, u64::from(cpu.millis())) {
+        match processors::confine(group, made, u64::from(cpu.millis()), turn) {
             Ok(Some(chosen)) => {
                 let on = processors::shown(&chosen);
                 controls.set(Control {
@@ -313,10 +332,23 @@ impl Group {
         make_dir(&self.path)
     }
 
-    /// In version 2 a group's children have the controllers that it passes on.
+    /// The same of further controllers, along the whole way; the groups are there.
+    fn pass_on_along(&self, controllers: &[&str]) {
+        let mut above: Vec<&Path> = self.path.ancestors().skip(1).collect();
+        above.reverse();
+        for path in above.into_iter().filter(|p| p.starts_with(&self.mount)) {
+            self.pass_on_some(path, controllers);
+        }
+    }
+
     fn pass_on(&self, path: &Path) {
+        self.pass_on_some(path, &["+memory", "+cpu", "+pids"]);
+    }
+
+    /// In version 2 a group's children have the controllers that it passes on.
+    fn pass_on_some(&self, path: &Path, controllers: &[&str]) {
         if self.version == Version::V2 {
-            for controller in ["+memory", "+cpu", "+cpuset", "+pids"] {
+            for controller in controllers {
                 // What is missing shows when the limit is set.
                 let _ = fs::write(path.join("cgroup.subtree_control"), controller);
             }

@@ -5,35 +5,81 @@
 //! neighbour` shows it). On one processor it takes twice as long, and leaves the other to everybody else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::find::Version;
-use super::{Group, PERIOD_US};
+use super::{Group, PERIOD_US, make_dir};
 
 pub(super) type Processors = BTreeSet<u32>;
 
-/// Puts the group on the processors of which the least is promised to others. `None`, and no group: what it may use does not fit
-/// there, and it runs on all of them, or that is no restriction. `cpu`: its group with the quota, which has been made.
-pub(super) fn confine(group: &Group, cpu: &Group, millis: u64) -> io::Result<Option<Processors>> {
-    let all = effective(group)?;
-    // Of all nodes on this machine. Two that look at the same moment would choose the same.
-    let folder = cpu.path.ancestors().nth(2).unwrap_or(&cpu.mount);
-    let lock = File::open(folder)?;
-    lock.lock()?;
-    let Some(chosen) = choose(&promised(folder, group, cpu, &all)?, millis) else {
+/// For this long a start waits for others that choose; then it goes on without.
+const PATIENCE: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_millis(5);
+
+/// Of all nodes on this machine one start at a time sets its quota and chooses: two at once would choose the same, and one that has
+/// its quota and not yet its processors looks as if it were on all.
+pub(super) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Turn {
+    /// `cpu`: the group with the quota, which need not be there yet. `None`: somebody holds the lock.
+    pub(super) fn take(cpu: &Group) -> io::Result<Option<Turn>> {
+        let folder = File::open(cpu.make_for_all_nodes()?)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match folder.try_lock() {
+                Ok(()) => return Ok(Some(Turn(folder))),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(ROUND);
+                }
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Puts the group on the processors of which the least is promised to others. `None`: what it may use does not fit there, or that
+/// is no restriction, and it runs on all of them; a group that was made for it is the caller's to remove. `cpu`: its group
+/// with the quota, which has been made.
+pub(super) fn confine(
+    group: &Group,
+    cpu: &Group,
+    millis: u64,
+    _turn: &Turn,
+) -> io::Result<Option<Processors>> {
+    let all = available(group)?;
+    if millis.div_ceil(1000) >= all.len() as u64 || !may_be_passed_on(group) {
+        return Ok(None);
+    }
+    let Some(chosen) = choose(&promised(group, cpu, &all)?, millis) else {
         return Ok(None);
     };
-    let put = group
-        .make()
-        .and_then(|()| group.inherit_processors())
-        .and_then(|()| fs::write(group.path.join("cpuset.cpus"), shown(&chosen)));
-    if put.is_err() && group.path != cpu.path {
-        group.try_remove();
-    }
-    put.map(|()| Some(chosen))
+    group.make()?;
+    group.pass_on_along(&["+cpuset"]);
+    group.inherit_processors()?;
+    fs::write(group.path.join("cpuset.cpus"), shown(&chosen))?;
+    Ok(Some(chosen))
+}
+
+/// In version 2 the first group with processors of its own makes the kernel forget, before Linux 6.2, which ones every other
+/// process of the machine was given (sched_setaffinity(2), `CPUAffinity=`). So only where that has happened already, or cannot.
+fn may_be_passed_on(group: &Group) -> bool {
+    let enabled = || fs::read_to_string(group.mount.join("cgroup.subtree_control"));
+    let has = |enabled: String| enabled.split_whitespace().any(|one| one == "cpuset");
+    group.version == Version::V1
+        || enabled().is_ok_and(has)
+        || fs::read_to_string("/proc/sys/kernel/osrelease")
+            .is_ok_and(|release| keeps_affinity(&release))
+}
+
+fn keeps_affinity(release: &str) -> bool {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    let mut part = || parts.next().and_then(|part| part.parse::<u32>().ok());
+    (part(), part()) >= (Some(6), Some(2))
 }
 
 /// As many processors as `millis` thousandths of one fill, with the least promised; the last of equals, since the first ones
@@ -52,14 +98,9 @@ fn choose(promised: &BTreeMap<u32, u64>, millis: u64) -> Option<Processors> {
 }
 
 /// Of each processor how many thousandths the quotas of others may take.
-fn promised(
-    folder: &Path,
-    group: &Group,
-    cpu: &Group,
-    all: &Processors,
-) -> io::Result<BTreeMap<u32, u64>> {
+fn promised(group: &Group, cpu: &Group, all: &Processors) -> io::Result<BTreeMap<u32, u64>> {
     let mut promised: BTreeMap<u32, u64> = all.iter().map(|cpu| (*cpu, 0)).collect();
-    for node in fs::read_dir(folder)? {
+    for node in fs::read_dir(cpu.for_all_nodes())? {
         // Files of the group itself, and nodes whose last instance ends just now.
         let Ok(instances) = fs::read_dir(node?.path()) else {
             continue;
@@ -96,13 +137,20 @@ fn quota(version: Version, path: &Path) -> Option<u64> {
     Some(quota * 1000 / PERIOD_US)
 }
 
-/// All that groups of this hierarchy may run on.
-fn effective(group: &Group) -> io::Result<Processors> {
+/// All that the group may be given: those of the groups above it that are there, as far as this process may run on them.
+fn available(group: &Group) -> io::Result<Processors> {
     let file = match group.version {
         Version::V1 => "cpuset.effective_cpus",
         Version::V2 => "cpuset.cpus.effective",
     };
-    fs::read_to_string(group.mount.join(file)).map(|text| parse(&text))
+    let above = group.path.ancestors().skip(1);
+    let above = above.take_while(|path| path.starts_with(&group.mount));
+    let told = above.filter_map(|path| fs::read_to_string(path.join(file)).ok());
+    let told = told.map(|text| parse(&text)).find(|all| !all.is_empty());
+    let told = told.ok_or_else(|| io::Error::other("nothing says which processors there are"))?;
+    let own = rustix::thread::sched_getaffinity(None)?;
+    let may = |cpu: &u32| usize::try_from(*cpu).is_ok_and(|cpu| own.is_set(cpu));
+    Ok(told.into_iter().filter(may).collect())
 }
 
 /// cpuset(7), "List format": `0-3,8`. What is none has no processors.
@@ -121,6 +169,21 @@ pub(super) fn shown(processors: &Processors) -> String {
 }
 
 impl Group {
+    /// The folder with the nodes of this machine, above the node's own.
+    fn for_all_nodes(&self) -> &Path {
+        self.path.ancestors().nth(2).unwrap_or(&self.mount)
+    }
+
+    fn make_for_all_nodes(&self) -> io::Result<&Path> {
+        let folder = self.for_all_nodes();
+        let mut path = self.mount.clone();
+        for part in folder.strip_prefix(&self.mount).unwrap_or(folder) {
+            path.push(part);
+            make_dir(&path)?;
+        }
+        Ok(folder)
+    }
+
     /// In version 1 a new group has neither processors nor memory, and takes no process until it has.
     fn inherit_processors(&self) -> io::Result<()> {
         if self.version == Version::V2 {
@@ -161,6 +224,20 @@ mod tests {
             assert_eq!(parse(text).into_iter().collect::<Vec<_>>(), expected);
         }
         assert_eq!(shown(&parse("0,2-3")), "0,2,3");
+    }
+
+    #[test]
+    fn kernels_that_keep_affinity_are_told_by_their_number() {
+        for (release, keeps) in [
+            ("6.1.0-40-amd64", false),
+            ("5.15.0-91-generic", false),
+            ("6.2.0", true),
+            ("6.18.44-fc-v595", true),
+            ("10.0", true),
+            ("unknown", false),
+        ] {
+            assert_eq!(keeps_affinity(release), keeps, "{release}");
+        }
     }
 
     #[test]
