@@ -197,6 +197,12 @@ fn the_story_of_a_deployment_and_its_nodes_is_told_in_order() {
     follower.heard("its instance moves", |event| {
         is(event, "instance-moved", &moved)
     });
+    eventually(DEADLINE, "what takes its place is told to be ready", || {
+        let events = follower.events();
+        let mut later = events.iter();
+        later.find(|event| is(event, "instance-moved", &moved));
+        holds(later.any(|event| is(event, "instance-ready", "")), &events)
+    });
     ready(&cluster, 2);
     cluster.nodectl(&["undrain", &drained]).ok();
 

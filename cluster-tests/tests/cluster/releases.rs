@@ -144,14 +144,29 @@ struct Bad {
 
 const WARM: [&str; 4] = ["--strategy", "blue-green", "--warm", "8s"];
 
-const BAD: [Bad; 7] = [
+/// Judged by the time that its answers take, which its probe says nothing of.
+const JUDGED: [&str; 6] = [
+    "--strategy",
+    "canary",
+    "--step",
+    "20% 60s",
+    "--judge",
+    "requests=50 p95=200%",
+];
+
+const BAD: [Bad; 8] = [
+    Bad {
+        flags: &["--env", "FAULT=slow=300"],
+        strategy: &JUDGED,
+        why: "95 % of its answers took up to",
+    },
     Bad {
         flags: &["--env", "FAULT=exit"],
         strategy: &ROLLING,
         why: "exited with code 1",
     },
     Bad {
-        flags: &["--env", "FAULT=exit-after=3000"],
+        flags: &["--env", "FAULT=exit-after=5000"],
         strategy: &WARM,
         why: "exited with code 3",
     },

@@ -8,7 +8,7 @@ use nebula_artifacts::ArtifactError;
 use nebula_domain::names::NameError;
 use nebula_enrolment::EnrolError;
 use nebula_registry::{ProposeError, ReadError};
-use nebula_wire::api::{ApiError, ErrorCode};
+use nebula_wire::api::{ApiError, ErrorCode, NO_ACTION_HINT};
 
 /// An [`ApiError`] on its way to the client.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub async fn not_an_action(request: Request) -> Failure {
         request.method(),
         request.uri().path()
     );
-    Failure::not_found(message, "see GET /v1/openapi.json")
+    Failure::not_found(message, NO_ACTION_HINT)
 }
 
 impl IntoResponse for Failure {

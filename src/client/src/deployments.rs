@@ -51,7 +51,7 @@ impl Client {
     /// What would come of [`Client::create_deployment`], whose artifact need not be there. Changes nothing.
     ///
     /// # Errors
-    /// It would be refused. Not found: the node is of a version that has no rehearsals.
+    /// It would be refused. Unknown action: the node is of a version that has no rehearsals.
     pub async fn rehearse_create(
         &self,
         request: &CreateDeployment,

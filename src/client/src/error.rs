@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nebula_wire::api::{ApiError, ErrorCode};
+use nebula_wire::api::{ApiError, ErrorCode, NO_ACTION_HINT};
 
 /// One address that did not answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl ClientError {
 
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(ErrorCode::NotFound)
+    }
+
+    /// Whether the node does not have the action at all: it is of another version.
+    pub fn is_unknown_action(&self) -> bool {
+        matches!(self, ClientError::Api(error) if error.hint == NO_ACTION_HINT)
     }
 
     /// Whether the same call may succeed a moment later without anyone changing anything.

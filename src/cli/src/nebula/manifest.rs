@@ -168,7 +168,7 @@ async fn rehearse(looked: &Looked, out: Output) -> Outcome {
     match rehearsed {
         Ok(_) => Ok(()),
         // While a cluster is upgraded, the client may be newer than the node.
-        Err(error) if error.is_not_found() => {
+        Err(error) if error.is_unknown_action() => {
             out.note("this node's version cannot say whether the change would be refused");
             Ok(())
         }

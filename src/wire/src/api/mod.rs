@@ -70,6 +70,10 @@ pub struct ApiError {
     pub hint: String,
 }
 
+/// The hint of an answer to a path or a method that the API does not have, in every version: a newer client tells by it that the
+/// node is older.
+pub const NO_ACTION_HINT: &str = "see GET /v1/openapi.json";
+
 /// Stable names of what can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
