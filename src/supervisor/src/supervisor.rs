@@ -69,7 +69,7 @@ pub struct Supervisor {
     starting: BTreeMap<InstanceId, u16>,
     /// Ended instances whose output is being deleted, or could not be.
     removing: BTreeSet<InstanceId>,
-    /// What the registry knows no more, by the plan in which that was seen first.
+    /// What the registry knows no more, and the `State::revision` in which that was seen first.
     forgotten: BTreeMap<InstanceId, u64>,
     fetches: Arc<Semaphore>,
     starts: Arc<Semaphore>,
@@ -195,7 +195,7 @@ impl Supervisor {
         }
         let since = self.forgotten.get(&id).copied();
         Farewell {
-            let_go: let_go(view, since.unwrap_or(state.plan_revision)),
+            let_go: let_go(view, since.unwrap_or(state.revision)),
             busy: view.busy(id),
             drain: DEFAULT_DRAIN,
             socket_grace: DEFAULT_SOCKET_GRACE,
@@ -303,7 +303,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Whether every live node routes by this plan, in which the instance is to stop, or by a later one. One that restarts is among them until it is
+/// Whether every live node routes by this state, in which the instance is to stop, or by a later one. One that restarts is among them until it is
 /// silent: it finishes what it was sent.
 fn let_go(view: &View, revision: u64) -> bool {
     let mut alive = view.nodes.values().filter(|node| node.alive);
@@ -395,7 +395,7 @@ impl Reconciler for Supervisor {
             match state.instances.contains_key(&id) {
                 true => drop(self.forgotten.remove(&id)),
                 false => {
-                    self.forgotten.entry(id).or_insert(state.plan_revision);
+                    self.forgotten.entry(id).or_insert(state.revision);
                 }
             }
             let Some(want) = self.want(&state, &view, id) else {

@@ -171,7 +171,6 @@ impl Node {
         self.registry.state.send_modify(|state| {
             let state = Arc::make_mut(state);
             state.revision += 1;
-            state.plan_revision = state.revision;
             change(state);
         });
     }
