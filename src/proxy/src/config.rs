@@ -167,6 +167,10 @@ pub struct Limits {
     /// How long a request waits for an instance to become ready when none is. Health spreads by gossip, so that an edge may hear
     /// a little later than others that a deployment is up; a client that was just told so is not to find it down.
     pub ready_wait: Duration,
+    /// A body of this size, at most, is read before an instance is asked, of a request that may be repeated: so all of it can
+    /// be. Forms and most JSON are smaller, and it is what a connection holds anyway when its client is fast. Longer ones are passed
+    /// on as they come, and only once.
+    pub kept_body_bytes: usize,
     /// How long an unused connection to an instance is kept. Under the 5 s after which common
     /// servers close theirs, so that a request seldom meets a connection that is just being closed.
     pub upstream_idle: Duration,
@@ -258,6 +262,7 @@ impl Default for Limits {
             tunnel_timeout: Duration::from_millis(600),
             lost_after: Duration::from_millis(500),
             ready_wait: Duration::from_millis(500),
+            kept_body_bytes: 16 * 1024,
             upstream_idle: Duration::from_secs(4),
             upstream_idle_unrepeatable: Duration::from_secs(1),
             upstream_idle_per_instance: 512,

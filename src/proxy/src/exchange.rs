@@ -28,6 +28,8 @@ pub(crate) struct Request<'a> {
     pub(crate) finish: Finish<'a>,
     /// Bytes of the body's content.
     pub(crate) max_body: u64,
+    /// Its body, where [`collect`] has read it. Otherwise it is still with the client.
+    pub(crate) kept: Option<&'a [u8]>,
     /// When the instance was chosen.
     pub(crate) since: Instant,
     /// For the head of the response, since something of the request moved last.
@@ -101,6 +103,60 @@ enum UploadState {
     Unwanted,
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> Link<'_, T> {
+    /// Tells the client to send the body, with the next flush.
+    fn go_on(&mut self) {
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+        self.wire.outbox().extend_from_slice(interim);
+        self.continued = true;
+    }
+}
+
+/// Reads the whole of a body of `length` bytes, which has not been begun. The client is waited for as long as it is anywhere.
+pub(crate) async fn collect<T>(
+    limits: &Limits,
+    request: &Request<'_>,
+    link: &mut Link<'_, T>,
+    length: usize,
+) -> Result<Vec<u8>, Fault>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    *link.body_begun |= length > 0;
+    if length > 0 && request.head.expects_continue && !link.continued {
+        link.go_on();
+    }
+    let mut last = request.since;
+    let mut pace = Pace::default();
+    poll_fn(|cx| {
+        if link.wire.has_unsent()
+            && let Poll::Ready(Err(_)) = link.wire.poll_flush(cx)
+        {
+            return Poll::Ready(Err(Fault::ClientGone));
+        }
+        loop {
+            let missing = length.saturating_sub(link.wire.inbox.len());
+            if missing == 0 {
+                return Poll::Ready(Ok(link.wire.inbox.split_to(length)));
+            }
+            match link.wire.poll_fill(cx, missing) {
+                Poll::Ready(Ok(1..)) => last = Instant::now(),
+                Poll::Ready(_) => return Poll::Ready(Err(Fault::ClientGone)),
+                Poll::Pending => {
+                    let patience = last + request.patience;
+                    let now = Instant::now();
+                    let due = pace.due(link.wire.received, limits, now);
+                    let Some(due) = due.filter(|_| now < patience) else {
+                        return Poll::Ready(Err(Fault::TimedOut { complete: false }));
+                    };
+                    ready!(link.timer.poll(cx, due.min(patience)));
+                }
+            }
+        }
+    })
+    .await
+}
+
 /// Passes a request to an instance and waits for the head of its response. `silent` ends when the instance's node is given up.
 pub(crate) async fn ask<T, S>(
     limits: &Limits,
@@ -114,15 +170,18 @@ where
     S: Future<Output = ()> + Unpin,
 {
     headers::write_request(upstream.wire.outbox(), request.head, &request.asked);
-    let length = request.head.body_length();
+    let length = match request.kept {
+        Some(content) => {
+            upstream.wire.outbox().extend_from_slice(content);
+            Length::None
+        }
+        None => request.head.body_length(),
+    };
     let mut upload = Upload::new(length, request.max_body);
     *link.body_begun |= upload.state == UploadState::Moving;
     if upload.state == UploadState::Moving && request.head.expects_continue && !link.continued {
         // Now that somebody takes the body. It goes out while the response is waited for.
-        link.wire
-            .outbox()
-            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        link.continued = true;
+        link.go_on();
     }
     let mut waiting = Waiting {
         limits,

@@ -1,8 +1,8 @@
 //! One request to an instance, and once more to another when that is safe.
 //!
-//! Safe means: nothing of the request was sent yet, or the request may be repeated by what it is
-//! (RFC 9110 section 9.2.2) and has no body, and no response had begun. How often, and until when, says the deployment's
-//! policy; what is decided lives in `nebula_domain::traffic`.
+//! Safe means: nothing of the request was sent yet, or the request may be repeated by what it is (RFC 9110 section 9.2.2, or
+//! its client's `Idempotency-Key`) and all of it is here, and no response had begun. How often, and until when, says the
+//! deployment's policy; what is decided lives in `nebula_domain::traffic`.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use nebula_domain::routes::Endpoint;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::instance::Heard;
 use nebula_domain::traffic::retry::{
-    Body, Failure, GiveUp, Hedge, Tries, is_idempotent, may_repeat,
+    Body, Failure, GiveUp, Hedge, Tries, is_repeatable, may_repeat,
 };
 use nebula_domain::{InstanceId, NodeId};
 use nebula_wire::peer::tunnel::Site;
@@ -22,7 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::choice::{Chosen, Wish, choose};
 use crate::edge::Edge;
-use crate::exchange::{Fault, Link, Request, Upload, ask, deliver};
+use crate::exchange::{Fault, Link, Request, Upload, ask, collect, deliver};
+use crate::h1::{Length, RequestHead};
 use crate::hedge;
 use crate::metrics::Retry;
 use crate::origin::Scheme;
@@ -72,11 +73,30 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let policy = Arc::clone(&service.route.policy);
+    let kept = match short_body(edge, request) {
+        Some(length) => {
+            let limits = &edge.shared.limits;
+            let content = collect(limits, request, link, length).await;
+            // It may have taken a while.
+            if let Some(newer) = edge.again(&service.route, request.asked.host) {
+                service = edge.shared.services.of(&newer, edge.now());
+            }
+            Some(content.map_err(|fault| match fault {
+                Fault::ClientGone => Problem::ClientGone,
+                _ => Problem::SlowClient,
+            })?)
+        }
+        None => None,
+    };
+    let request = &Request {
+        kept: kept.as_deref(),
+        ..*request
+    };
     if service.route.endpoints.is_empty() {
         service = ready(edge, &service, request).await?;
     }
     let head = request.head;
-    let whole = !head.has_body() && head.upgrade().is_none();
+    let whole = (!head.has_body() || kept.is_some()) && head.upgrade().is_none();
     let mut trip = Trip {
         edge,
         policy: &policy,
@@ -149,6 +169,27 @@ where
     Err(problem.unwrap_or_else(|| Problem::Silent(service.route.deployment.to_string())))
 }
 
+/// Whether it may be sent a second time although it may have had its effect, as far as its head goes.
+fn may_happen_twice(head: &RequestHead) -> bool {
+    is_repeatable(head.method.as_str().as_bytes(), || {
+        let key = head.fields().get("idempotency-key");
+        key.is_some_and(|key| !key.trim_ascii().is_empty())
+    })
+}
+
+/// The length of a body that is read before anybody is asked, so that all of the request can be sent again.
+fn short_body(edge: &Edge, request: &Request<'_>) -> Option<usize> {
+    let Length::Sized(length) = request.head.body_length() else {
+        return None;
+    };
+    let max = request
+        .max_body
+        .min(edge.shared.limits.kept_body_bytes as u64);
+    let is_short = length <= max && request.head.upgrade().is_none();
+    let length = usize::try_from(length).ok().filter(|_| is_short)?;
+    may_happen_twice(request.head).then_some(length)
+}
+
 /// A deployment without an instance, once it has one.
 async fn ready(
     edge: &Edge,
@@ -174,12 +215,12 @@ impl<'a> Trip<'a> {
             Retry::Suspect | Retry::Silent => Failure::Silent,
             Retry::Broken | Retry::Stale | Retry::Hedge => Failure::Broken,
         };
-        may_repeat(request.head.method.as_str().as_bytes(), self.body, failure)
+        may_repeat(may_happen_twice(request.head), self.body, failure)
     }
 
     /// Whether it may be sent a second time although it may have had its effect.
     fn is_repeatable(&self, request: &Request<'_>) -> bool {
-        self.body == Body::Whole && is_idempotent(request.head.method.as_str().as_bytes())
+        self.body == Body::Whole && may_happen_twice(request.head)
     }
 
     /// An endpoint that is none of those tried, and not `other`.

@@ -355,6 +355,7 @@ where
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         max_body: policy.limits.body.map_or(u64::MAX, |max| max.0),
+        kept: None,
         head,
         drain,
         paced: true,

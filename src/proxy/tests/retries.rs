@@ -8,11 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use common::apps::{app, named, raw, read_head, text};
-use common::client::{get, post};
+use common::client::{get, post, request, say, send, whole};
 use common::{refusing, single, single_with};
-use http::StatusCode;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use nebula_domain::traffic::balance::Balance;
+use nebula_proxy::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -99,6 +103,113 @@ async fn a_get_that_broke_is_repeated_and_a_post_is_not() {
     assert!(broken > 0);
     // Each that broke was seen once by somebody, and never by a second instance.
     assert_eq!(taken.load(Ordering::SeqCst), broken);
+}
+
+/// What the one that answers was sent, of requests of which one that breaks has the first turn at times; how many broke with nobody
+/// to answer.
+async fn sent_again(method: Method, fields: &[(&str, &str)], body: Bytes) -> (usize, usize) {
+    let node = single();
+    let (address, taken) = breaking().await;
+    let length = body.len();
+    let expected = body.clone();
+    let mirror = app(move |request: Request<Incoming>| {
+        let expected = expected.clone();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, expected);
+            text(body.len().to_string())
+        }
+    })
+    .await;
+    node.route_api_by(&[address, mirror], |policy| {
+        policy.balance = Balance::RoundRobin;
+        policy.ejection = None;
+    });
+    let mut broken = 0;
+    for _ in 0..6 {
+        let request = request(method.clone(), API, "/", fields).body(Full::new(body.clone()));
+        let answer = whole(send(node.edge, request.unwrap()).await).await;
+        match answer.status {
+            StatusCode::BAD_GATEWAY => broken += 1,
+            status => {
+                assert_eq!(status, StatusCode::OK);
+                assert_eq!(answer.text(), length.to_string());
+            }
+        }
+    }
+    (taken.load(Ordering::SeqCst), broken)
+}
+
+#[tokio::test]
+async fn a_post_that_says_it_may_be_repeated_is_with_its_body() {
+    let short = Bytes::from(vec![b'x'; Limits::default().kept_body_bytes]);
+    let long = Bytes::from(vec![b'x'; short.len() + 1]);
+    let key: &[(&str, &str)] = &[("idempotency-key", "\"8e03978e\"")];
+    for (method, fields, body) in [
+        (Method::POST, key, &short),
+        (Method::PATCH, key, &Bytes::from_static(b"x")),
+        (Method::PUT, &[], &short),
+        (Method::POST, key, &Bytes::new()),
+    ] {
+        let (taken, broken) = sent_again(method, fields, body.clone()).await;
+        assert!(taken > 0);
+        assert_eq!(broken, 0);
+    }
+    let none: &[(&str, &str)] = &[("idempotency-key", " ")];
+    for (method, fields, body) in [
+        (Method::POST, none, &short),
+        (Method::POST, key, &long),
+        (Method::PUT, &[], &long),
+    ] {
+        let (taken, broken) = sent_again(method, fields, body.clone()).await;
+        assert!(taken > 0);
+        assert_eq!(broken, taken, "each that broke was seen once");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_kept_is_waited_for_before_anybody_is_asked() {
+    let node = single();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let address = app(move |request: Request<Incoming>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            text(String::from_utf8_lossy(&body))
+        }
+    })
+    .await;
+    node.route_api_by(&[address], |policy| {
+        policy.deadlines = "per_try=200ms whole=10s".parse().unwrap();
+    });
+    let head = format!("PUT / HTTP/1.1\r\nHost: {API}\r\nContent-Length: 4\r\n");
+    // It is told to go on, and what it says after that is its next request.
+    let mut socket = TcpStream::connect(node.edge).await.unwrap();
+    let expecting = format!("{head}Expect: 100-continue\r\n\r\n");
+    socket.write_all(expecting.as_bytes()).await.unwrap();
+    assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 100 "));
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let rest = format!("bodyGET / HTTP/1.1\r\nHost: {API}\r\n\r\n");
+    socket.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = [0; 4];
+    assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"body");
+    assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+
+    // One that stops half-way is told so, and one that leaves asks nobody.
+    let half = format!("{head}\r\nbo");
+    assert!(say(node.edge, &half).await.starts_with("HTTP/1.1 408 "));
+    drop(
+        TcpStream::connect(node.edge)
+            .await
+            .unwrap()
+            .write_all(half.as_bytes())
+            .await,
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

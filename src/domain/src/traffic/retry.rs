@@ -207,11 +207,17 @@ impl fmt::Display for Hedge {
 
 /// RFC 9110 section 9.2.2: methods whose request has the same effect once and twice. Of the names in
 /// the registry only those of RFC 9110 count; names are case-sensitive.
-pub fn is_idempotent(method: &[u8]) -> bool {
+fn is_idempotent(method: &[u8]) -> bool {
     matches!(
         method,
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
     )
+}
+
+/// Whether a request may have its effect twice, by its method or because its client says that the second one has none: with an
+/// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), of which `has_key` tells.
+pub fn is_repeatable(method: &[u8], has_key: impl FnOnce() -> bool) -> bool {
+    is_idempotent(method) || has_key()
 }
 
 /// What of a request's body can still be sent.
@@ -238,13 +244,13 @@ pub enum Failure {
 }
 
 /// Whether a request may be sent again by what it is. Not sent at all, or known not to be processed: any request.
-/// Otherwise it may have had its effect, and only an idempotent one may have it twice (RFC 9110 section 9.2.2).
+/// Otherwise it may have had its effect, and only one that [`is_repeatable`] may have it twice (RFC 9110 section 9.2.2).
 /// Never one whose body has gone.
-pub fn may_repeat(method: &[u8], body: Body, failure: Failure) -> bool {
+pub fn may_repeat(is_repeatable: bool, body: Body, failure: Failure) -> bool {
     match (body, failure) {
         (Body::Gone, _) => false,
         (Body::Whole, Failure::Connect | Failure::Refused) => true,
-        (Body::Whole, Failure::Broken | Failure::Silent) => is_idempotent(method),
+        (Body::Whole, Failure::Broken | Failure::Silent) => is_repeatable,
     }
 }
 

@@ -172,7 +172,7 @@ impl<'a> Simulation<'a> {
             self.failed[second(now)] += u32::from(heard == Heard::Error);
             return;
         }
-        let may_repeat = may_repeat(b"GET", Body::Whole, Failure::Connect);
+        let may_repeat = may_repeat(true, Body::Whole, Failure::Connect);
         let again = sent.tries.again(
             &self.retry,
             &Deadlines::default(),

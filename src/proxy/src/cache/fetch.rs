@@ -195,6 +195,7 @@ async fn ask(
         finish: Finish::NONE,
         since: Instant::now(),
         max_body: 0,
+        kept: None,
         patience: policy.deadlines.per_try,
         idle: policy.limits.idle,
         drain: &Drain::never(),
