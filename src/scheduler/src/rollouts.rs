@@ -1,6 +1,7 @@
 //! Takes releases on their way from stage to stage while this node leads. What follows from what is seen is
 //! `domain::rollout`'s decision; a leader that dies in between leaves nothing that the next one would need.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use async_trait::async_trait;
 use nebula_actors::{BoxError, Reconciler};
 use nebula_domain::observed::View;
 use nebula_domain::plan::plan;
-use nebula_domain::rollout::{self, Step, judge, look};
+use nebula_domain::rollout::judge::Suspicions;
+use nebula_domain::rollout::{self, Step, look};
 use nebula_domain::state::Deployment;
 use nebula_domain::time::Millis;
 use nebula_domain::{Command, DeploymentName, State, events};
@@ -37,6 +39,8 @@ pub struct Rollouts<R> {
     view: watch::Receiver<Arc<View>>,
     evidence: Arc<dyn Evidence>,
     stages: Stages,
+    suspicions: Suspicions,
+    began: Instant,
     metrics: RolloutMetrics,
     first: bool,
 }
@@ -57,6 +61,8 @@ impl<R: Registrar> Rollouts<R> {
             view,
             evidence,
             stages: Stages::default(),
+            suspicions: Suspicions::default(),
+            began: Instant::now(),
             metrics: RolloutMetrics::new(metrics),
             first: true,
         }
@@ -161,6 +167,7 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
         };
         if !leads {
             self.stages.lose_sight();
+            self.suspicions = Suspicions::default();
             self.metrics.under_way.set(0);
             return Ok(());
         }
@@ -172,12 +179,17 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
         }
         let wall = self.clock.now();
         self.stages.look(under_way(&state), Instant::now());
+        let names: BTreeSet<_> = under_way(&state).map(|d| &d.name).collect();
+        self.suspicions.retain(&names);
         let mut running = 0;
         for deployment in under_way(&state) {
             running += 1;
             let now = self.stages.time_of(deployment, wall, Instant::now());
             let seen = look(&state, &view, deployment);
-            let verdict = judge::verdict(deployment, &self.evidence.figures(&deployment.name));
+            let figures = self.evidence.figures(&deployment.name);
+            let verdict = self
+                .suspicions
+                .verdict(deployment, &figures, self.began.elapsed());
             let late = verdict.is_none() && seen.trouble.is_none() && seen.ready < seen.wanted;
             if let Some(step) = rollout::step(deployment, &seen, verdict, now) {
                 if !matches!(step, Step::Progress { .. }) {

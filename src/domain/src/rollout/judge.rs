@@ -5,12 +5,16 @@
 //! share ("Probable inference", 1927) and Newcombe's around the difference of two ("Interval estimation for the
 //! difference between independent proportions", 1998, method 10), which hold for small numbers and shares near 0 too, where
 //! the textbook's test does not.
+//!
+//! That takes requests to be slow each for itself, and they are not: a machine that stands still for a second makes all slow that
+//! came in it. So a release that was found slow has to be slow once more, in requests of a later time ([`Suspicions`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::figures::{Figures, Times};
 use crate::ids::ReleaseNumber;
+use crate::names::DeploymentName;
 use crate::spec::Judge;
 use crate::state::Deployment;
 
@@ -25,26 +29,106 @@ pub const SLOWER_BY_MIN: Duration = Duration::from_millis(20);
 /// The part of the requests that is slower than the 95th percentile, by its name.
 const SLOW_PART: f64 = 0.05;
 
-/// What speaks against the release that is on its way, one sentence. `figures` are those of all nodes since the rollout
-/// began.
-pub fn verdict(
-    deployment: &Deployment,
-    figures: &BTreeMap<ReleaseNumber, Figures>,
-) -> Option<String> {
-    let from = deployment.rollout.as_ref()?.from?;
-    let limits = deployment.current().spec.strategy.judge?;
-    let nothing = Figures::default();
-    let of = |release| figures.get(&release).unwrap_or(&nothing);
-    judge(&limits, of(from), of(deployment.target))
+/// How long everything may stand still without that saying anything of a release: a busy machine, a first request that
+/// loads what the others need. What is slow for longer is no pause.
+pub const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What was found, one sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    Errors(String),
+    Slow(String),
 }
 
-/// What speaks against `new`, one sentence. Both were counted from the same moment, so that also a release that gets no
+/// Releases that were found slow and are looked at once more. The leader's own; the next one begins anew.
+#[derive(Debug, Default)]
+pub struct Suspicions(BTreeMap<DeploymentName, Suspicion>);
+
+#[derive(Debug)]
+struct Suspicion {
+    /// [`Rollout::since_revision`](super::Rollout::since_revision) tells one rollout from the next.
+    rollout: u64,
+    found: Duration,
+    /// What had been counted of the release when the pause was over that it may have been.
+    counted: Figures,
+}
+
+impl Suspicions {
+    /// What speaks against the release that is on its way, one sentence. `figures` are those of all nodes since the rollout
+    /// began, `now` is the time since any fixed moment.
+    pub fn verdict(
+        &mut self,
+        deployment: &Deployment,
+        figures: &BTreeMap<ReleaseNumber, Figures>,
+        now: Duration,
+    ) -> Option<String> {
+        let rollout = deployment.rollout.as_ref()?;
+        let limits = deployment.current().spec.strategy.judge?;
+        let nothing = Figures::default();
+        let of = |release| figures.get(&release).unwrap_or(&nothing);
+        let (old, new) = (of(rollout.from?), of(deployment.target));
+        match judge(&limits, old, new) {
+            None => {
+                self.0.remove(&deployment.name);
+                None
+            }
+            Some(Finding::Errors(why)) => Some(why),
+            Some(Finding::Slow(why)) => {
+                let suspicion = Suspicion {
+                    rollout: rollout.since_revision,
+                    found: now,
+                    counted: new.clone(),
+                };
+                match self.0.get_mut(&deployment.name) {
+                    Some(before) if before.rollout == suspicion.rollout => {
+                        before.is_confirmed(&limits, old, new, now).then_some(why)
+                    }
+                    _ => {
+                        self.0.insert(deployment.name.clone(), suspicion);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets all others.
+    pub fn retain(&mut self, names: &BTreeSet<&DeploymentName>) {
+        self.0.retain(|name, _| names.contains(name));
+    }
+}
+
+impl Suspicion {
+    /// Whether what came after the pause is slow as well. If it is not, the suspicion begins anew.
+    fn is_confirmed(
+        &mut self,
+        limits: &Judge,
+        old: &Figures,
+        new: &Figures,
+        now: Duration,
+    ) -> bool {
+        if now.saturating_sub(self.found) < PAUSE_MAX {
+            self.counted = new.clone();
+            return false;
+        }
+        let since = new.since(&self.counted);
+        if since.times.count() < u64::from(limits.requests) {
+            return false;
+        }
+        let is_slow = too_slow(limits, old, &since).is_some();
+        (self.found, self.counted) = (now, new.clone());
+        is_slow
+    }
+}
+
+/// What speaks against `new`. Both were counted from the same moment, so that also a release that gets no
 /// more requests is compared with; when it never had one, errors are held against the limit alone.
-pub fn judge(limits: &Judge, old: &Figures, new: &Figures) -> Option<String> {
+pub fn judge(limits: &Judge, old: &Figures, new: &Figures) -> Option<Finding> {
     if new.requests < u64::from(limits.requests) {
         return None;
     }
-    too_many_errors(limits, old, new).or_else(|| too_slow(limits, old, new))
+    let errors = too_many_errors(limits, old, new).map(Finding::Errors);
+    errors.or_else(|| too_slow(limits, old, new).map(Finding::Slow))
 }
 
 fn too_many_errors(limits: &Judge, old: &Figures, new: &Figures) -> Option<String> {

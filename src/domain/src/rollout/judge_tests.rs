@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::figures::{Figures, slice_of};
-use super::judge::{judge, verdict};
+use super::judge::{Finding, PAUSE_MAX, Suspicions, judge};
 use crate::ids::ReleaseNumber;
 use crate::spec::Judge;
 use crate::testing::{Sim, name, service_spec};
@@ -86,17 +86,18 @@ fn run(seed: u64, share: f64, old: Kind, new: Kind) -> Option<u64> {
 fn it_says_both_figures() {
     let bad = judge(&LIMITS, &counted(1_000, 1, 10), &counted(240, 30, 10));
     let said = "12.5 % of 240 requests failed, 0.1 % of the release before";
-    assert_eq!(bad.as_deref(), Some(said));
+    assert_eq!(bad, Some(Finding::Errors(said.to_owned())));
     let slow = judge(&LIMITS, &counted(1_000, 0, 300), &counted(240, 0, 1_200));
     let said = "95 % of its answers took up to 1.3 s, 322 ms those of the release before";
-    assert_eq!(slow.as_deref(), Some(said));
+    assert_eq!(slow, Some(Finding::Slow(said.to_owned())));
 }
 
 #[test]
 fn without_a_release_to_compare_with_errors_are_held_against_the_limit() {
     let none = Figures::default();
-    let said = judge(&LIMITS, &none, &counted(100, 30, 10));
-    assert_eq!(said.as_deref(), Some("30.0 % of 100 requests failed"));
+    let found = judge(&LIMITS, &none, &counted(100, 30, 10));
+    let said = "30.0 % of 100 requests failed";
+    assert_eq!(found, Some(Finding::Errors(said.to_owned())));
     assert_eq!(judge(&LIMITS, &none, &counted(100, 6, 60_000)), None);
 }
 
@@ -217,13 +218,76 @@ fn a_deployment_is_judged_by_its_strategy() {
     let app = sim.state.deployments[&name("app")].clone();
     let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
     let bad = BTreeMap::from([(from, counted(100, 0, 1)), (to, counted(100, 90, 1))]);
+    let none = BTreeMap::new();
+    let verdict =
+        |app, figures| Suspicions::default().verdict(app, figures, Duration::from_secs(1));
     assert!(verdict(&app, &bad).is_some());
-    assert_eq!(verdict(&app, &BTreeMap::new()), None);
+    assert_eq!(verdict(&app, &none), None);
     let swapped = BTreeMap::from([(to, counted(100, 0, 1)), (from, counted(100, 90, 1))]);
     assert_eq!(verdict(&app, &swapped), None);
     let mut over = app.clone();
     over.rollout = None;
     assert_eq!(verdict(&over, &bad), None);
+}
+
+/// Looked at each second: when a release is found bad whose answers, 60 a second, take so long.
+fn found(took_ms: impl Fn(u64) -> u64) -> Option<u64> {
+    let mut sim = Sim::new(3, 100);
+    sim.create("app", service_spec(), 3);
+    sim.settle();
+    sim.update("app", 2);
+    let app = sim.state.deployments[&name("app")].clone();
+    assert_eq!(app.current().spec.strategy.judge, Some(LIMITS));
+    let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
+    let (mut old, mut new) = (Figures::default(), Figures::default());
+    let mut suspicions = Suspicions::default();
+    (1..=60).find(|second| {
+        old.merge(&counted(60, 0, 10));
+        new.merge(&counted(60, 0, took_ms(*second)));
+        let figures = BTreeMap::from([(from, old.clone()), (to, new.clone())]);
+        let now = Duration::from_secs(*second);
+        suspicions.verdict(&app, &figures, now).is_some()
+    })
+}
+
+#[test]
+fn a_release_is_slow_when_it_is_so_for_longer_than_a_pause() {
+    let pause = PAUSE_MAX.as_secs();
+    assert_eq!(found(|_| 400), Some(1 + pause), "found, and found again");
+    assert_eq!(found(|second| if second <= 1 { 400 } else { 10 }), None);
+    assert_eq!(found(|second| if second <= pause { 400 } else { 10 }), None);
+    let late = |second| if second > 30 { 400 } else { 10 };
+    assert!(found(late).is_some(), "it became slow");
+    assert_eq!(found(|_| 10), None);
+}
+
+#[test]
+fn what_was_suspected_of_one_release_is_not_held_against_the_next() {
+    let mut sim = Sim::new(3, 100);
+    sim.create("app", service_spec(), 3);
+    sim.settle();
+    sim.update("app", 2);
+    let mut app = sim.state.deployments[&name("app")].clone();
+    let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
+    let counts = |n| BTreeMap::from([(from, counted(n, 0, 10)), (to, counted(n, 0, 400))]);
+    let at = Duration::from_secs;
+    let mut suspicions = Suspicions::default();
+    assert_eq!(suspicions.verdict(&app, &counts(100), at(1)), None);
+    let mut other = app.clone();
+    other.rollout.as_mut().unwrap().since_revision += 1;
+    assert_eq!(suspicions.verdict(&other, &counts(200), at(9)), None);
+    assert!(suspicions.verdict(&other, &counts(300), at(19)).is_some());
+
+    assert_eq!(suspicions.verdict(&app, &counts(100), at(21)), None);
+    suspicions.retain(&[&app.name].into());
+    assert!(suspicions.verdict(&app, &counts(200), at(29)).is_some());
+    suspicions.retain(&[].into());
+    assert_eq!(suspicions.verdict(&app, &counts(300), at(39)), None);
+    // Not enough since then to say it again.
+    app.rollout.as_mut().unwrap().since_revision += 1;
+    assert_eq!(suspicions.verdict(&app, &counts(400), at(50)), None);
+    assert_eq!(suspicions.verdict(&app, &counts(449), at(60)), None);
+    assert!(suspicions.verdict(&app, &counts(450), at(61)).is_some());
 }
 
 proptest! {
