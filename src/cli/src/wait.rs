@@ -79,6 +79,12 @@ fn judge(status: &DeploymentStatus, change: &Deployed) -> Seen {
     }
 }
 
+/// The release that is wanted has failed, and nothing is on its way.
+pub fn has_failed(status: &DeploymentStatus) -> bool {
+    let fate = fate_of(status, status.release).map(|release| release.fate.as_str());
+    status.rollout.is_none() && matches!(fate, Some("failed" | "aborted"))
+}
+
 fn fate_of(status: &DeploymentStatus, release: u32) -> Option<&ReleaseInfo> {
     let mut kept = status.releases.iter();
     kept.find(|info| info.number == release)

@@ -203,8 +203,18 @@ async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {
         instances,
         based_on: None,
     };
+    // It is no news that this one fails, and more or fewer of it make it no better.
+    let had_failed = wait::has_failed(&client.deployment(name.as_str()).await?);
     let deployed = client.scale_deployment(name.as_str(), &scale).await?;
-    finish(&client, deployed, &args.wait, out, "scaled").await
+    let mut flags = args.wait;
+    if had_failed && flags.waits() {
+        let release = deployed.release;
+        out.warn(&format!(
+            "release {release} had failed before: its instances are not waited for"
+        ));
+        (flags.wait, flags.no_wait) = (false, true);
+    }
+    finish(&client, deployed, &flags, out, "scaled").await
 }
 
 async fn restart(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
