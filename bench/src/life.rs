@@ -12,8 +12,8 @@ use crate::report;
 const DEADLINE: Duration = Duration::from_secs(60);
 const UPDATES: usize = 10;
 const INSTANCES: u8 = 3;
-const ROUNDS: usize = 3;
-const LISTEN: Duration = Duration::from_secs(5);
+const ROUNDS: usize = 5;
+const LISTEN: Duration = Duration::from_secs(10);
 /// A program that has no time, no memory, no processes or no disk left, bounded like any other.
 const LOUD: [(&str, &[&str]); 4] = [
     (

@@ -79,6 +79,29 @@ fn judge(status: &DeploymentStatus, change: &Deployed) -> Seen {
     }
 }
 
+/// The same where the change was how many instances there are of a release that had failed before: that is no news, and some of them may
+/// do well all the same.
+fn judge_scale(status: &DeploymentStatus, change: &Deployed) -> Seen {
+    if status.generation < change.generation {
+        return Seen::NotYet;
+    }
+    if status.phase == DeploymentPhase::Removing {
+        return Seen::Failed;
+    }
+    if status.release != change.release {
+        return Seen::Superseded;
+    }
+    let there = u32::try_from(status.instances.len()).unwrap_or(u32::MAX);
+    if (there, status.ready) == (status.desired, status.desired) {
+        return Seen::Done;
+    }
+    // Those that are too many end first.
+    match there <= status.desired && keeps_ending(status) {
+        true => Seen::Failed,
+        false => Seen::NotYet,
+    }
+}
+
 /// The release that is wanted has failed, and nothing is on its way.
 pub fn has_failed(status: &DeploymentStatus) -> bool {
     let fate = fate_of(status, status.release).map(|release| release.fate.as_str());
@@ -109,10 +132,12 @@ fn is_final(status: &DeploymentStatus, since: Duration) -> bool {
     status.phase == DeploymentPhase::Removing
         || fate_of(status, status.release).is_some_and(|release| release.fate == "failed")
         || since >= FAILING_PATIENCE
-        || status
-            .instances
-            .iter()
-            .any(|i| i.release == status.release && i.restarts >= RESTARTS_THAT_DECIDE)
+        || keeps_ending(status)
+}
+
+fn keeps_ending(status: &DeploymentStatus) -> bool {
+    let mut instances = status.instances.iter();
+    instances.any(|i| i.release == status.release && i.restarts >= RESTARTS_THAT_DECIDE)
 }
 
 /// Between two looks by one who has waited since `start`.
@@ -134,6 +159,26 @@ pub async fn rollout(
     change: &Deployed,
     timeout: Duration,
     out: Output,
+) -> Outcome<DeploymentStatus> {
+    watch(client, change, timeout, out, judge).await
+}
+
+/// Waits until there are as many instances as were asked for, of a release that had failed before.
+pub async fn scale_of_failed(
+    client: &Client,
+    change: &Deployed,
+    timeout: Duration,
+    out: Output,
+) -> Outcome<DeploymentStatus> {
+    watch(client, change, timeout, out, judge_scale).await
+}
+
+async fn watch(
+    client: &Client,
+    change: &Deployed,
+    timeout: Duration,
+    out: Output,
+    judge: impl Fn(&DeploymentStatus, &Deployed) -> Seen,
 ) -> Outcome<DeploymentStatus> {
     let name = change.name.as_str();
     let start = Instant::now();

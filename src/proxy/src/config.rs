@@ -168,7 +168,7 @@ pub struct Limits {
     /// a little later than others that a deployment is up; a client that was just told so is not to find it down.
     pub ready_wait: Duration,
     /// A body of this size, at most, is read before an instance is asked, of a request that may be repeated: so all of it can
-    /// be. Forms and most JSON are smaller, and it is what a connection holds anyway when its client is fast. Longer ones are passed
+    /// be. It is kept until the answer has ended. Forms and most JSON are smaller, and it is what a connection holds anyway when its client is fast. Longer ones are passed
     /// on as they come, and only once.
     pub kept_body_bytes: usize,
     /// How long an unused connection to an instance is kept. Under the 5 s after which common

@@ -126,7 +126,7 @@ where
     if length > 0 && request.head.expects_continue && !link.continued {
         link.go_on();
     }
-    let mut last = request.since;
+    let mut last = Instant::now();
     let mut pace = Pace::default();
     poll_fn(|cx| {
         if link.wire.has_unsent()
@@ -491,6 +491,9 @@ where
                 // It shows in what becomes of the connection.
                 Err(_) => upload.state = UploadState::Unwanted,
             }
+        } else if upstream.wire.has_unsent() {
+            // The end of a request whose answer has begun. One that takes no more of it answers all the same.
+            let _ = upstream.wire.poll_flush(cx);
         }
         loop {
             match relay.poll(cx, &mut upstream.wire, link.wire) {
@@ -529,7 +532,8 @@ where
             && ended
             && upstream.head.persistent
             && length != Length::UntilClose
-            && upstream.wire.inbox.is_empty(),
+            && upstream.wire.inbox.is_empty()
+            && !upstream.wire.has_unsent(),
     }
 }
 

@@ -14,7 +14,7 @@ use nebula_domain::routes::Endpoint;
 use nebula_domain::traffic::Nanos;
 use nebula_domain::traffic::instance::Heard;
 use nebula_domain::traffic::retry::{
-    Body, Failure, GiveUp, Hedge, Tries, is_repeatable, may_repeat,
+    Body, Failure, GiveUp, Hedge, Tries, is_repeatable, is_safe, may_repeat,
 };
 use nebula_domain::{InstanceId, NodeId};
 use nebula_wire::peer::tunnel::Site;
@@ -30,6 +30,8 @@ use crate::origin::Scheme;
 use crate::pages::Problem;
 use crate::service::Service;
 use crate::upstream::{DialError, Target, Told, Upstream, Via, fell_silent, is_websocket};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How one endpoint was tried, or two at the same time.
 pub(crate) enum Attempt {
@@ -73,7 +75,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let policy = Arc::clone(&service.route.policy);
-    let kept = match short_body(edge, request) {
+    let kept = match short_body(edge, &policy, request) {
         Some(length) => {
             let limits = &edge.shared.limits;
             let content = collect(limits, request, link, length).await;
@@ -169,16 +171,19 @@ where
     Err(problem.unwrap_or_else(|| Problem::Silent(service.route.deployment.to_string())))
 }
 
-/// Whether it may be sent a second time although it may have had its effect, as far as its head goes.
-fn may_happen_twice(head: &RequestHead) -> bool {
+/// Whether it may be sent a second time although it may have had its effect, as far as its head goes. A key counts only where
+/// retries are wanted, and where the instance gets to see it.
+fn may_happen_twice(head: &RequestHead, policy: &HttpPolicy) -> bool {
     is_repeatable(head.method.as_str().as_bytes(), || {
-        let key = head.fields().get("idempotency-key");
-        key.is_some_and(|key| !key.trim_ascii().is_empty())
+        let key = head.fields().get(IDEMPOTENCY_KEY);
+        policy.retry.tries > 1
+            && key.is_some_and(|key| !key.trim_ascii().is_empty())
+            && !head.is_named_by_connection(IDEMPOTENCY_KEY.as_bytes())
     })
 }
 
 /// The length of a body that is read before anybody is asked, so that all of the request can be sent again.
-fn short_body(edge: &Edge, request: &Request<'_>) -> Option<usize> {
+fn short_body(edge: &Edge, policy: &HttpPolicy, request: &Request<'_>) -> Option<usize> {
     let Length::Sized(length) = request.head.body_length() else {
         return None;
     };
@@ -187,7 +192,7 @@ fn short_body(edge: &Edge, request: &Request<'_>) -> Option<usize> {
         .min(edge.shared.limits.kept_body_bytes as u64);
     let is_short = length <= max && request.head.upgrade().is_none();
     let length = usize::try_from(length).ok().filter(|_| is_short)?;
-    may_happen_twice(request.head).then_some(length)
+    may_happen_twice(request.head, policy).then_some(length)
 }
 
 /// A deployment without an instance, once it has one.
@@ -215,12 +220,16 @@ impl<'a> Trip<'a> {
             Retry::Suspect | Retry::Silent => Failure::Silent,
             Retry::Broken | Retry::Stale | Retry::Hedge => Failure::Broken,
         };
-        may_repeat(may_happen_twice(request.head), self.body, failure)
+        may_repeat(
+            may_happen_twice(request.head, self.policy),
+            self.body,
+            failure,
+        )
     }
 
     /// Whether it may be sent a second time although it may have had its effect.
     fn is_repeatable(&self, request: &Request<'_>) -> bool {
-        self.body == Body::Whole && may_happen_twice(request.head)
+        self.body == Body::Whole && may_happen_twice(request.head, self.policy)
     }
 
     /// An endpoint that is none of those tried, and not `other`.
@@ -254,8 +263,8 @@ impl<'a> Trip<'a> {
     fn hedge(&self, service: &Service, request: &Request<'_>) -> Option<Hedge> {
         let hedge = self.policy.hedge?;
         let sticks = self.policy.sticky.is_some() && self.site.is_none();
-        (!sticks && service.route.endpoints.len() > 1 && self.is_repeatable(request))
-            .then_some(hedge)
+        let safe = self.body == Body::Whole && is_safe(request.head.method.as_str().as_bytes());
+        (safe && !sticks && service.route.endpoints.len() > 1).then_some(hedge)
     }
 
     /// Another endpoint for a copy of a request that `first` is slow to answer, if the budget has room for it.

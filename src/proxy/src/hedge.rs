@@ -1,4 +1,4 @@
-//! A second copy of a slow request, to another instance; the first answer wins. Only of a request that may have its effect twice and is
+//! A second copy of a slow request, to another instance; the first answer wins. Only of a request that changes nothing and is
 //! all there, and only as far as the deployment's retry budget reaches, so that a slow deployment is not asked twice as much.
 
 use std::pin::pin;

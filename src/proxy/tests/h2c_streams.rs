@@ -11,9 +11,10 @@ use bytes::Bytes;
 use common::client::{ask, get, get_with, request as request1, send, whole as whole1};
 use common::h2c::{self, instance, ok, push, say, trailers, usual};
 use common::http2::{Session, answered, piece, request, send_all, whole};
-use common::{Cluster, Node, PATIENCE, Routes, single, until};
+use common::{Cluster, Node, PATIENCE, Routes, single, single_with, until};
 use h2::Reason;
 use http::{Method, Response, StatusCode};
+use http_body_util::Full;
 use nebula_domain::http::Upstream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -175,6 +176,23 @@ async fn large_bodies_and_trailers_pass_both_ways_by_every_way() {
         sending.await.unwrap();
         assert!(answer.body == content);
         assert_eq!(trailers.unwrap()["x-sum"], "1");
+    }
+}
+
+/// It was read before the instance was asked, and the instance takes it a little at a time after its answer has begun.
+#[tokio::test]
+async fn the_end_of_a_kept_body_is_sent_while_the_answer_comes() {
+    let node = single_with(|limits| limits.h2c_send_buffer = 1000);
+    let echo = h2c::echo_by(|builder| {
+        builder.initial_window_size(1000);
+    })
+    .await;
+    node.route_h2c(&[echo.address]);
+    let body = Bytes::from(vec![b'x'; 16 * 1024]);
+    for _ in 0..2 {
+        let request = request1(Method::PUT, API, "/", &[]).body(Full::new(body.clone()));
+        let answer = whole1(send(node.edge, request.unwrap()).await).await;
+        assert_eq!((answer.status, &answer.body), (StatusCode::OK, &body));
     }
 }
 

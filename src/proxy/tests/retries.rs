@@ -156,8 +156,10 @@ async fn a_post_that_says_it_may_be_repeated_is_with_its_body() {
         assert_eq!(broken, 0);
     }
     let none: &[(&str, &str)] = &[("idempotency-key", " ")];
+    let dropped: &[(&str, &str)] = &[("connection", "idempotency-key"), key[0]];
     for (method, fields, body) in [
         (Method::POST, none, &short),
+        (Method::POST, dropped, &short),
         (Method::POST, key, &long),
         (Method::PUT, &[], &long),
     ] {

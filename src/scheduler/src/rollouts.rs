@@ -185,11 +185,11 @@ impl<R: Registrar> Reconciler for Rollouts<R> {
         for deployment in under_way(&state) {
             running += 1;
             let now = self.stages.time_of(deployment, wall, Instant::now());
-            let seen = look(&state, &view, deployment);
+            let mut seen = look(&state, &view, deployment);
             let figures = self.evidence.figures(&deployment.name);
-            let verdict = self
-                .suspicions
-                .verdict(deployment, &figures, self.began.elapsed());
+            let elapsed = self.began.elapsed();
+            let verdict = self.suspicions.verdict(deployment, &figures, elapsed);
+            seen.is_suspected = self.suspicions.holds(&deployment.name, elapsed);
             let late = verdict.is_none() && seen.trouble.is_none() && seen.ready < seen.wanted;
             if let Some(step) = rollout::step(deployment, &seen, verdict, now) {
                 if !matches!(step, Step::Progress { .. }) {

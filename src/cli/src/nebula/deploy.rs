@@ -203,18 +203,24 @@ async fn scale(args: Scale, connect: &ConnectFlags, out: Output) -> Outcome {
         instances,
         based_on: None,
     };
-    // It is no news that this one fails, and more or fewer of it make it no better.
-    let had_failed = wait::has_failed(&client.deployment(name.as_str()).await?);
-    let deployed = client.scale_deployment(name.as_str(), &scale).await?;
-    let mut flags = args.wait;
-    if had_failed && flags.waits() {
-        let release = deployed.release;
-        out.warn(&format!(
-            "release {release} had failed before: its instances are not waited for"
-        ));
-        (flags.wait, flags.no_wait) = (false, true);
+    let (flags, done) = (&args.wait, "scaled");
+    if !flags.waits() {
+        let deployed = client.scale_deployment(name.as_str(), &scale).await?;
+        return finish(&client, deployed, flags, out, done).await;
     }
-    finish(&client, deployed, &flags, out, "scaled").await
+    let newest = client.with_consistency(Consistency::Linearizable);
+    let before = newest.deployment(name.as_str()).await.ok();
+    let deployed = client.scale_deployment(name.as_str(), &scale).await?;
+    let is_failed =
+        |before: &DeploymentStatus| before.release == deployed.release && wait::has_failed(before);
+    if !before.as_ref().is_some_and(is_failed) {
+        return finish(&client, deployed, flags, out, done).await;
+    }
+    let release = deployed.release;
+    out.warn(&format!("release {release} had failed before"));
+    let status = wait::scale_of_failed(&client, &deployed, flags.timeout, out).await?;
+    tell(&status, out, done);
+    Ok(())
 }
 
 async fn restart(args: Named, connect: &ConnectFlags, out: Output) -> Outcome {
@@ -286,7 +292,12 @@ pub(super) async fn finish(
         return Ok(());
     }
     let status = wait::rollout(client, &deployed, flags.timeout, out).await?;
-    out.result(&status, |s| {
+    tell(&status, out, done);
+    Ok(())
+}
+
+fn tell(status: &DeploymentStatus, out: Output, done: &str) {
+    out.result(status, |s| {
         if let Some(run) = s
             .last_run
             .as_ref()
@@ -309,7 +320,6 @@ pub(super) async fn finish(
             urls.concat()
         )
     });
-    Ok(())
 }
 
 #[cfg(test)]

@@ -56,6 +56,27 @@ fn an_older_release_in_a_newer_generation_was_put_back() {
     assert_eq!(judge(&seen, &change(5, 3)), Seen::RolledBack);
 }
 
+#[test]
+fn how_many_there_are_of_a_failed_release_is_waited_for_all_the_same() {
+    let mut seen = status(5, DeploymentPhase::Failed);
+    let scaled = change(5, 2);
+    assert_eq!(judge_scale(&seen, &scaled), Seen::Failed, "it keeps ending");
+    assert_eq!(judge_scale(&seen, &change(6, 2)), Seen::NotYet);
+    assert_eq!(judge_scale(&seen, &change(5, 1)), Seen::Superseded);
+    seen.desired = 0;
+    assert_eq!(judge_scale(&seen, &scaled), Seen::NotYet, "it is stopped");
+    (seen.desired, seen.instances[0].restarts) = (3, 0);
+    assert_eq!(judge_scale(&seen, &scaled), Seen::NotYet);
+    seen.desired = 1;
+    assert_eq!(judge_scale(&seen, &scaled), Seen::Done);
+    (seen.desired, seen.ready) = (0, 0);
+    assert_eq!(judge_scale(&seen, &scaled), Seen::NotYet, "it ends");
+    seen.instances.clear();
+    assert_eq!(judge_scale(&seen, &scaled), Seen::Done);
+    seen.phase = DeploymentPhase::Removing;
+    assert_eq!(judge_scale(&seen, &scaled), Seen::Failed);
+}
+
 fn release(number: u32, fate: &str) -> ReleaseInfo {
     ReleaseInfo {
         number,

@@ -66,17 +66,17 @@ impl Figures {
         }
     }
 
-    /// What was counted after `earlier`.
-    pub(super) fn since(&self, earlier: &Figures) -> Figures {
+    /// What was counted after `earlier`; `None` when some of that is not counted any more.
+    pub(super) fn since(&self, earlier: &Figures) -> Option<Figures> {
         let mut times = self.times;
         for (count, before) in times.0.iter_mut().zip(earlier.times.0) {
-            *count = count.saturating_sub(before);
+            *count = count.checked_sub(before)?;
         }
-        Figures {
-            requests: self.requests.saturating_sub(earlier.requests),
-            failed: self.failed.saturating_sub(earlier.failed),
+        Some(Figures {
+            requests: self.requests.checked_sub(earlier.requests)?,
+            failed: self.failed.checked_sub(earlier.failed)?,
             times,
-        }
+        })
     }
 
     /// In which time 95 % of the answers began, rounded up to the end of its part; of more than 65 s, that. `None`

@@ -31,7 +31,19 @@ const SLOW_PART: f64 = 0.05;
 
 /// How long everything may stand still without that saying anything of a release: a busy machine, a first request that
 /// loads what the others need. What is slow for longer is no pause.
-pub const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Nodes tell each second what they have counted, and gossip takes another or two: what a node counted in a pause is known after that.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
+
+/// After so long a release that was found slow is looked at anew.
+pub const LOOKS_AGAIN_AFTER: Duration = PAUSE_MAX.saturating_add(TOLD_WITHIN);
+
+/// And for no less than this: what comes within a moment is one thing and not fifty.
+pub const LOOKS_FOR: Duration = Duration::from_secs(1);
+
+/// With few requests a second look takes long. A release waits for it no longer than this, and is then as good as it was without.
+pub const HELD_MAX: Duration = Duration::from_secs(20);
 
 /// What was found, one sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +60,11 @@ pub struct Suspicions(BTreeMap<DeploymentName, Suspicion>);
 struct Suspicion {
     /// [`Rollout::since_revision`](super::Rollout::since_revision) tells one rollout from the next.
     rollout: u64,
+    first: Duration,
+    /// The latest time that it was found and had to be looked at once more.
     found: Duration,
-    /// What had been counted of the release when the pause was over that it may have been.
-    counted: Figures,
+    /// Since when it is, and what had been counted of the release by then.
+    again: Option<(Duration, Figures)>,
 }
 
 impl Suspicions {
@@ -73,23 +87,28 @@ impl Suspicions {
                 None
             }
             Some(Finding::Errors(why)) => Some(why),
-            Some(Finding::Slow(why)) => {
-                let suspicion = Suspicion {
-                    rollout: rollout.since_revision,
-                    found: now,
-                    counted: new.clone(),
-                };
-                match self.0.get_mut(&deployment.name) {
-                    Some(before) if before.rollout == suspicion.rollout => {
-                        before.is_confirmed(&limits, old, new, now).then_some(why)
-                    }
-                    _ => {
-                        self.0.insert(deployment.name.clone(), suspicion);
-                        None
-                    }
+            Some(Finding::Slow(why)) => match self.0.get_mut(&deployment.name) {
+                Some(before) if before.rollout == rollout.since_revision => {
+                    before.is_confirmed(&limits, old, new, now).then_some(why)
                 }
-            }
+                _ => {
+                    let suspicion = Suspicion {
+                        rollout: rollout.since_revision,
+                        first: now,
+                        found: now,
+                        again: None,
+                    };
+                    self.0.insert(deployment.name.clone(), suspicion);
+                    None
+                }
+            },
         }
+    }
+
+    /// Whether the release is to wait for a second look.
+    pub fn holds(&self, name: &DeploymentName, now: Duration) -> bool {
+        let suspicion = self.0.get(name);
+        suspicion.is_some_and(|it| now.saturating_sub(it.first) < HELD_MAX)
     }
 
     /// Forgets all others.
@@ -99,7 +118,8 @@ impl Suspicions {
 }
 
 impl Suspicion {
-    /// Whether what came after the pause is slow as well. If it is not, the suspicion begins anew.
+    /// Whether what came later is slow as well. If it is not, or less has been counted than before because a node is gone, it begins
+    /// anew.
     fn is_confirmed(
         &mut self,
         limits: &Judge,
@@ -107,17 +127,20 @@ impl Suspicion {
         new: &Figures,
         now: Duration,
     ) -> bool {
-        if now.saturating_sub(self.found) < PAUSE_MAX {
-            self.counted = new.clone();
+        if now.saturating_sub(self.found) < LOOKS_AGAIN_AFTER {
             return false;
         }
-        let since = new.since(&self.counted);
-        if since.times.count() < u64::from(limits.requests) {
+        let (since, counted) = self.again.get_or_insert_with(|| (now, new.clone()));
+        let more = new.since(counted);
+        let is_little = more.as_ref().is_some_and(|more| {
+            let few = more.times.count() < u64::from(limits.requests);
+            few || now.saturating_sub(*since) < LOOKS_FOR
+        });
+        if is_little {
             return false;
         }
-        let is_slow = too_slow(limits, old, &since).is_some();
-        (self.found, self.counted) = (now, new.clone());
-        is_slow
+        (self.found, self.again) = (now, None);
+        more.is_some_and(|more| too_slow(limits, old, &more).is_some())
     }
 }
 

@@ -1,15 +1,18 @@
 //! Verdicts on figures that are clear, on figures that are chance, and on those that are missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::figures::{Figures, slice_of};
-use super::judge::{Finding, PAUSE_MAX, Suspicions, judge};
+use super::judge::{Finding, HELD_MAX, LOOKS_AGAIN_AFTER, LOOKS_FOR, Suspicions, judge};
+use super::{Seen, Stage, Step, step};
 use crate::ids::ReleaseNumber;
 use crate::spec::Judge;
+use crate::state::Deployment;
 use crate::testing::{Sim, name, service_spec};
+use crate::time::Millis;
 
 const LIMITS: Judge = Judge {
     requests: 50,
@@ -252,42 +255,108 @@ fn found(took_ms: impl Fn(u64) -> u64) -> Option<u64> {
 
 #[test]
 fn a_release_is_slow_when_it_is_so_for_longer_than_a_pause() {
-    let pause = PAUSE_MAX.as_secs();
-    assert_eq!(found(|_| 400), Some(1 + pause), "found, and found again");
-    assert_eq!(found(|second| if second <= 1 { 400 } else { 10 }), None);
-    assert_eq!(found(|second| if second <= pause { 400 } else { 10 }), None);
+    let again = LOOKS_AGAIN_AFTER.as_secs();
+    let soon = 1 + again + LOOKS_FOR.as_secs();
+    assert_eq!(found(|_| 400), Some(soon), "found, and found again");
+    for pause in 1..=again {
+        let slow = |second| if second <= pause { 400 } else { 10 };
+        assert_eq!(found(slow), None, "{pause} s");
+    }
     let late = |second| if second > 30 { 400 } else { 10 };
     assert!(found(late).is_some(), "it became slow");
     assert_eq!(found(|_| 10), None);
 }
 
-#[test]
-fn what_was_suspected_of_one_release_is_not_held_against_the_next() {
+/// A deployment with a release on its way, and figures of so many requests to it, slow ones unless it is said otherwise.
+fn suspect() -> (Deployment, impl Fn(u64) -> BTreeMap<ReleaseNumber, Figures>) {
     let mut sim = Sim::new(3, 100);
     sim.create("app", service_spec(), 3);
     sim.settle();
     sim.update("app", 2);
-    let mut app = sim.state.deployments[&name("app")].clone();
+    let app = sim.state.deployments[&name("app")].clone();
     let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
-    let counts = |n| BTreeMap::from([(from, counted(n, 0, 10)), (to, counted(n, 0, 400))]);
+    let counts = move |n| BTreeMap::from([(from, counted(n, 0, 10)), (to, counted(n, 0, 400))]);
+    (app, counts)
+}
+
+#[test]
+fn what_was_suspected_of_one_release_is_not_held_against_the_next() {
+    let (mut app, counts) = suspect();
     let at = Duration::from_secs;
     let mut suspicions = Suspicions::default();
-    assert_eq!(suspicions.verdict(&app, &counts(100), at(1)), None);
-    let mut other = app.clone();
-    other.rollout.as_mut().unwrap().since_revision += 1;
-    assert_eq!(suspicions.verdict(&other, &counts(200), at(9)), None);
-    assert!(suspicions.verdict(&other, &counts(300), at(19)).is_some());
-
-    assert_eq!(suspicions.verdict(&app, &counts(100), at(21)), None);
-    suspicions.retain(&[&app.name].into());
-    assert!(suspicions.verdict(&app, &counts(200), at(29)).is_some());
-    suspicions.retain(&[].into());
-    assert_eq!(suspicions.verdict(&app, &counts(300), at(39)), None);
-    // Not enough since then to say it again.
+    let mut says = |app: &Deployment, n, second, kept: bool| {
+        if !kept {
+            suspicions.retain(&BTreeSet::new());
+        }
+        suspicions.retain(&[&app.name].into());
+        suspicions.verdict(app, &counts(n), at(second)).is_some()
+    };
+    assert!(!says(&app, 100, 1, true));
     app.rollout.as_mut().unwrap().since_revision += 1;
-    assert_eq!(suspicions.verdict(&app, &counts(400), at(50)), None);
-    assert_eq!(suspicions.verdict(&app, &counts(449), at(60)), None);
-    assert!(suspicions.verdict(&app, &counts(450), at(61)).is_some());
+    for (requests, second, kept, bad) in [
+        (200, 9, true, false),
+        (300, 19, true, false),
+        // Few since the second look began, many, but within a moment, and at last both.
+        (349, 30, true, false),
+        (350, 31, true, true),
+        (400, 32, true, false),
+        (500, 40, true, false),
+        (600, 41, false, false),
+        (700, 50, true, false),
+        (800, 50, true, false),
+        (800, 51, true, true),
+    ] {
+        assert_eq!(says(&app, requests, second, kept), bad, "at {second} s");
+    }
+}
+
+#[test]
+fn a_second_look_begins_anew_when_a_node_takes_its_figures_along() {
+    let (app, counts) = suspect();
+    let at = Duration::from_secs;
+    let mut suspicions = Suspicions::default();
+    for (requests, second, bad) in [
+        (1_000, 1, false),
+        (1_100, 6, false),
+        (200, 8, false),
+        (300, 12, false),
+        (400, 13, false),
+        (500, 14, true),
+    ] {
+        let said = suspicions.verdict(&app, &counts(requests), at(second));
+        assert_eq!(said.is_some(), bad, "at {second} s: {said:?}");
+    }
+}
+
+#[test]
+fn a_release_waits_for_the_second_look_but_not_for_ever() {
+    let (app, counts) = suspect();
+    let at = Duration::from_secs;
+    let mut suspicions = Suspicions::default();
+    assert!(!suspicions.holds(&app.name, at(1)));
+    assert_eq!(suspicions.verdict(&app, &counts(100), at(1)), None);
+    for second in 1..60 {
+        // No more requests come.
+        assert_eq!(suspicions.verdict(&app, &counts(100), at(second)), None);
+        let holds = suspicions.holds(&app.name, at(second));
+        assert_eq!(holds, second < 1 + HELD_MAX.as_secs(), "{second} s");
+    }
+    let mut app = app;
+    let began = Millis(1_000_000);
+    app.rollout.as_mut().unwrap().stage = Stage::Watching { since: began };
+    let over = began.plus(at(30));
+    let mut seen = Seen {
+        wanted: 3,
+        ready: 3,
+        ..Seen::default()
+    };
+    assert!(matches!(
+        step(&app, &seen, None, over),
+        Some(Step::Next { .. })
+    ));
+    seen.is_suspected = true;
+    let held = step(&app, &seen, None, over);
+    assert!(!matches!(held, Some(Step::Next { .. })), "{held:?}");
 }
 
 proptest! {

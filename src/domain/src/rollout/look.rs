@@ -26,6 +26,8 @@ pub struct Seen {
     pub ended: Option<String>,
     /// The run that the stage waits for has succeeded.
     pub run_succeeded: bool,
+    /// The judge has found something and looks once more: a stage that lasts for a time does not end meanwhile.
+    pub is_suspected: bool,
 }
 
 /// Looks at one deployment.

@@ -79,7 +79,8 @@ fn has_come(deployment: &Deployment, rollout: &Rollout, seen: &Seen, now: Millis
         Stage::Beside | Stage::Canary { since: None, .. } => all_ready,
         Stage::Replacing => all_ready && seen.others == 0,
         Stage::Canary { .. } | Stage::Warm { .. } | Stage::Watching { .. } => {
-            ends(deployment, rollout).is_some_and(|at| at <= now) && all_ready
+            let is_over = ends(deployment, rollout).is_some_and(|at| at <= now);
+            is_over && all_ready && !seen.is_suspected
         }
     }
 }

@@ -153,7 +153,7 @@ impl fmt::Display for Deadlines {
     }
 }
 
-/// A second copy of a slow request that may be repeated, the first answer wins (Dean and Barroso, "The Tail at
+/// A second copy of a slow request that changes nothing ([`is_safe`]), the first answer wins (Dean and Barroso, "The Tail at
 /// Scale", 2013). Drawn from the retry budget. Text: `after=200ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hedge {
@@ -205,13 +205,16 @@ impl fmt::Display for Hedge {
     }
 }
 
+/// RFC 9110 section 9.2.1: methods whose requests ask for no change. Two of others at the same time may be done in any order, and the one
+/// that nobody waits for any more undo what its client did since.
+pub fn is_safe(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE")
+}
+
 /// RFC 9110 section 9.2.2: methods whose request has the same effect once and twice. Of the names in
 /// the registry only those of RFC 9110 count; names are case-sensitive.
 fn is_idempotent(method: &[u8]) -> bool {
-    matches!(
-        method,
-        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
-    )
+    is_safe(method) || matches!(method, b"PUT" | b"DELETE")
 }
 
 /// Whether a request may have its effect twice, by its method or because its client says that the second one has none: with an

@@ -118,7 +118,11 @@ pub async fn mirror() -> Instance {
 
 /// Sends everything back as it comes, trailer fields included.
 pub async fn echo() -> Instance {
-    instance(usual, |request, mut respond| async move {
+    echo_by(usual).await
+}
+
+pub async fn echo_by(configure: fn(&mut Builder)) -> Instance {
+    instance(configure, |request, mut respond| async move {
         let fields = ["content-type", "content-length"];
         let mut head = Response::new(());
         for name in fields {

@@ -11,10 +11,13 @@ fn what_may_be_repeated() {
     use Failure::{Broken, Connect, Refused, Silent};
     for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
         assert!(is_repeatable(method.as_bytes(), || false), "{method}");
+        let changes = ["PUT", "DELETE"].contains(&method);
+        assert_eq!(is_safe(method.as_bytes()), !changes, "{method}");
     }
     for method in ["POST", "PATCH", "CONNECT", "get", "QUERY", ""] {
         assert!(!is_repeatable(method.as_bytes(), || false), "{method}");
         assert!(is_repeatable(method.as_bytes(), || true), "{method}");
+        assert!(!is_safe(method.as_bytes()), "{method}");
     }
     for failure in [Connect, Refused, Broken, Silent] {
         assert!(may_repeat(true, Body::Whole, failure));
