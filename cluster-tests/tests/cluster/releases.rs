@@ -140,14 +140,12 @@ struct Bad {
 
 const WARM: [&str; 4] = ["--strategy", "blue-green", "--warm", "8s"];
 
-/// Half of the visitors have it until the judge has seen enough; the last step is never reached.
-const JUDGED: [&str; 8] = [
+/// Half of the visitors have it until the judge has seen enough.
+const JUDGED: [&str; 6] = [
     "--strategy",
     "canary",
     "--step",
     "50% 60s",
-    "--step",
-    "100% 1s",
     "--watch",
     "500ms",
 ];
