@@ -1,4 +1,4 @@
-"""HTTP/2's rules, by h2spec itself where it is on PATH; `src/proxy/tests/h2_frames.rs` has its cases for CI."""
+"""HTTP/2's rules, by h2spec itself where it is on PATH; `src/proxy/tests/edge/h2_frames.rs` has its cases for CI."""
 
 import subprocess
 import xml.etree.ElementTree as tree
