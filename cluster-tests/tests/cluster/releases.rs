@@ -189,7 +189,7 @@ const BAD: [Bad; 8] = [
         why: "probe",
     },
     Bad {
-        flags: &["--env", "FAULT=slow=300"],
+        flags: &["--env", "FAULT=slow=600"],
         strategy: &JUDGED,
         why: "of its answers took up to",
     },

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nebula_client::{Client, ClientError, Consistency};
-use nebula_wire::api::{Deployed, DeploymentPhase, DeploymentStatus, ReleaseInfo, RolloutStatus};
+use nebula_wire::api::{
+    Deployed, DeploymentPhase, DeploymentStatus, InstanceStatus, ReleaseInfo, RolloutStatus,
+};
 
 use crate::duration;
 use crate::error::{CliError, Outcome};
@@ -95,17 +97,20 @@ fn judge_scale(status: &DeploymentStatus, change: &Deployed) -> Seen {
     if (there, status.ready) == (status.desired, status.desired) {
         return Seen::Done;
     }
-    // Those that are too many end first.
-    match there <= status.desired && keeps_ending(status) {
+    // Those that are too many end first; one that has ended often and is up now is well.
+    let fails = |i: &InstanceStatus| i.phase == "backoff" && i.restarts >= RESTARTS_THAT_DECIDE;
+    match there <= status.desired && status.instances.iter().any(fails) {
         true => Seen::Failed,
         false => Seen::NotYet,
     }
 }
 
-/// The release that is wanted has failed, and nothing is on its way.
+/// The release that is wanted has failed, nothing is on its way, and its instances are wanted all the same: of one that was stopped
+/// before it had any there will be none.
 pub fn has_failed(status: &DeploymentStatus) -> bool {
     let fate = fate_of(status, status.release).map(|release| release.fate.as_str());
-    status.rollout.is_none() && matches!(fate, Some("failed" | "aborted"))
+    let is_stopped = status.instances.is_empty() && status.desired > 0;
+    status.rollout.is_none() && matches!(fate, Some("failed" | "aborted")) && !is_stopped
 }
 
 fn fate_of(status: &DeploymentStatus, release: u32) -> Option<&ReleaseInfo> {
@@ -132,12 +137,10 @@ fn is_final(status: &DeploymentStatus, since: Duration) -> bool {
     status.phase == DeploymentPhase::Removing
         || fate_of(status, status.release).is_some_and(|release| release.fate == "failed")
         || since >= FAILING_PATIENCE
-        || keeps_ending(status)
-}
-
-fn keeps_ending(status: &DeploymentStatus) -> bool {
-    let mut instances = status.instances.iter();
-    instances.any(|i| i.release == status.release && i.restarts >= RESTARTS_THAT_DECIDE)
+        || status
+            .instances
+            .iter()
+            .any(|i| i.release == status.release && i.restarts >= RESTARTS_THAT_DECIDE)
 }
 
 /// Between two looks by one who has waited since `start`.

@@ -190,7 +190,7 @@ fn short_body(edge: &Edge, policy: &HttpPolicy, request: &Request<'_>) -> Option
     let max = request
         .max_body
         .min(edge.shared.limits.kept_body_bytes as u64);
-    let is_short = length <= max && request.head.upgrade().is_none();
+    let is_short = length <= max && request.head.upgrade().is_none() && policy.retry.tries > 1;
     let length = usize::try_from(length).ok().filter(|_| is_short)?;
     may_happen_twice(request.head, policy).then_some(length)
 }

@@ -1,7 +1,5 @@
 //! Waiting is judged on statuses alone, without a cluster.
 
-use nebula_wire::api::InstanceStatus;
-
 use super::tell::reasons;
 use super::*;
 use crate::error::Exit;
@@ -65,8 +63,13 @@ fn how_many_there_are_of_a_failed_release_is_waited_for_all_the_same() {
     assert_eq!(judge_scale(&seen, &change(5, 1)), Seen::Superseded);
     seen.desired = 0;
     assert_eq!(judge_scale(&seen, &scaled), Seen::NotYet, "it is stopped");
-    (seen.desired, seen.instances[0].restarts) = (3, 0);
-    assert_eq!(judge_scale(&seen, &scaled), Seen::NotYet);
+    seen.desired = 3;
+    seen.instances[0].phase = "running".into();
+    assert_eq!(
+        judge_scale(&seen, &scaled),
+        Seen::NotYet,
+        "it is up at last"
+    );
     seen.desired = 1;
     assert_eq!(judge_scale(&seen, &scaled), Seen::Done);
     (seen.desired, seen.ready) = (0, 0);

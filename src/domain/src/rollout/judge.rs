@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::figures::{Figures, Times};
+use super::figures::{Figures, Pair, Times};
 use crate::ids::ReleaseNumber;
 use crate::names::DeploymentName;
 use crate::spec::Judge;
@@ -63,8 +63,8 @@ struct Suspicion {
     first: Duration,
     /// The latest time that it was found and had to be looked at once more.
     found: Duration,
-    /// Since when it is, and what had been counted of the release by then.
-    again: Option<(Duration, Figures)>,
+    /// Since when it is, and what had been counted by then.
+    again: Option<(Duration, Pair)>,
 }
 
 impl Suspicions {
@@ -76,11 +76,16 @@ impl Suspicions {
         figures: &BTreeMap<ReleaseNumber, Figures>,
         now: Duration,
     ) -> Option<String> {
-        let rollout = deployment.rollout.as_ref()?;
-        let limits = deployment.current().spec.strategy.judge?;
+        let rollout = deployment.rollout.as_ref();
+        let judged = rollout.and_then(|rollout| Some((rollout.since_revision, rollout.from?)));
+        let limits = deployment.current().spec.strategy.judge;
+        let (Some((rollout, from)), Some(limits)) = (judged, limits) else {
+            self.0.remove(&deployment.name);
+            return None;
+        };
         let nothing = Figures::default();
         let of = |release| figures.get(&release).unwrap_or(&nothing);
-        let (old, new) = (of(rollout.from?), of(deployment.target));
+        let (old, new) = (of(from), of(deployment.target));
         match judge(&limits, old, new) {
             None => {
                 self.0.remove(&deployment.name);
@@ -88,12 +93,12 @@ impl Suspicions {
             }
             Some(Finding::Errors(why)) => Some(why),
             Some(Finding::Slow(why)) => match self.0.get_mut(&deployment.name) {
-                Some(before) if before.rollout == rollout.since_revision => {
+                Some(before) if before.rollout == rollout => {
                     before.is_confirmed(&limits, old, new, now).then_some(why)
                 }
                 _ => {
                     let suspicion = Suspicion {
-                        rollout: rollout.since_revision,
+                        rollout,
                         first: now,
                         found: now,
                         again: None,
@@ -130,8 +135,14 @@ impl Suspicion {
         if now.saturating_sub(self.found) < LOOKS_AGAIN_AFTER {
             return false;
         }
-        let (since, counted) = self.again.get_or_insert_with(|| (now, new.clone()));
-        let more = new.since(counted);
+        let (since, counted) = self.again.get_or_insert_with(|| {
+            let (old, new) = (old.clone(), new.clone());
+            (now, Pair { old, new })
+        });
+        let more = new.since(&counted.new);
+        // What slows both speaks against neither. When the release before has few requests left, all that it had count.
+        let enough = |old: &Figures| old.times.count() >= u64::from(limits.requests);
+        let beside = old.since(&counted.old).filter(enough);
         let is_little = more.as_ref().is_some_and(|more| {
             let few = more.times.count() < u64::from(limits.requests);
             few || now.saturating_sub(*since) < LOOKS_FOR
@@ -140,6 +151,7 @@ impl Suspicion {
             return false;
         }
         (self.found, self.again) = (now, None);
+        let old = beside.as_ref().unwrap_or(old);
         more.is_some_and(|more| too_slow(limits, old, &more).is_some())
     }
 }

@@ -329,6 +329,35 @@ fn a_second_look_begins_anew_when_a_node_takes_its_figures_along() {
 }
 
 #[test]
+fn what_slows_both_later_confirms_nothing() {
+    let (app, _) = suspect();
+    let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
+    let mut suspicions = Suspicions::default();
+    let (mut old, mut new) = (Figures::default(), Figures::default());
+    for second in 1..=60 {
+        // A pause of the new one, and from then on a slow database behind both.
+        let (before, after) = if second <= 3 { (10, 400) } else { (400, 400) };
+        old.merge(&counted(60, 0, before));
+        new.merge(&counted(60, 0, after));
+        let figures = BTreeMap::from([(from, old.clone()), (to, new.clone())]);
+        let said = suspicions.verdict(&app, &figures, Duration::from_secs(second));
+        assert_eq!(said, None, "at {second} s");
+    }
+}
+
+#[test]
+fn a_release_that_is_not_judged_waits_for_nothing() {
+    let (mut app, counts) = suspect();
+    let at = Duration::from_secs;
+    let mut suspicions = Suspicions::default();
+    assert_eq!(suspicions.verdict(&app, &counts(100), at(1)), None);
+    assert!(suspicions.holds(&app.name, at(2)));
+    app.rollout.as_mut().unwrap().from = None;
+    assert_eq!(suspicions.verdict(&app, &counts(100), at(2)), None);
+    assert!(!suspicions.holds(&app.name, at(2)));
+}
+
+#[test]
 fn a_release_waits_for_the_second_look_but_not_for_ever() {
     let (app, counts) = suspect();
     let at = Duration::from_secs;
@@ -344,7 +373,8 @@ fn a_release_waits_for_the_second_look_but_not_for_ever() {
     let mut app = app;
     let began = Millis(1_000_000);
     app.rollout.as_mut().unwrap().stage = Stage::Watching { since: began };
-    let over = began.plus(at(30));
+    // Long over, and its deadline too.
+    let over = began.plus(at(3_600));
     let mut seen = Seen {
         wanted: 3,
         ready: 3,
@@ -355,8 +385,9 @@ fn a_release_waits_for_the_second_look_but_not_for_ever() {
         Some(Step::Next { .. })
     ));
     seen.is_suspected = true;
-    let held = step(&app, &seen, None, over);
-    assert!(!matches!(held, Some(Step::Next { .. })), "{held:?}");
+    seen.ready = app.rollout.as_ref().unwrap().ready;
+    seen.wanted = seen.ready;
+    assert_eq!(step(&app, &seen, None, over), None);
 }
 
 proptest! {

@@ -35,6 +35,7 @@ pub fn step(
     }
     // Last: after an outage the deadline is over, and what it waited for may have come all the same.
     let late = expires(deployment, rollout).is_some_and(|at| at <= now);
+    let late = late && !seen.is_suspected;
     late.then(|| Step::Fail {
         why: too_late(deployment, seen),
     })
