@@ -33,7 +33,9 @@ const BREATH: Duration = Duration::from_millis(50);
 #[utoipa::path(get, path = "/v1/members", params(Consistency), responses((status = 200, body = Members)))]
 pub async fn list(Ex(app): Ex<App>, Query(consistency): Query<Consistency>) -> Answer<Response> {
     let read = app.read(consistency).await?;
-    let status = app.registry.status().borrow().clone();
+    let mut status = app.registry.status().borrow().clone();
+    // The last that was known is none: nobody takes a change now.
+    status.leader = status.leader.filter(|_| status.quorum);
     let rooms = rooms(&read.state, &app.view());
     let members = read
         .state

@@ -64,7 +64,10 @@ pub async fn pack_without(dir: &Path, left_out: &[PathBuf]) -> Outcome<Packed> {
         .await
         .map_err(|e| CliError::failed(format!("packing stopped: {e}"), "try again"))?
         .map_err(|e: ArchiveError| {
-            CliError::usage(chain(&e), "give --path a folder with the files to deploy")
+            CliError::usage(
+                chain(&e),
+                "give --path (in nebula.toml: path) a folder with the files to deploy",
+            )
         })
 }
 

@@ -35,6 +35,8 @@ pub const FILE: &str = "nebula.toml";
 
 const HINT: &str = "see docs/nebula-toml.md for what the file may say, or 'nebula deploy schema'";
 
+const MISSING_HINT: &str = "name the file with -f, or write one with 'nebula deploy init'";
+
 /// A file that was read, in one of its environments, with everything filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -57,7 +59,10 @@ pub fn read(
     environment: Option<&str>,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Outcome<Manifest> {
-    let text = toml_text::read(path, HINT)?;
+    let text = match path.is_file() {
+        true => toml_text::read(path, HINT)?,
+        false => toml_text::read(path, MISSING_HINT)?,
+    };
     let told = |wrong: Wrong| {
         let at = toml_text::position(&text, wrong.span);
         let (path, reason) = (path.display(), wrong.reason);

@@ -131,8 +131,13 @@ impl Prepared {
             self.data_dir.display()
         ));
         if let Some(file) = &self.cluster_file {
+            let here = match self.data_dir == nebula_node::default_data_dir() {
+                true => String::new(),
+                // The commands below look in the usual place unless they are told.
+                false => format!("  export NEBULA_DATA_DIR={}\n", self.data_dir.display()),
+            };
             text.push_str(&format!(
-                "\nNext, on this machine:\n  nodectl token create      prints what to run on each other machine\n  nebula deploy create site --path ./dist --tld example.test\n\nFrom elsewhere, with a copy of {}:\n  nebula --cluster cluster.json deploy list\n",
+                "\nNext, on this machine:\n{here}  nodectl token create      prints what to run on each other machine\n  nebula deploy create site --path ./dist --tld example.test\n\nFrom elsewhere, with a copy of {}:\n  nebula --cluster cluster.json deploy list\n",
                 file.display()
             ));
         }

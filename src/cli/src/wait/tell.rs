@@ -14,6 +14,10 @@ const LOG_LINES: usize = 10;
 /// Collecting them must not keep a person waiting.
 const LOG_DEADLINE: Duration = Duration::from_secs(3);
 
+/// What a probe says of a program that runs and does not take connections.
+const NOBODY_LISTENS: &str = "no connection to port";
+const LISTEN_HINT: &str = "the program has to listen on 127.0.0.1 at the port in the variable PORT; one that has a port of its own needs --port (in nebula.toml: port)";
+
 pub(super) fn one_line(status: &DeploymentStatus) -> String {
     let mut text = format!(
         "release {}, {} of {} ready",
@@ -83,7 +87,10 @@ pub(super) async fn rolled_back(
             "release {release} of '{name}' was taken back, release {} is wanted again: {why}",
             status.release
         ),
-        format!("see 'nebula deploy history {name}' and 'nebula deploy logs {name}'"),
+        match why.contains(NOBODY_LISTENS) {
+            true => LISTEN_HINT.to_owned(),
+            false => format!("see 'nebula deploy history {name}' and 'nebula deploy logs {name}'"),
+        },
     )
     .with_details(last_output(client, name, release, &why).await)
 }
@@ -120,7 +127,14 @@ pub(super) fn late(
             "the change of '{name}' was made, but '{name}' is not ready after {}: {how_far}",
             duration::show(timeout)
         ),
-        format!("look again with 'nebula deploy status {name}', or wait longer with --timeout"),
+        match last.and_then(|status| status.rollout.as_ref()) {
+            Some(rollout) if rollout.paused => {
+                format!("it is paused: go on with 'nebula deploy resume {name}'")
+            }
+            _ => format!(
+                "look again with 'nebula deploy status {name}', or wait longer with --timeout"
+            ),
+        },
     )
     .with_details(last.map(reasons).unwrap_or_default())
 }
@@ -148,7 +162,12 @@ pub(super) async fn failure(client: &Client, status: &DeploymentStatus) -> CliEr
         exit_of(status),
         ErrorCode::Unavailable,
         format!("release {} of '{name}' failed: {why}", status.release),
-        format!("see 'nebula deploy logs {name}', then 'nebula deploy update {name} --path DIR'"),
+        match why.contains(NOBODY_LISTENS) {
+            true => LISTEN_HINT.to_owned(),
+            false => format!(
+                "see 'nebula deploy logs {name}', then 'nebula deploy update {name} --path DIR'"
+            ),
+        },
     )
     .with_details(details)
 }

@@ -118,7 +118,7 @@ impl ErrorCode {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Members {
     pub cluster_id: String,
-    /// Node id of the leader, if one is known.
+    /// Node id of the leader; none while no majority of the voters follows one, as far as this node knows.
     pub leader: Option<u64>,
     pub term: u64,
     pub members: Vec<Member>,

@@ -205,7 +205,7 @@ pub fn spec(
     let tld = wire.tld.as_deref().or(default_tld).ok_or_else(|| {
         ApiError::bad_request(
             "the deployment names no domain and the cluster has no default one",
-            "add --tld mycompany.com, or run 'nebula config set scheduler.default_tld mycompany.com'",
+            "add --tld mycompany.com (in nebula.toml: tld = \"mycompany.com\"), or run 'nebula config set scheduler.default_tld mycompany.com'",
         )
     })?;
     let tld: DomainName = tld.parse().map_err(|e: NameError| {
