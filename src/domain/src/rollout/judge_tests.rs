@@ -212,13 +212,18 @@ fn releases_that_are_clearly_worse_are_found() {
     }
 }
 
-#[test]
-fn a_deployment_is_judged_by_its_strategy() {
+/// A deployment whose second release is on its way.
+fn on_its_way() -> Deployment {
     let mut sim = Sim::new(3, 100);
     sim.create("app", service_spec(), 3);
     sim.settle();
     sim.update("app", 2);
-    let app = sim.state.deployments[&name("app")].clone();
+    sim.state.deployments[&name("app")].clone()
+}
+
+#[test]
+fn a_deployment_is_judged_by_its_strategy() {
+    let app = on_its_way();
     let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
     let bad = BTreeMap::from([(from, counted(100, 0, 1)), (to, counted(100, 90, 1))]);
     let none = BTreeMap::new();
@@ -235,11 +240,7 @@ fn a_deployment_is_judged_by_its_strategy() {
 
 /// Looked at each second: when a release is found bad whose answers, 60 a second, take so long.
 fn found(took_ms: impl Fn(u64) -> u64) -> Option<u64> {
-    let mut sim = Sim::new(3, 100);
-    sim.create("app", service_spec(), 3);
-    sim.settle();
-    sim.update("app", 2);
-    let app = sim.state.deployments[&name("app")].clone();
+    let app = on_its_way();
     assert_eq!(app.current().spec.strategy.judge, Some(LIMITS));
     let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
     let (mut old, mut new) = (Figures::default(), Figures::default());
@@ -267,13 +268,9 @@ fn a_release_is_slow_when_it_is_so_for_longer_than_a_pause() {
     assert_eq!(found(|_| 10), None);
 }
 
-/// A deployment with a release on its way, and figures of so many requests to it, slow ones unless it is said otherwise.
+/// The same, and figures of so many requests to both releases, those to the second slow.
 fn suspect() -> (Deployment, impl Fn(u64) -> BTreeMap<ReleaseNumber, Figures>) {
-    let mut sim = Sim::new(3, 100);
-    sim.create("app", service_spec(), 3);
-    sim.settle();
-    sim.update("app", 2);
-    let app = sim.state.deployments[&name("app")].clone();
+    let app = on_its_way();
     let (from, to) = (ReleaseNumber(1), ReleaseNumber(2));
     let counts = move |n| BTreeMap::from([(from, counted(n, 0, 10)), (to, counted(n, 0, 400))]);
     (app, counts)
